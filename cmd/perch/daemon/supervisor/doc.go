@@ -1,0 +1,12 @@
+// Package supervisor keeps the role processes of one machine running.
+//
+// It owns the children's pids, their restarts and their last errors. It never
+// looks into what a role does: a role says "ready" or "error TEXT" on file
+// descriptor 3 and otherwise is judged by its exit.
+//
+// A role that ends is started again after Delay; a role that ends with
+// ExitRefused before it was ever ready ends the supervisor, because trying
+// again cannot help (port in use, newer data, missing privilege).
+//
+// Start reading at Run in run.go; the restart rule is Delay in decide.go.
+package supervisor

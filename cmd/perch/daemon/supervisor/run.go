@@ -1,0 +1,276 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ExitRefused is the exit code of a role that must not be started again with
+// the same configuration; its last "error" line says why.
+const ExitRefused = 2
+
+// NotifyFD is the file descriptor on which a role reports to its supervisor.
+const NotifyFD = 3
+
+// Role is one child process.
+type Role struct {
+	Name string
+	Args []string // after the executable
+	Env  []string // added to the supervisor's environment
+}
+
+// Config says what to run.
+type Config struct {
+	Executable string        // absolute path
+	LogDir     string        // <role>.log is where a role's stderr goes
+	Grace      time.Duration // between SIGTERM and SIGKILL
+	Roles      []Role        // started in this order, stopped in reverse
+}
+
+// State of a role as shown by `perch status`.
+type State string
+
+// The states of a role.
+const (
+	Starting State = "starting"
+	Ready    State = "ready"
+	Waiting  State = "waiting" // for its next start
+	Stopped  State = "stopped"
+)
+
+// Status describes one role; times are wall-clock times.
+type Status struct {
+	Role        string    `json:"role"`
+	State       State     `json:"state"`
+	PID         int       `json:"pid"`
+	Started     time.Time `json:"started"`
+	Restarts    int       `json:"restarts"`
+	LastError   string    `json:"lastError,omitempty"`
+	MemoryBytes int64     `json:"memoryBytes"` // proportional set size
+}
+
+// Supervisor runs the roles of one machine.
+type Supervisor struct {
+	cfg   Config
+	log   *slog.Logger
+	spawn chan spawnRequest
+
+	mu   sync.Mutex
+	have map[string]*Status
+}
+
+type spawnRequest struct {
+	cmd  *exec.Cmd
+	done chan error
+}
+
+// New checks the configuration; it starts nothing.
+func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
+	if cfg.Executable == "" || len(cfg.Roles) == 0 {
+		return nil, errors.New("supervisor needs an executable and at least one role")
+	}
+	s := &Supervisor{cfg: cfg, log: log, spawn: make(chan spawnRequest), have: map[string]*Status{}}
+	for _, r := range cfg.Roles {
+		s.have[r.Name] = &Status{Role: r.Name, State: Stopped}
+	}
+	return s, nil
+}
+
+// Run starts all roles and keeps them running until ctx ends; then it stops
+// them in reverse order. It returns early only when a role refuses to run.
+func (s *Supervisor) Run(ctx context.Context) error {
+	// A child gets SIGTERM when the thread that made it ends, so one thread
+	// makes them all and lives as long as the supervisor.
+	stopSpawner := make(chan struct{})
+	defer close(stopSpawner)
+	go s.spawner(stopSpawner)
+
+	refused := make(chan error, len(s.cfg.Roles))
+	type running struct {
+		cancel context.CancelFunc
+		done   chan struct{}
+	}
+	var roles []running
+	for _, r := range s.cfg.Roles {
+		rctx, cancel := context.WithCancel(context.Background())
+		run := running{cancel, make(chan struct{})}
+		roles = append(roles, run)
+		go func() {
+			defer close(run.done)
+			if err := s.keep(rctx, r); err != nil {
+				refused <- err
+			}
+		}()
+	}
+	var cause error
+	select {
+	case <-ctx.Done():
+	case cause = <-refused:
+	}
+	for _, r := range slices.Backward(roles) {
+		r.cancel()
+		<-r.done
+	}
+	return cause
+}
+
+// Status lists the roles in the order of the configuration.
+func (s *Supervisor) Status() []Status {
+	s.mu.Lock()
+	out := make([]Status, 0, len(s.cfg.Roles))
+	for _, r := range s.cfg.Roles {
+		out = append(out, *s.have[r.Name])
+	}
+	s.mu.Unlock()
+	for i := range out {
+		out[i].MemoryBytes = proportionalSet(out[i].PID)
+	}
+	return out
+}
+
+// keep runs one role again and again until ctx ends.
+func (s *Supervisor) keep(ctx context.Context, r Role) error {
+	quick, everReady := 0, false
+	for ctx.Err() == nil {
+		began := time.Now()
+		ready, lastError, err := s.once(ctx, r)
+		everReady = everReady || ready
+		if ctx.Err() != nil {
+			break
+		}
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == ExitRefused && !everReady {
+			return fmt.Errorf("%s: %s", r.Name, lastError)
+		}
+		quick++
+		if time.Since(began) >= Steady {
+			quick = 1
+		}
+		delay := Delay(quick)
+		s.log.Warn("role ended", "role", r.Name, "err", err, "told", lastError, "delay", delay.String())
+		s.set(r.Name, func(st *Status) {
+			st.State, st.PID = Waiting, 0
+			st.Restarts++
+			st.LastError = describe(err, lastError)
+		})
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay):
+		}
+	}
+	s.set(r.Name, func(st *Status) { st.State, st.PID = Stopped, 0 })
+	return nil
+}
+
+func describe(err error, told string) string {
+	if told != "" {
+		return told
+	}
+	if err == nil {
+		return "ended without being asked to"
+	}
+	return err.Error()
+}
+
+// once runs a role to its end and reports whether it became ready and the last
+// error it told.
+func (s *Supervisor) once(ctx context.Context, r Role) (ready bool, told string, _ error) {
+	out, err := os.OpenFile(s.cfg.LogDir+"/"+r.Name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return false, "", fmt.Errorf("open log of role %s: %w", r.Name, err)
+	}
+	defer out.Close()
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return false, "", fmt.Errorf("make pipe for role %s: %w", r.Name, err)
+	}
+	defer pr.Close()
+	cmd := exec.Command(s.cfg.Executable, r.Args...)
+	cmd.Env = append(os.Environ(), r.Env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{pw} // becomes NotifyFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	req := spawnRequest{cmd, make(chan error, 1)}
+	s.spawn <- req
+	err = <-req.done
+	pw.Close()
+	if err != nil {
+		return false, "", fmt.Errorf("start role %s: %w", r.Name, err)
+	}
+	s.set(r.Name, func(st *Status) { st.State, st.PID, st.Started = Starting, cmd.Process.Pid, time.Now() })
+	s.log.Info("role started", "role", r.Name, "pid", cmd.Process.Pid)
+
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		ready, told = s.listen(r.Name, pr)
+	}()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		err = s.end(cmd, ended)
+	}
+	pr.SetReadDeadline(time.Now().Add(time.Second)) // a grandchild may hold the pipe
+	<-heard
+	return ready, told, err
+}
+
+// end asks a role to stop and kills it when it does not.
+func (s *Supervisor) end(cmd *exec.Cmd, ended <-chan error) error {
+	_ = cmd.Process.Signal(syscall.SIGTERM) // it may be gone already
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(s.cfg.Grace):
+		_ = cmd.Process.Kill()
+		return <-ended
+	}
+}
+
+// listen reads what a role tells until it closes its end.
+func (s *Supervisor) listen(name string, r io.Reader) (ready bool, told string) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		switch word, rest, _ := strings.Cut(lines.Text(), " "); word {
+		case "ready":
+			ready = true
+			s.set(name, func(st *Status) { st.State = Ready })
+		case "error":
+			told = rest
+			s.set(name, func(st *Status) { st.LastError = rest })
+		}
+	}
+	return ready, told
+}
+
+func (s *Supervisor) set(name string, change func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s.have[name])
+}
+
+func (s *Supervisor) spawner(stop <-chan struct{}) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the process
+	for {
+		select {
+		case <-stop:
+			return
+		case req := <-s.spawn:
+			req.done <- req.cmd.Start()
+		}
+	}
+}
