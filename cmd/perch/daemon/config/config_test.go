@@ -1,0 +1,68 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func valid() Config {
+	c := Default()
+	c.NodeName, c.AdvertiseAddress = "n1", netip.MustParseAddr("192.0.2.2")
+	return c
+}
+
+func TestBadFlagsAreNamedWithTheWayOut(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"two doors on one port":           {func(c *Config) { c.WebPort = c.APIPort }, "are both 6443"},
+		"a name with capitals":            {func(c *Config) { c.Name = "Prod" }, `--name "Prod": use`},
+		"a relative data directory":       {func(c *Config) { c.DataDir = "data" }, "absolute path"},
+		"a data directory of 200 letters": {func(c *Config) { c.DataDir = "/" + strings.Repeat("x", 200) }, "unix socket is limited"},
+		"overlapping networks":            {func(c *Config) { c.ServiceCIDR = c.ClusterCIDR }, "overlap"},
+		"a network with host bits":        {func(c *Config) { c.ClusterCIDR = netip.MustParsePrefix("10.42.0.1/16") }, "for example 10.42.0.0/16"},
+		"an agent without a server":       {func(c *Config) { c.Kind = Agent }, "--server: give the URL"},
+		"no address":                      {func(c *Config) { c.AdvertiseAddress = netip.Addr{} }, "--advertise-address"},
+		"port 0":                          {func(c *Config) { c.APIPort = 0 }, "--api-port 0: a port is 1 to 65535"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := valid()
+			tc.change(&c)
+			if err := c.Validate(); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+	if err := valid().Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSavedConfigurationIsReadBack(t *testing.T) {
+	c := valid()
+	c.DataDir = t.TempDir()
+	if err := c.Save(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(c.DataDir)
+	if err != nil || got.AdvertiseAddress != c.AdvertiseAddress || got.ServiceIP(10).String() != "10.43.0.10" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}
+
+func TestNewerDataIsRefusedAndEmptyIsExplained(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "no cluster in") {
+		t.Errorf("empty: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "version"), []byte("99\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "newer perch (format 99") {
+		t.Errorf("newer: %v", err)
+	}
+}

@@ -1,0 +1,236 @@
+package door
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/util/cache"
+)
+
+// reviewTTL is how long an answer of the API server about a token or a right is
+// believed: a revoked right stops to work this much later.
+const reviewTTL = 10 * time.Second
+
+// maxReviews bounds the cache; when it is full the least recently used answer
+// goes, which costs one more review.
+const maxReviews = 4096
+
+// User is a caller as the API server knows it.
+type User struct {
+	Name   string   `json:"name"`
+	Groups []string `json:"groups"`
+	token  string   // to act as this user at the API; empty for certificates
+}
+
+// Right is one question to the authorizer; either Resource or Path is set.
+type Right struct {
+	Verb, Resource, Subresource, Namespace string
+	Path                                   string
+}
+
+// Reviewer asks the API server.
+type Reviewer interface {
+	// User returns who a bearer token belongs to, or ErrUnknown.
+	User(ctx context.Context, token string) (User, error)
+	Allowed(ctx context.Context, u User, r Right) (bool, error)
+	// Namespaces lists all namespaces of the cluster.
+	Namespaces(ctx context.Context) ([]string, error)
+}
+
+// ErrUnknown says that nobody has this token.
+var ErrUnknown = errors.New("the token is unknown or has expired: get a new one with `perch token`")
+
+// Scope is what a caller may see of data that belongs to namespaces.
+type Scope struct {
+	All        bool     // also data without a namespace
+	Namespaces []string // sorted; if not All
+	Hidden     int      // how many namespaces the caller may not see
+}
+
+type scopeKey struct{}
+type userKey struct{}
+
+// ScopeOf returns the scope of a request; without one nothing may be seen.
+func ScopeOf(ctx context.Context) Scope {
+	s, _ := ctx.Value(scopeKey{}).(Scope)
+	return s
+}
+
+// WithScope is for callers that did not come through the door: perch itself on
+// its unix socket.
+func WithScope(ctx context.Context, s Scope) context.Context {
+	return context.WithValue(ctx, scopeKey{}, s)
+}
+
+// UserOf returns the caller of a request.
+func UserOf(ctx context.Context) User {
+	u, _ := ctx.Value(userKey{}).(User)
+	return u
+}
+
+// Need says what a route asks of its caller.
+type Need func(d *Door, ctx context.Context, u User) (context.Context, error)
+
+// Door routes requests by path.
+type Door struct {
+	api      Reviewer
+	sessions *Sessions
+	log      *slog.Logger
+	mux      *http.ServeMux
+	reviews  *cache.LRUExpireCache
+	requests *prometheus.CounterVec
+}
+
+// New returns a door without routes.
+func New(api Reviewer, sessions *Sessions, log *slog.Logger, reg prometheus.Registerer) *Door {
+	d := &Door{api: api, sessions: sessions, log: log, mux: http.NewServeMux(), reviews: cache.NewLRUExpireCache(maxReviews),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_door_requests_total",
+			Help: "Requests at the web door by how they ended: served, unauthenticated, forbidden, unavailable."}, []string{"result"})}
+	reg.MustRegister(d.requests)
+	sessions.routes(d)
+	return d
+}
+
+// Handle adds a route for callers that meet the need.
+func (d *Door) Handle(pattern string, need Need, h http.Handler) {
+	d.mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u, err := d.user(r)
+		if err != nil {
+			d.refuse(w, err)
+			return
+		}
+		ctx, err := need(d, context.WithValue(r.Context(), userKey{}, u), u)
+		if err != nil {
+			d.refuse(w, err)
+			return
+		}
+		d.requests.WithLabelValues("served").Inc()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	}))
+}
+
+// Public adds a route for anybody: the page's own files, which hold no data.
+func (d *Door) Public(pattern string, h http.Handler) { d.mux.Handle(pattern, h) }
+
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Referrer-Policy", "same-origin")
+	d.mux.ServeHTTP(w, r)
+}
+
+type refusal struct {
+	code int
+	text string
+}
+
+func (r refusal) Error() string { return r.text }
+
+func (d *Door) refuse(w http.ResponseWriter, err error) {
+	var no refusal
+	switch {
+	case errors.As(err, &no):
+	case errors.Is(err, ErrUnknown):
+		no = refusal{http.StatusUnauthorized, err.Error()}
+	default:
+		d.log.Warn("caller could not be reviewed", "err", err)
+		no = refusal{http.StatusServiceUnavailable, "the API server does not answer, so nobody can be let in now: try again, or look at `perch status`"}
+	}
+	d.requests.WithLabelValues(map[int]string{401: "unauthenticated", 403: "forbidden", 503: "unavailable"}[no.code]).Inc()
+	if no.code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="perch"`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(no.code)
+	// Both the Prometheus clients' and our own page's error shape.
+	_ = json.NewEncoder(w).Encode(map[string]string{"status": "error", "errorType": "auth", "error": no.text})
+}
+
+// user finds out who is calling.
+func (d *Door) user(r *http.Request) (User, error) {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return d.review(r.Context(), token)
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return userOfCertificate(r.TLS.VerifiedChains[0][0]), nil
+	}
+	if c, err := r.Cookie(cookieName); err == nil {
+		if !sameSite(r) {
+			return User{}, refusal{http.StatusForbidden, "a page of another origin sent this request with the session's cookie"}
+		}
+		token, err := d.sessions.open(c.Value)
+		if err != nil {
+			return User{}, refusal{http.StatusUnauthorized, "the session has ended: log in again with the link that `perch ui` prints"}
+		}
+		return d.review(r.Context(), token)
+	}
+	return User{}, refusal{http.StatusUnauthorized, "who is asking? Send a bearer token (`perch token` prints one), a client certificate, or log in with the link that `perch ui` prints"}
+}
+
+func userOfCertificate(c *x509.Certificate) User {
+	return User{Name: c.Subject.CommonName, Groups: append(slices.Clone(c.Subject.Organization), "system:authenticated")}
+}
+
+func (d *Door) review(ctx context.Context, token string) (User, error) {
+	key := "token\x00" + token
+	if u, ok := d.reviews.Get(key); ok {
+		return u.(User), nil
+	}
+	u, err := d.api.User(ctx, token)
+	if err != nil {
+		return User{}, err
+	}
+	u.token = token
+	d.reviews.Add(key, u, reviewTTL)
+	return u, nil
+}
+
+func (d *Door) allowed(ctx context.Context, u User, r Right) (bool, error) {
+	if slices.Contains(u.Groups, "system:masters") {
+		return true, nil
+	}
+	key := strings.Join([]string{"right", u.Name, strings.Join(u.Groups, ","), r.Verb, r.Resource, r.Subresource, r.Namespace, r.Path}, "\x00")
+	if ok, hit := d.reviews.Get(key); hit {
+		return ok.(bool), nil
+	}
+	ok, err := d.api.Allowed(ctx, u, r)
+	if err == nil {
+		d.reviews.Add(key, ok, reviewTTL)
+	}
+	return ok, err
+}
+
+// scope asks in which namespaces the caller has a right. In all means also
+// data that belongs to no namespace.
+func (d *Door) scope(ctx context.Context, u User, r Right) (Scope, error) {
+	if ok, err := d.allowed(ctx, u, r); ok || err != nil {
+		return Scope{All: ok}, err
+	}
+	all, err := d.api.Namespaces(ctx)
+	if err != nil {
+		return Scope{}, err
+	}
+	var s Scope
+	for _, ns := range all {
+		r.Namespace = ns
+		ok, err := d.allowed(ctx, u, r)
+		if err != nil {
+			return Scope{}, err
+		}
+		if ok {
+			s.Namespaces = append(s.Namespaces, ns)
+		} else {
+			s.Hidden++
+		}
+	}
+	slices.Sort(s.Namespaces)
+	return s, nil
+}

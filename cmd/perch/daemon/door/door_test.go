@@ -1,0 +1,160 @@
+package door
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// cluster knows two users and two namespaces.
+type cluster struct{}
+
+func (cluster) User(_ context.Context, token string) (User, error) {
+	switch token {
+	case "root":
+		return User{Name: "root", Groups: []string{"system:masters"}}, nil
+	case "dev":
+		return User{Name: "dev"}, nil
+	}
+	return User{}, ErrUnknown
+}
+
+func (cluster) Allowed(_ context.Context, u User, r Right) (bool, error) {
+	return u.Name == "dev" && r.Resource == "pods" && r.Namespace == "shop", nil
+}
+
+func (cluster) Namespaces(context.Context) ([]string, error) { return []string{"shop", "bank"}, nil }
+
+func open(t *testing.T) (*Door, *Sessions) {
+	t.Helper()
+	mint := func(context.Context, time.Duration) (string, error) { return "root", nil }
+	s, err := NewSessions(filepath.Join(t.TempDir(), "key"), mint, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := New(cluster{}, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	show := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = json.NewEncoder(w).Encode(ScopeOf(r.Context())) })
+	d.Handle("/logs/", Logs, show)
+	d.Handle("/prometheus/", Metrics, show)
+	d.Handle("/stream", Node, show)
+	return d, s
+}
+
+func ask(d *Door, method, path, body string, header ...string) *http.Response {
+	r := httptest.NewRequest(method, "https://perch.example"+path, strings.NewReader(body))
+	r.TLS = nil
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	d.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func text(t *testing.T, r *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestNobodyIsLetInWithoutAName(t *testing.T) {
+	d, _ := open(t)
+	for _, path := range []string{"/logs/x", "/prometheus/x", "/stream", "/ui/api/v1/me"} {
+		if r := ask(d, "GET", path, ""); r.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: %s", path, r.Status)
+		}
+		if r := ask(d, "GET", path, "", "Authorization", "Bearer wrong"); r.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s with a wrong token: %s", path, r.Status)
+		}
+	}
+}
+
+func TestScopeIsWhatTheAuthorizerAllows(t *testing.T) {
+	d, _ := open(t)
+	for _, path := range []string{"/logs/x", "/prometheus/x"} {
+		if got := text(t, ask(d, "GET", path, "", "Authorization", "Bearer dev")); !strings.Contains(got, `"All":false,"Namespaces":["shop"],"Hidden":1`) {
+			t.Errorf("%s for dev: %s", path, got)
+		}
+		if got := text(t, ask(d, "GET", path, "", "Authorization", "Bearer root")); !strings.Contains(got, `"All":true`) {
+			t.Errorf("%s for root: %s", path, got)
+		}
+	}
+	if r := ask(d, "GET", "/stream", "", "Authorization", "Bearer dev"); r.StatusCode != http.StatusForbidden {
+		t.Errorf("dev as a node: %s", r.Status)
+	}
+}
+
+func login(t *testing.T, d *Door, code string) *http.Response {
+	t.Helper()
+	return ask(d, "POST", "/ui/api/v1/login", `{"code":"`+code+`"}`)
+}
+
+func TestALoginCodeWorksOnceAndItsSessionOnlyFromOurOwnPage(t *testing.T) {
+	d, s := open(t)
+	code := s.Code()
+	r := login(t, d, code)
+	if r.StatusCode != http.StatusOK {
+		t.Fatalf("login: %s %s", r.Status, text(t, r))
+	}
+	c := r.Cookies()[0]
+	if !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteStrictMode {
+		t.Errorf("cookie: %+v", c)
+	}
+	if r := login(t, d, code); r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("second use of the code: %s", r.Status)
+	}
+	cookie := c.Name + "=" + c.Value
+	for name, tc := range map[string]struct {
+		header []string
+		want   int
+	}{
+		"our page":           {[]string{"Sec-Fetch-Site", "same-origin"}, 200},
+		"our page, by post":  {[]string{"Origin", "https://perch.example"}, 200},
+		"another page":       {[]string{"Origin", "https://evil.example"}, 403},
+		"another page's get": {[]string{"Sec-Fetch-Site", "cross-site"}, 403},
+		"no sign of a page":  {nil, 403},
+		"a followed link":    {[]string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 200},
+	} {
+		if r := ask(d, "GET", "/logs/x", "", append([]string{"Cookie", cookie}, tc.header...)...); r.StatusCode != tc.want {
+			t.Errorf("%s: %s, want %d", name, r.Status, tc.want)
+		}
+	}
+	if r := ask(d, "GET", "/logs/x", "", "Cookie", cookie+"x", "Sec-Fetch-Site", "same-origin"); r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("forged cookie: %s", r.Status)
+	}
+}
+
+func TestTheProxySpeaksInTheCallersNameAndNeverImpersonates(t *testing.T) {
+	var got http.Header
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header
+		io.WriteString(w, r.URL.Path)
+	}))
+	defer api.Close()
+	u, err := url.Parse(api.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := open(t)
+	d.Handle("/k8s/", Anyone, Proxy("/k8s", u, http.DefaultTransport, slog.New(slog.DiscardHandler)))
+	r := ask(d, "GET", "/k8s/api/v1/pods", "", "Authorization", "Bearer dev", "Impersonate-User", "root", "Cookie", "a=b")
+	if path := text(t, r); path != "/api/v1/pods" {
+		t.Errorf("path %q", path)
+	}
+	if got.Get("Authorization") != "Bearer dev" || got.Get("Impersonate-User") != "" || got.Get("Cookie") != "" {
+		t.Errorf("headers %v", got)
+	}
+}

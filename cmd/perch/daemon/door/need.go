@@ -1,0 +1,53 @@
+package door
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+)
+
+// Anyone needs a known caller and nothing else: the handler reviews the rest,
+// as the API server does behind /k8s.
+func Anyone(_ *Door, ctx context.Context, _ User) (context.Context, error) { return ctx, nil }
+
+// Logs limits a route to the namespaces whose pods' logs the caller may read.
+func Logs(d *Door, ctx context.Context, u User) (context.Context, error) {
+	s, err := d.scope(ctx, u, Right{Verb: "get", Resource: "pods", Subresource: "log"})
+	return WithScope(ctx, s), err
+}
+
+// Metrics limits a route to the namespaces whose pods the caller may get;
+// series without a namespace need the non-resource right get /metrics.
+func Metrics(d *Door, ctx context.Context, u User) (context.Context, error) {
+	s, err := d.scope(ctx, u, Right{Verb: "get", Resource: "pods"})
+	if err != nil || !s.All {
+		return WithScope(ctx, s), err
+	}
+	whole, err := d.allowed(ctx, u, Right{Verb: "get", Path: "/metrics"})
+	if err != nil || whole {
+		return WithScope(ctx, s), err
+	}
+	names, err := d.api.Namespaces(ctx)
+	slices.Sort(names)
+	return WithScope(ctx, Scope{Namespaces: names}), err
+}
+
+// Path needs a non-resource right.
+func Path(verb, path string) Need {
+	return func(d *Door, ctx context.Context, u User) (context.Context, error) {
+		ok, err := d.allowed(ctx, u, Right{Verb: verb, Path: path})
+		if err == nil && !ok {
+			err = refusal{http.StatusForbidden, fmt.Sprintf("%s may not %s %s", u.Name, verb, path)}
+		}
+		return ctx, err
+	}
+}
+
+// Node lets in the cluster's own nodes, known by their certificates.
+func Node(_ *Door, ctx context.Context, u User) (context.Context, error) {
+	if !slices.Contains(u.Groups, "system:nodes") && !slices.Contains(u.Groups, "system:masters") {
+		return ctx, refusal{http.StatusForbidden, u.Name + " is not a node of this cluster"}
+	}
+	return ctx, nil
+}

@@ -1,0 +1,179 @@
+// Package preflight looks whether this machine can run perch before anything
+// is started, so that each obstacle is one sentence with its way out.
+//
+// It changes nothing on the machine. Start reading at Check.
+package preflight
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Want is what the machine must offer.
+type Want struct {
+	DataDir string         // may not exist yet
+	Ports   map[string]int // by flag name, TCP
+}
+
+// Check returns the first obstacle as a sentence with its way out.
+func Check(w Want) error {
+	if os.Geteuid() != 0 {
+		return errors.New("perch needs root, because it makes namespaces, cgroups and network rules: run it with sudo")
+	}
+	if err := kernel(); err != nil {
+		return err
+	}
+	if err := dataDir(w.DataDir); err != nil {
+		return err
+	}
+	return ports(w.Ports)
+}
+
+func kernel() error {
+	for _, ns := range []string{"mnt", "net", "pid", "ipc", "uts"} {
+		if _, err := os.Stat("/proc/self/ns/" + ns); err != nil {
+			return fmt.Errorf("this kernel has no %s namespaces: use one built with CONFIG_NAMESPACES", ns)
+		}
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return fmt.Errorf("read /proc/filesystems: %w: mount /proc", err)
+	}
+	if !strings.Contains(string(known), "\toverlay\n") && !moduleThere("overlay") {
+		return errors.New("this kernel has no overlay file system: load it with `modprobe overlay`")
+	}
+	if err := nftables(); err != nil {
+		return err
+	}
+	return cgroups()
+}
+
+func moduleThere(name string) bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	found, _ := filepath.Glob("/lib/modules/" + unix.ByteSliceToString(u.Release[:]) + "/kernel/fs/*/" + name + ".ko*")
+	return len(found) > 0
+}
+
+// nftables asks the kernel for a netfilter socket; a kernel without it refuses
+// the protocol.
+func nftables() error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return fmt.Errorf("this kernel has no nftables (%w): load it with `modprobe nf_tables`", err)
+	}
+	return unix.Close(fd)
+}
+
+// cgroups accepts the unified tree with controllers, or the version 1
+// controllers mounted below /sys/fs/cgroup.
+func cgroups() error {
+	if have, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		for _, c := range []string{"cpu", "memory", "pids"} {
+			if !strings.Contains(" "+strings.TrimSpace(string(have))+" ", " "+c+" ") {
+				return fmt.Errorf("the cgroup tree lacks the %s controller: enable it on the kernel command line (cgroup_enable=%s)", c, c)
+			}
+		}
+		return nil
+	}
+	for _, c := range []string{"cpu", "memory", "pids", "freezer", "devices"} {
+		if _, err := os.Stat("/sys/fs/cgroup/" + c); err != nil {
+			return fmt.Errorf("no cgroup controller %s below /sys/fs/cgroup: mount cgroup2 there, or the version 1 controllers", c)
+		}
+	}
+	return nil
+}
+
+func dataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w: choose another with --data-dir", err)
+	}
+	probe := filepath.Join(dir, ".writable")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		return fmt.Errorf("write into data directory: %w: choose another with --data-dir", err)
+	}
+	if err := os.Remove(probe); err != nil {
+		return fmt.Errorf("write into data directory: %w", err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("look at data directory: %w", err)
+	}
+	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return fmt.Errorf("%s is on an overlay file system, on which container images cannot be stacked: give a --data-dir on a volume or disk", dir)
+	}
+	return nil
+}
+
+func ports(want map[string]int) error {
+	for flag, p := range want {
+		l, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(p)))
+		if err != nil {
+			return fmt.Errorf("port %d is in use: stop what uses it, or move perch with --%s", p, flag)
+		}
+		l.Close()
+	}
+	return nil
+}
+
+// Address is this machine's address towards others: that of the default route,
+// else the first global IPv4 address.
+func Address() (netip.Addr, error) {
+	// Connecting a UDP socket sends nothing; it only asks the routing table.
+	if c, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
+		defer c.Close()
+		if a, ok := netip.AddrFromSlice(c.LocalAddr().(*net.UDPAddr).IP); ok && !a.Unmap().IsLoopback() {
+			return a.Unmap(), nil
+		}
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			addr, _ := netip.AddrFromSlice(n.IP.To4())
+			return addr, nil
+		}
+	}
+	return netip.Addr{}, errors.New("this machine has no IPv4 address but loopback: give one with --advertise-address")
+}
+
+// Lock holds a data directory until it is closed or the process ends.
+type Lock struct{ f *os.File }
+
+// TakeLock refuses a directory that another running perch holds.
+func TakeLock(dir string) (*Lock, error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(path) // the pid is a courtesy
+		f.Close()
+		return nil, fmt.Errorf("perch already runs on %s (pid %s): stop it with `perch down --data-dir %s`, or give another --data-dir and --name",
+			dir, strings.TrimSpace(string(holder)), dir)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	return &Lock{f}, nil
+}
+
+// Close lets the directory go.
+func (l *Lock) Close() error { return l.f.Close() }
