@@ -1,0 +1,27 @@
+package store
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	appended *prometheus.CounterVec // by inlet
+	refused  *prometheus.CounterVec // by reason
+	repairs  prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		appended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perch_store_samples_appended_total", Help: "Samples committed, by the part that wrote them.",
+		}, []string{"inlet"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perch_store_samples_refused_total", Help: "Samples and series that were not stored, by reason.",
+		}, []string{"reason"}),
+		repairs: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "perch_store_wal_repairs_total", Help: "Times a damaged WAL was cut when the store was opened.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.appended, m.refused, m.repairs)
+	}
+	return m
+}
