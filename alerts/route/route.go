@@ -1,0 +1,247 @@
+package route
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/alertmanager/alert"
+	"github.com/prometheus/alertmanager/api"
+	"github.com/prometheus/alertmanager/config"
+	"github.com/prometheus/alertmanager/config/receiver"
+	"github.com/prometheus/alertmanager/dispatch"
+	"github.com/prometheus/alertmanager/eventrecorder"
+	"github.com/prometheus/alertmanager/featurecontrol"
+	"github.com/prometheus/alertmanager/inhibit"
+	"github.com/prometheus/alertmanager/marker"
+	"github.com/prometheus/alertmanager/nflog"
+	"github.com/prometheus/alertmanager/notify"
+	"github.com/prometheus/alertmanager/provider/mem"
+	"github.com/prometheus/alertmanager/silence"
+	"github.com/prometheus/alertmanager/template"
+	"github.com/prometheus/alertmanager/timeinterval"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
+	amroute "github.com/prometheus/common/route"
+)
+
+// promptInterval is what an unset group_interval means: changes of a group
+// (a new alert, a resolved one) are told within this time.
+const promptInterval = 5 * time.Second
+
+// maintenance is how often silences and the notification log are written to
+// disk, as in Alertmanager; they are also written when Run ends.
+const maintenance = 15 * time.Minute
+
+// Config of the router.
+type Config struct {
+	Dir         string        // silences and notification log
+	ExternalURL *url.URL      // shown in notifications; its path is where Handler is mounted
+	Retention   time.Duration // of silences and notification log, default 120 h
+}
+
+// Router owns everything between a firing rule and a receiver.
+type Router struct {
+	cfg     Config
+	log     *slog.Logger
+	reg     prometheus.Registerer
+	applied prometheus.Gauge
+
+	alerts   *mem.Alerts
+	silences *silence.Silences
+	silencer *silence.Silencer
+	sent     *nflog.Log
+	groups   marker.GroupMarker
+	pipeline *notify.PipelineBuilder
+	metrics  *dispatch.DispatcherMetrics
+	api      *api.API
+
+	mu         sync.Mutex
+	dispatcher *dispatch.Dispatcher
+	inhibitor  *inhibit.Inhibitor
+}
+
+// Default configuration: alerts are kept and shown, and sent to nobody.
+const Default = `route: {receiver: nobody}
+receivers: [{name: nobody}]
+`
+
+// New opens the state and starts with Default.
+func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Router, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open alert state: %w", err)
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = 120 * time.Hour
+	}
+	r := &Router{cfg: cfg, log: log, reg: reg, groups: marker.NewGroupMarker(),
+		applied: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_route_config_last_apply_successful", Help: "1 when the newest Alertmanager configuration is in force, else 0."})}
+	reg.MustRegister(r.applied)
+	am := prometheus.WrapRegistererWith(nil, reg)
+	flags := featurecontrol.NoopFlags{}
+	rec := eventrecorder.NopRecorder()
+	var err error
+	if r.sent, err = nflog.New(nflog.Options{SnapshotFile: r.file("nflog"), Retention: cfg.Retention, Logger: log, Metrics: am}); err != nil {
+		return nil, fmt.Errorf("open notification log: %w", err)
+	}
+	if r.silences, err = silence.New(silence.Options{SnapshotFile: r.file("silences"), Retention: cfg.Retention, Logger: log, Metrics: am, EventRecorder: rec}); err != nil {
+		return nil, fmt.Errorf("open silences: %w", err)
+	}
+	r.silencer = silence.NewSilencer(r.silences, log, rec)
+	if r.alerts, err = mem.NewAlerts(context.Background(), 30*time.Minute, 0, r.silencer, log, rec, am, flags); err != nil {
+		return nil, fmt.Errorf("open alerts: %w", err)
+	}
+	r.pipeline = notify.NewPipelineBuilder(am, flags, rec)
+	r.metrics = dispatch.NewDispatcherMetrics(false, am, flags)
+	r.api, err = api.New(api.Options{Alerts: r.alerts, Silences: r.silences, GroupMutedFunc: r.groups.Muted, Logger: log, Registry: am,
+		RequestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "perch_route_http_request_duration_seconds", Help: "Duration of requests to the Alertmanager API."}, []string{"handler", "method", "code"}),
+		GroupFunc: func(ctx context.Context, routes func(*dispatch.Route) bool, alerts func(*alert.Alert, time.Time) bool) (dispatch.AlertGroups, map[model.Fingerprint][]string, error) {
+			r.mu.Lock()
+			d := r.dispatcher
+			r.mu.Unlock()
+			return d.Groups(ctx, routes, alerts)
+		}})
+	if err != nil {
+		return nil, fmt.Errorf("open alert API: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Router) file(name string) string { return filepath.Join(r.cfg.Dir, name) }
+
+// Check tells what is wrong with a configuration without using it.
+func Check(text string) error {
+	_, err := load(text)
+	return err
+}
+
+func load(text string) (*config.Config, error) {
+	conf, err := config.Load(text)
+	if err != nil {
+		return nil, fmt.Errorf("read Alertmanager configuration: %w", err)
+	}
+	if conf.Route.GroupWait == nil {
+		conf.Route.GroupWait = new(model.Duration)
+	}
+	if conf.Route.GroupInterval == nil {
+		prompt := model.Duration(promptInterval)
+		conf.Route.GroupInterval = &prompt
+	}
+	return conf, nil
+}
+
+// Apply puts a configuration in Alertmanager's format into force. On error the
+// one before stays.
+func (r *Router) Apply(text string) (err error) {
+	defer func() {
+		r.applied.Set(map[bool]float64{true: 1, false: 0}[err == nil])
+	}()
+	conf, err := load(text)
+	if err != nil {
+		return err
+	}
+	tmpl, err := template.FromGlobs(conf.Templates)
+	if err != nil {
+		return fmt.Errorf("read notification templates: %w", err)
+	}
+	tmpl.ExternalURL = r.cfg.ExternalURL
+	receivers := map[string][]notify.Integration{}
+	for _, rc := range conf.Receivers {
+		if receivers[rc.Name], err = receiver.BuildReceiverIntegrations(rc, tmpl, r.log); err != nil {
+			return fmt.Errorf("build receiver %s: %w", rc.Name, err)
+		}
+	}
+	intervals := map[string][]timeinterval.TimeInterval{}
+	for _, t := range conf.MuteTimeIntervals {
+		intervals[t.Name] = t.TimeIntervals
+	}
+	for _, t := range conf.TimeIntervals {
+		intervals[t.Name] = t.TimeIntervals
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stop()
+	rec := eventrecorder.NopRecorder()
+	r.inhibitor = inhibit.NewInhibitor(r.alerts, conf.InhibitRules, r.log, rec)
+	stages := r.pipeline.New(receivers, func() time.Duration { return 0 }, r.inhibitor, r.silencer, timeinterval.NewIntervener(intervals), r.groups, r.sent, nil)
+	inhibitor := r.inhibitor
+	r.api.Update(conf, func(ctx context.Context, labels model.LabelSet) {
+		inhibitor.Mutes(ctx, labels)
+		r.silencer.Mutes(ctx, labels)
+	})
+	r.dispatcher = dispatch.NewDispatcher(r.alerts, dispatch.NewRoute(conf.Route, nil), stages, r.groups,
+		func(d time.Duration) time.Duration { return max(d, notify.MinTimeout) }, 30*time.Second, nil, r.log, rec, r.metrics, tmpl)
+	go r.inhibitor.Run() // ended by stop
+	r.inhibitor.WaitForLoading()
+	go r.dispatcher.Run(time.Now()) // ended by stop
+	r.dispatcher.WaitForLoading()
+	return nil
+}
+
+// stop ends what Apply started; the caller holds mu.
+func (r *Router) stop() {
+	if r.dispatcher != nil {
+		r.dispatcher.Stop()
+	}
+	if r.inhibitor != nil {
+		r.inhibitor.Stop()
+	}
+}
+
+// Alert is one state of one alert.
+type Alert struct {
+	Labels, Annotations map[string]string
+	Starts, Ends        time.Time // Ends in the future: it is still firing
+	Source              string    // URL of the expression
+}
+
+// Receive takes new states of alerts; an alert with the same labels is the same
+// alert.
+func (r *Router) Receive(ctx context.Context, alerts ...Alert) error {
+	now := time.Now()
+	in := make([]*alert.Alert, len(alerts))
+	for i, a := range alerts {
+		labels, notes := model.LabelSet{}, model.LabelSet{}
+		for k, v := range a.Labels {
+			if v != "" {
+				labels[model.LabelName(k)] = model.LabelValue(v)
+			}
+		}
+		for k, v := range a.Annotations {
+			notes[model.LabelName(k)] = model.LabelValue(v)
+		}
+		in[i] = &alert.Alert{UpdatedAt: now, Alert: model.Alert{Labels: labels, Annotations: notes, StartsAt: a.Starts, EndsAt: a.Ends, GeneratorURL: a.Source}}
+	}
+	if err := r.alerts.Put(ctx, in...); err != nil {
+		return fmt.Errorf("receive alerts: %w", err)
+	}
+	return nil
+}
+
+// Handler serves Alertmanager's API v2 below prefix + "/api/v2".
+func (r *Router) Handler(prefix string) http.Handler {
+	return r.api.Register(amroute.New(), prefix)
+}
+
+// Run keeps silences and notification log on disk until ctx ends, then stops
+// dispatching.
+func (r *Router) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() { r.sent.Maintenance(maintenance, r.file("nflog"), stop, nil) })
+	wg.Go(func() { r.silences.Maintenance(maintenance, r.file("silences"), stop, nil) })
+	<-ctx.Done()
+	r.mu.Lock()
+	r.stop()
+	r.mu.Unlock()
+	close(stop) // both write a last snapshot
+	wg.Wait()
+	r.alerts.Close()
+	return nil
+}

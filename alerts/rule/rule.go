@@ -1,0 +1,216 @@
+package rule
+
+import (
+	"cmp"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/strutil"
+)
+
+//go:embed content/*.yaml
+var content embed.FS
+
+// lookAgain is how often the rules directory is read: a changed file is in
+// force this much later at most.
+const lookAgain = 2 * time.Second
+
+// resendDelay is how often a firing alert is told again, so that its receiver
+// knows it still fires (Prometheus' --rules.alert.resend-delay).
+const resendDelay = time.Minute
+
+// Config of the rules.
+type Config struct {
+	Interval    time.Duration // between evaluations where a group says nothing
+	Dir         string        // *.yml and *.yaml files, watched; empty: none
+	ExternalURL *url.URL      // of the page, for links in alerts
+}
+
+// Alert is what a rule says about one set of labels.
+type Alert struct {
+	Labels, Annotations map[string]string
+	Starts              time.Time
+	Ends                time.Time // in the future while it fires
+	Source              string    // URL that shows the expression
+}
+
+// Data is the metric store as rules use it.
+type Data struct {
+	Query     rules.QueryFunc
+	Queryable storage.Queryable
+	Append    storage.Appendable
+}
+
+// Rules keeps the sources loaded and evaluated.
+type Rules struct {
+	cfg     Config
+	objects func() []Source // PrometheusRule objects as they are now
+	log     *slog.Logger
+	broken  prometheus.Gauge
+	manager *rules.Manager
+	loader  *loader
+	parser  parser.Parser
+
+	mu       sync.Mutex
+	problems []Problem
+}
+
+// loader is what the manager reads; it is replaced as a whole before each
+// update, which happens in Run only.
+type loader struct{ loaded }
+
+// New prepares the rules; nothing is evaluated before Run. send takes alerts
+// that fire or have just resolved, and must not block for long: it holds up the
+// evaluation of its group.
+func New(cfg Config, data Data, objects func() []Source, send func(context.Context, ...Alert) error, log *slog.Logger, reg prometheus.Registerer) *Rules {
+	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{},
+		parser: parser.NewParser(parser.Options{}),
+		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rule sources that are not in force because they do not parse."})}
+	reg.MustRegister(r.broken)
+	r.loader.parser = r.parser
+	r.manager = rules.NewManager(&rules.ManagerOptions{
+		NameValidationScheme: model.UTF8Validation,
+		ExternalURL:          cfg.ExternalURL,
+		QueryFunc:            data.Query,
+		Queryable:            data.Queryable,
+		Appendable:           data.Append,
+		Context:              context.Background(),
+		Logger:               log,
+		Registerer:           reg,
+		OutageTolerance:      time.Hour,
+		ForGracePeriod:       cfg.Interval,
+		ResendDelay:          resendDelay,
+		GroupLoader:          r.loader,
+		Parser:               r.parser,
+		RestoreNewRuleGroups: true,
+		NotifyFunc: func(ctx context.Context, expr string, alerts ...*rules.Alert) {
+			if err := send(ctx, r.told(expr, alerts)...); err != nil {
+				log.Warn("alerts were not taken", "count", len(alerts), "err", err)
+			}
+		},
+	})
+	return r
+}
+
+func (r *Rules) told(expr string, alerts []*rules.Alert) []Alert {
+	out := make([]Alert, len(alerts))
+	for i, a := range alerts {
+		out[i] = Alert{Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Starts: a.FiredAt, Ends: a.ValidUntil,
+			Source: r.cfg.ExternalURL.String() + strutil.TableLinkForExpression(expr)}
+		if !a.ResolvedAt.IsZero() {
+			out[i].Ends = a.ResolvedAt
+		}
+	}
+	return out
+}
+
+// Manager gives the groups as Prometheus' HTTP API shows them.
+func (r *Rules) Manager() *rules.Manager { return r.manager }
+
+// Problems lists the sources that are not in force and why.
+func (r *Rules) Problems() []Problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.problems)
+}
+
+// Run evaluates until ctx ends; changes of files and objects are in force
+// within lookAgain.
+func (r *Rules) Run(ctx context.Context) error {
+	started := make(chan struct{})
+	go func() { // ended by Stop below
+		close(started)
+		r.manager.Run()
+	}()
+	<-started
+	defer r.manager.Stop()
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	var last []Source
+	for {
+		now, err := r.sources()
+		if err != nil {
+			r.log.Warn("rules directory was not read", "err", err)
+		} else if !slices.Equal(now, last) {
+			if err := r.use(now); err != nil {
+				return err
+			}
+			last = now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Rules) use(sources []Source) error {
+	groups, problems := parse(sources, r.parser)
+	for _, p := range problems {
+		r.log.Warn("rule source left out", "source", p.Source, "err", p.Error)
+	}
+	r.broken.Set(float64(len(problems)))
+	r.mu.Lock()
+	r.problems = problems
+	r.mu.Unlock()
+	r.loader.groups = groups
+	if err := r.manager.Update(r.cfg.Interval, slices.Sorted(maps.Keys(groups)), labels.EmptyLabels(), r.cfg.ExternalURL.String(), nil); err != nil {
+		return fmt.Errorf("load rules: %w", err)
+	}
+	r.log.Info("rules loaded", "count", len(groups))
+	return nil
+}
+
+// sources are the shipped rules, the directory's files and the objects, sorted
+// by name.
+func (r *Rules) sources() ([]Source, error) {
+	var out []Source
+	shipped, err := fs.Glob(content, "content/*.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("list shipped rules: %w", err)
+	}
+	for _, name := range shipped {
+		text, err := content.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read shipped rules: %w", err)
+		}
+		out = append(out, Source{"perch/" + filepath.Base(name), string(text)})
+	}
+	if r.cfg.Dir != "" {
+		entries, err := os.ReadDir(r.cfg.Dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read rules directory: %w", err)
+		}
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); ext != ".yml" && ext != ".yaml" {
+				continue
+			}
+			text, err := os.ReadFile(filepath.Join(r.cfg.Dir, e.Name()))
+			if err != nil {
+				return nil, fmt.Errorf("read rules: %w", err)
+			}
+			out = append(out, Source{filepath.Join(r.cfg.Dir, e.Name()), string(text)})
+		}
+	}
+	out = append(out, r.objects()...)
+	slices.SortFunc(out, func(a, b Source) int { return cmp.Compare(a.Name, b.Name) })
+	return out, nil
+}

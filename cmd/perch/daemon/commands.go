@@ -1,0 +1,227 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"perch/cmd/perch/daemon/config"
+	"perch/cmd/perch/daemon/preflight"
+)
+
+// ExitCode is 2 for what trying again cannot better (flags, ports, privileges,
+// data), else 1.
+func ExitCode(err error) int {
+	var r refused
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &r):
+		return 2
+	default:
+		return 1
+	}
+}
+
+// Commands are the words that start, stop and describe this machine's part of
+// a cluster.
+func Commands(out, errOut io.Writer) []*cobra.Command {
+	return []*cobra.Command{
+		upCommand("up", "Start a cluster on this machine", config.Server, out, errOut),
+		upCommand("server", "Run a server in the foreground (for service managers)", config.Server, out, errOut),
+		upCommand("agent", "Join this machine to a cluster as a worker", config.Agent, out, errOut),
+		downCommand(errOut), statusCommand(out), tokenCommand(out), nodeCommand(out, errOut), imagesCommand(out), roleCommand(),
+	}
+}
+
+// machineFlags are those of up, server and agent.
+func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
+	fs.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "where all state lives")
+	fs.StringVar(&cfg.Name, "name", cfg.Name, "name of the cluster on this machine; a second cluster needs another")
+	fs.StringVar(&cfg.NodeName, "node-name", cfg.NodeName, "name of this node")
+	fs.TextVar(&cfg.AdvertiseAddress, "advertise-address", netip.Addr{}, "this machine's address towards other nodes (default: that of the default route)")
+	fs.IntVar(&cfg.AgentPort, "agent-port", cfg.AgentPort, "port of the node's kubelet API")
+	fs.IntVar(&cfg.ForwardPort, "forward-port", cfg.ForwardPort, "port that takes logs by Fluent Forward")
+	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")
+	if cfg.Kind == config.Agent {
+		fs.StringVar(&cfg.Server, "server", cfg.Server, "URL of the cluster's API, for example https://10.0.0.11:6443")
+		return
+	}
+	fs.IntVar(&cfg.APIPort, "api-port", cfg.APIPort, "port of the Kubernetes API")
+	fs.IntVar(&cfg.WebPort, "web-port", cfg.WebPort, "port of the page and of the query APIs")
+	fs.IntVar(&cfg.PeerPort, "peer-port", cfg.PeerPort, "port of etcd between servers")
+	fs.Var(prefixFlag{&cfg.ClusterCIDR}, "cluster-cidr", "network of the pods")
+	fs.Var(prefixFlag{&cfg.ServiceCIDR}, "service-cidr", "network of the Services")
+	fs.StringVar(&cfg.ClusterDomain, "cluster-domain", cfg.ClusterDomain, "DNS domain of the cluster")
+	fs.StringSliceVar(&cfg.TLSNames, "tls-san", cfg.TLSNames, "further names and addresses for the serving certificates")
+	fs.StringVar(&cfg.RulesDir, "rules-dir", cfg.RulesDir, "directory with rule files in Prometheus' format, watched")
+	fs.StringVar(&cfg.AlertConfig, "alert-config", cfg.AlertConfig, "file in Alertmanager's format, watched (default: Secret kube-system/perch-alertmanager)")
+}
+
+type prefixFlag struct{ p *netip.Prefix }
+
+func (f prefixFlag) String() string { return f.p.String() }
+func (f prefixFlag) Type() string   { return "network" }
+func (f prefixFlag) Set(text string) error {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return fmt.Errorf("write for example 10.42.0.0/16: %w", err)
+	}
+	*f.p = p
+	return nil
+}
+
+func upCommand(name, short string, kind config.Kind, out, errOut io.Writer) *cobra.Command {
+	cfg := config.Default()
+	cfg.Kind = kind
+	var inBackground bool
+	var token string
+	c := &cobra.Command{Use: name, Short: short, Args: noArguments}
+	machineFlags(c.Flags(), &cfg)
+	c.Flags().BoolVar(&inBackground, "detach", false, "return when the node is ready and leave the cluster running")
+	if kind == config.Agent {
+		c.Flags().StringVar(&token, "token", "", "join token from `perch node token` (needed once)")
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if !cfg.AdvertiseAddress.IsValid() {
+			a, err := preflight.Address()
+			if err != nil {
+				return refused{err}
+			}
+			cfg.AdvertiseAddress = a
+		}
+		if err := cfg.Validate(); err != nil {
+			return refused{err}
+		}
+		ctx, stop := untilSignal()
+		defer stop()
+		if kind == config.Agent {
+			if err := join(ctx, cfg, token); err != nil {
+				return err
+			}
+		}
+		if !inBackground {
+			return up(ctx, cfg, slog.New(slog.NewTextHandler(errOut, nil)))
+		}
+		began := time.Now()
+		fmt.Fprintf(errOut, "starting %s on %s\n", kind, cfg.DataDir)
+		if err := detach(ctx, cfg, withoutDetach(os.Args[1:]), errOut); err != nil {
+			return err
+		}
+		fmt.Fprintf(errOut, "node %s is ready after %.1f s\n", cfg.NodeName, time.Since(began).Seconds())
+		if kind == config.Server {
+			return welcome(ctx, cfg, out)
+		}
+		return nil
+	}
+	return c
+}
+
+func withoutDetach(args []string) []string {
+	var out []string
+	for _, a := range args {
+		if a != "--detach" && a != "--detach=true" {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// welcome prints what a user needs next.
+func welcome(ctx context.Context, cfg config.Config, out io.Writer) error {
+	link, err := loginLink(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "page        %s\nkubeconfig  %s\n", link, cfg.Path("kubeconfig"))
+	return nil
+}
+
+func dataDirFlag(c *cobra.Command, dir *string) {
+	c.Flags().StringVar(dir, "data-dir", config.Default().DataDir, "where all state lives")
+}
+
+func downCommand(errOut io.Writer) *cobra.Command {
+	var dir string
+	var purge bool
+	c := &cobra.Command{Use: "down", Short: "Stop this machine's part of the cluster and all its pods", Args: noArguments}
+	dataDirFlag(c, &dir)
+	c.Flags().BoolVar(&purge, "purge", false, "remove the data directory too: all objects, metrics, logs and images")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := config.Load(dir)
+		if err != nil {
+			return refused{err}
+		}
+		if os.Geteuid() != 0 {
+			return refused{errors.New("perch down needs root: run it with sudo")}
+		}
+		if err := down(c.Context(), cfg, purge, errOut); err != nil {
+			return err
+		}
+		fmt.Fprintln(errOut, "down")
+		return nil
+	}
+	return c
+}
+
+func statusCommand(out io.Writer) *cobra.Command {
+	var dir, format string
+	c := &cobra.Command{Use: "status", Short: "Show the processes of this machine: state, age, memory, last error", Args: noArguments}
+	dataDirFlag(c, &dir)
+	c.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := config.Load(dir)
+		if err != nil {
+			return err
+		}
+		roles, err := roleStatus(c.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		switch format {
+		case "json":
+			enc := json.NewEncoder(out)
+			enc.SetIndent("", "  ")
+			return enc.Encode(roles)
+		case "table":
+		default:
+			return refused{fmt.Errorf("-o %s: use table or json", format)}
+		}
+		tw := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+		fmt.Fprintln(tw, "ROLE\tSTATE\tPID\tAGE\tMEMORY\tRESTARTS\tLAST ERROR")
+		for _, r := range roles {
+			age := "-"
+			if r.PID != 0 {
+				age = time.Since(r.Started).Truncate(time.Second).String()
+			}
+			fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%dMi\t%d\t%s\n", r.Role, r.State, r.PID, age, r.MemoryBytes>>20, r.Restarts, r.LastError)
+		}
+		return tw.Flush()
+	}
+	return c
+}
+
+func roleCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{Use: "role NAME", Short: "Run one role (the supervisor does this)", Hidden: true, Args: cobra.ExactArgs(1)}
+	dataDirFlag(c, &dir)
+	c.RunE = func(_ *cobra.Command, args []string) error { return runRole(dir, args[0]) }
+	return c
+}
+
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return refused{fmt.Errorf("%q is too much: this command takes only flags", args[0])}
+	}
+	return nil
+}
