@@ -1,0 +1,334 @@
+package promapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/route"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/scrape"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/features"
+	"github.com/prometheus/prometheus/util/notifications"
+	webapi "github.com/prometheus/prometheus/web/api/v1"
+)
+
+// Config bounds what one query and all queries together may cost.
+type Config struct {
+	MaxSamples  int           // a query may hold in memory at once, 16 bytes each
+	Timeout     time.Duration // of one query
+	Concurrency int           // queries that run at once; others wait
+	Lookback    time.Duration // how old a sample may be to count as now
+
+	ReadSamples int // a remote read may return
+
+	Retention      time.Duration // shown on the status page
+	ScrapeInterval time.Duration // shown on the status page
+	EvalInterval   time.Duration // shown, and the default step of subqueries
+	Version        string        // shown on the status page
+}
+
+// Default suits a machine of two cores: 10 M samples are 160 MB at the worst.
+func Default() Config {
+	return Config{
+		MaxSamples: 10_000_000, Timeout: 30 * time.Second, Concurrency: 8, Lookback: 5 * time.Minute, ReadSamples: 5_000_000,
+		ScrapeInterval: 15 * time.Second, EvalInterval: 5 * time.Second, Version: "dev",
+	}
+}
+
+// Validate names all problems at once.
+func (c Config) Validate() error {
+	var errs error
+	if c.MaxSamples < 1 || c.Concurrency < 1 || c.ReadSamples < 1 {
+		errs = errors.Join(errs, errors.New("query limits (samples, concurrency, read samples) must be at least 1"))
+	}
+	if c.Timeout <= 0 || c.Lookback <= 0 || c.EvalInterval <= 0 || c.ScrapeInterval <= 0 {
+		errs = errors.Join(errs, errors.New("query durations (timeout, lookback, intervals) must be positive"))
+	}
+	return errs
+}
+
+// Database is what the API needs of the store; *store.Store is one.
+type Database interface {
+	storage.SampleAndChunkQueryable
+	storage.Appendable
+	storage.AppendableV2
+	storage.ExemplarQueryable
+	webapi.TSDBAdminStats
+}
+
+// Targets lists scrape targets; metrics/scrape's Loop is one.
+type Targets interface {
+	webapi.TargetRetriever
+	webapi.ScrapePoolsRetriever
+}
+
+// Rules lists rule groups; Prometheus' rules.Manager is one.
+type Rules interface{ webapi.RulesRetriever }
+
+// Parts are the API's collaborators. Only Store is needed; what is nil answers
+// with an empty list.
+type Parts struct {
+	Store         Database
+	Targets       Targets
+	Rules         func(context.Context) Rules     // groups the caller in the context may see
+	Alertmanagers func() []*url.URL               // where alerts go
+	Missing       func(context.Context) []string  // nodes without recent samples
+	Gatherer      prometheus.Gatherer             // for status/self_metrics
+	QueryLog      func(context.Context, Finished) // who asked what; called once per HTTP query
+}
+
+// API is the engine and its HTTP doors. It is an http.Handler for /api/v1/*
+// and /federate.
+type API struct {
+	cfg    Config
+	engine *promql.Engine
+	guard  guard
+	mux    *http.ServeMux
+	parser parser.Parser
+}
+
+// New builds the engine and the routes.
+func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if parts.Store == nil {
+		return nil, errors.New("build query API: no store given")
+	}
+	if reg == nil {
+		reg = prometheus.NewRegistry()
+	}
+	lang := parser.NewParser(parser.Options{})
+	a := &API{
+		cfg:    cfg,
+		guard:  guard{parts.Store, parts.Missing},
+		mux:    http.NewServeMux(),
+		parser: lang,
+		engine: promql.NewEngine(promql.EngineOpts{
+			Logger: log, Reg: reg, MaxSamples: cfg.MaxSamples, Timeout: cfg.Timeout, LookbackDelta: cfg.Lookback,
+			ActiveQueryTracker:       newTurns(cfg.Concurrency, reg),
+			NoStepSubqueryIntervalFn: func(int64) int64 { return cfg.EvalInterval.Milliseconds() },
+			EnableAtModifier:         true, EnableNegativeOffset: true, Parser: lang,
+		}),
+	}
+	if parts.Gatherer == nil {
+		parts.Gatherer = prometheus.NewRegistry()
+	}
+	router := route.New().WithPrefix("/api/v1")
+	a.upstream(parts, log, reg).Register(router)
+	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(router)))
+	a.mux.HandleFunc("GET /federate", a.federate)
+	return a, nil
+}
+
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+// Engine is the PromQL engine, for rules.
+func (a *API) Engine() *promql.Engine { return a.engine }
+
+// Queryable shows what the caller in the context may see, see WithAccess.
+func (a *API) Queryable() storage.SampleAndChunkQueryable { return a.guard }
+
+// Instant evaluates expr at a time. A scalar becomes one sample without labels.
+// Warnings tell among others that the answer is partial.
+func (a *API) Instant(ctx context.Context, expr string, at time.Time) (promql.Vector, []string, error) {
+	q, err := a.engine.NewInstantQuery(ctx, a.guard, nil, expr, at)
+	if err != nil {
+		return nil, nil, fmt.Errorf("parse query %q: %w", expr, err)
+	}
+	defer q.Close()
+	res := q.Exec(ctx)
+	warnings, _ := res.Warnings.AsStrings(expr, 0, 0)
+	if res.Err != nil {
+		return nil, warnings, fmt.Errorf("run query %q: %w", expr, res.Err)
+	}
+	switch v := res.Value.(type) {
+	case promql.Vector:
+		return append(promql.Vector(nil), v...), warnings, nil
+	case promql.Scalar:
+		return promql.Vector{{T: v.T, F: v.V}}, warnings, nil
+	}
+	return nil, warnings, fmt.Errorf("run query %q: gives %s, want an instant vector", expr, res.Value.Type())
+}
+
+// upstream is Prometheus' own API package over our parts: what Grafana and
+// promtool expect, to the letter.
+func (a *API) upstream(parts Parts, log *slog.Logger, reg prometheus.Registerer) *webapi.API {
+	started := time.Now()
+	shown := config.DefaultConfig
+	shown.GlobalConfig.ScrapeInterval = model.Duration(a.cfg.ScrapeInterval)
+	shown.GlobalConfig.EvaluationInterval = model.Duration(a.cfg.EvalInterval)
+	targets := func(ctx context.Context) visibleTargets { return visibleTargets{parts.Targets, AccessOf(ctx)} }
+	return webapi.NewAPI(
+		a.engine, a.guard, parts.Store, parts.Store, parts.Store,
+		func(ctx context.Context) webapi.ScrapePoolsRetriever { return targets(ctx) },
+		func(ctx context.Context) webapi.TargetRetriever { return targets(ctx) },
+		func(context.Context) webapi.AlertmanagerRetriever { return receivers{parts.Alertmanagers} },
+		func() config.Config { return shown },
+		map[string]string{
+			"query.lookback-delta":        model.Duration(a.cfg.Lookback).String(),
+			"query.max-concurrency":       fmt.Sprint(a.cfg.Concurrency),
+			"query.max-samples":           fmt.Sprint(a.cfg.MaxSamples),
+			"query.timeout":               model.Duration(a.cfg.Timeout).String(),
+			"storage.tsdb.retention.time": model.Duration(a.cfg.Retention).String(),
+			"web.enable-admin-api":        "false",
+		},
+		webapi.GlobalURLOptions{},
+		func(f http.HandlerFunc) http.HandlerFunc { return f },
+		parts.Store, "", false, false, 0, log,
+		func(ctx context.Context) webapi.RulesRetriever {
+			if parts.Rules == nil {
+				return noRules{}
+			}
+			return parts.Rules(ctx)
+		},
+		a.cfg.ReadSamples, a.cfg.Concurrency, 1<<20, false, nil,
+		func() (webapi.RuntimeInfo, error) { return a.runtimeInfo(started), nil },
+		&webapi.PrometheusVersion{Version: prometheusVersion(), Revision: "perch " + a.cfg.Version, Branch: "perch", GoVersion: runtime.Version()},
+		func() []notifications.Notification { return nil },
+		func() (<-chan notifications.Notification, func(), bool) { return nil, func() {}, false },
+		parts.Gatherer, reg, nil,
+		true, remoteapi.MessageTypes{remoteapi.WriteV1MessageType, remoteapi.WriteV2MessageType},
+		true, false, false, false, a.cfg.Lookback, false, false, nil,
+		features.NewRegistry(), webapi.OpenAPIOptions{}, a.parser,
+	)
+}
+
+func (a *API) runtimeInfo(started time.Time) webapi.RuntimeInfo {
+	host, _ := os.Hostname() // shown only
+	return webapi.RuntimeInfo{
+		StartTime: started, ServerTime: time.Now(), Hostname: host, ReloadConfigSuccess: true, LastConfigTime: started,
+		GoroutineCount: runtime.NumGoroutine(), GOMAXPROCS: runtime.GOMAXPROCS(0), GOMEMLIMIT: debug.SetMemoryLimit(-1),
+		GOGC: os.Getenv("GOGC"), GODEBUG: os.Getenv("GODEBUG"), StorageRetention: model.Duration(a.cfg.Retention).String(),
+	}
+}
+
+// prometheusVersion tells clients which features to expect; Grafana asks.
+func prometheusVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == "github.com/prometheus/prometheus" {
+				// Module v0.3xx is release 3.xx.
+				var minor, patch int
+				if _, err := fmt.Sscanf(strings.TrimPrefix(m.Version, "v0.3"), "%d.%d", &minor, &patch); err == nil {
+					return fmt.Sprintf("3.%d.%d", minor, patch)
+				}
+			}
+		}
+	}
+	return "3.0.0"
+}
+
+// restrict refuses what a namespace matcher cannot narrow.
+func restrict(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a, path := AccessOf(r.Context()), r.URL.Path
+		switch {
+		case strings.HasPrefix(path, "/api/v1/write"), strings.HasPrefix(path, "/api/v1/otlp"):
+			if !a.Write {
+				refuse(w, "writing samples needs the right to create them")
+				return
+			}
+		case strings.HasPrefix(path, "/api/v1/status/buildinfo"): // Grafana's health check
+		case strings.HasPrefix(path, "/api/v1/status/"), strings.HasPrefix(path, "/api/v1/notifications"):
+			if !a.Status() {
+				refuse(w, "this page shows all namespaces; it needs the non-resource right get /metrics")
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func refuse(w http.ResponseWriter, why string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusForbidden)
+	_, _ = fmt.Fprintf(w, `{"status":"error","errorType":"forbidden","error":%q}`, why) // the client is gone otherwise
+}
+
+type noRules struct{}
+
+func (noRules) RuleGroups() []*rules.Group           { return nil }
+func (noRules) AlertingRules() []*rules.AlertingRule { return nil }
+
+type receivers struct{ list func() []*url.URL }
+
+func (r receivers) Alertmanagers() []*url.URL {
+	if r.list == nil {
+		return nil
+	}
+	return r.list()
+}
+func (receivers) DroppedAlertmanagers() []*url.URL { return nil }
+
+// visibleTargets shows a caller the targets of its namespaces.
+type visibleTargets struct {
+	all    Targets
+	access Access
+}
+
+func (v visibleTargets) filter(all map[string][]*scrape.Target) map[string][]*scrape.Target {
+	if v.access.All {
+		return all
+	}
+	out := map[string][]*scrape.Target{}
+	for pool, list := range all {
+		for _, t := range list {
+			if v.access.Allows(t.Labels(nil).Get("namespace")) {
+				out[pool] = append(out[pool], t)
+			}
+		}
+	}
+	return out
+}
+
+func (v visibleTargets) TargetsActive() map[string][]*scrape.Target {
+	if v.all == nil {
+		return nil
+	}
+	return v.filter(v.all.TargetsActive())
+}
+
+func (v visibleTargets) TargetsDropped() map[string][]*scrape.Target {
+	if v.all == nil || !v.access.Status() {
+		return nil // dropped ones have no labels to tell whose they are
+	}
+	return v.all.TargetsDropped()
+}
+
+func (v visibleTargets) TargetsDroppedCounts() map[string]int {
+	if v.all == nil || !v.access.Status() {
+		return map[string]int{} // null would be another shape
+	}
+	return v.all.TargetsDroppedCounts()
+}
+
+func (v visibleTargets) ScrapePoolConfig(name string) (*config.ScrapeConfig, error) {
+	if v.all == nil {
+		return nil, fmt.Errorf("no scrape pool %q", name)
+	}
+	return v.all.ScrapePoolConfig(name)
+}
+
+func (v visibleTargets) ScrapePools() []string {
+	if v.all == nil {
+		return nil
+	}
+	return v.all.ScrapePools()
+}

@@ -1,0 +1,137 @@
+package promapi
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+)
+
+// guard shows of a store what the caller in the context may see, and adds the
+// warning of a partial answer. All reads of the API go through it.
+type guard struct {
+	under   storage.SampleAndChunkQueryable
+	missing func(context.Context) []string
+}
+
+func (g guard) Querier(mint, maxt int64) (storage.Querier, error) {
+	q, err := g.under.Querier(mint, maxt)
+	if err != nil {
+		return nil, err
+	}
+	return guardedQuerier{labelGuard{g, q}, q}, nil
+}
+
+func (g guard) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	q, err := g.under.ChunkQuerier(mint, maxt)
+	if err != nil {
+		return nil, err
+	}
+	return guardedChunks{labelGuard{g, q}, q}, nil
+}
+
+// warnings names the nodes whose newest samples are not here.
+func (g guard) warnings(ctx context.Context) annotations.Annotations {
+	if g.missing == nil {
+		return nil
+	}
+	nodes := g.missing(ctx)
+	if len(nodes) == 0 {
+		return nil
+	}
+	return annotations.New().Add(fmt.Errorf("partial answer: no recent samples from %s", strings.Join(nodes, ", ")))
+}
+
+// narrow adds the caller's matcher; false means that nothing is visible.
+func narrow(ctx context.Context, ms []*labels.Matcher) ([]*labels.Matcher, bool) {
+	a := AccessOf(ctx)
+	if a.nothing() {
+		return nil, false
+	}
+	if m := a.matcher(); m != nil {
+		// A new slice: the engine shares its own between evaluations.
+		ms = append(append(make([]*labels.Matcher, 0, len(ms)+1), ms...), m)
+	}
+	return ms, true
+}
+
+type labelGuard struct {
+	guard
+	q storage.LabelQuerier
+}
+
+func (l labelGuard) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	ms, some := narrow(ctx, ms)
+	if !some {
+		return nil, nil, nil
+	}
+	values, w, err := l.q.LabelValues(ctx, name, hints, ms...)
+	return values, merge(w, l.warnings(ctx)), err
+}
+
+func (l labelGuard) LabelNames(ctx context.Context, hints *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	ms, some := narrow(ctx, ms)
+	if !some {
+		return nil, nil, nil
+	}
+	names, w, err := l.q.LabelNames(ctx, hints, ms...)
+	return names, merge(w, l.warnings(ctx)), err
+}
+
+func (l labelGuard) Close() error { return l.q.Close() }
+
+type guardedQuerier struct {
+	labelGuard
+	q storage.Querier
+}
+
+func (q guardedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+	ms, some := narrow(ctx, ms)
+	if !some {
+		return storage.EmptySeriesSet()
+	}
+	return warnedSeries{q.q.Select(ctx, sorted, hints, ms...), q.warnings(ctx)}
+}
+
+type guardedChunks struct {
+	labelGuard
+	q storage.ChunkQuerier
+}
+
+func (q guardedChunks) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
+	ms, some := narrow(ctx, ms)
+	if !some {
+		return storage.EmptyChunkSeriesSet()
+	}
+	return warnedChunks{q.q.Select(ctx, sorted, hints, ms...), q.warnings(ctx)}
+}
+
+type warnedSeries struct {
+	storage.SeriesSet
+	more annotations.Annotations
+}
+
+func (s warnedSeries) Warnings() annotations.Annotations {
+	return merge(s.SeriesSet.Warnings(), s.more)
+}
+
+type warnedChunks struct {
+	storage.ChunkSeriesSet
+	more annotations.Annotations
+}
+
+func (s warnedChunks) Warnings() annotations.Annotations {
+	return merge(s.ChunkSeriesSet.Warnings(), s.more)
+}
+
+func merge(a, b annotations.Annotations) annotations.Annotations {
+	if len(b) == 0 {
+		return a
+	}
+	out := annotations.New()
+	out.Merge(a)
+	return out.Merge(b)
+}
