@@ -1,0 +1,184 @@
+package cgroup
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+func TestEachLayoutGivesTheSameNumbers(t *testing.T) {
+	all := Use{
+		Has: HasCPU | HasThrottling | HasMemory | HasMemoryPeak | HasOOM | HasTasks | HasPSI,
+		CPU: CPU{Usage: 123456789012, User: 10_000_000_000, System: 2_340_000_000, Periods: 100, ThrottledPeriods: 7, Throttled: 350_000_000},
+		Memory: Memory{
+			Usage: 104857600, WorkingSet: 94371840, RSS: 73400320, Cache: 20971520, MappedFile: 4096, Swap: 8192,
+			Peak: 134217728, ActiveFile: 5242880, InactiveFile: 10485760,
+			LimitHits: 42, OOMKills: 3, Faults: 700, MajorFaults: 8, TotalFaults: 900, TotalMajorFaults: 10,
+		},
+		Tasks: 9,
+		PSI:   PSI{CPU: Pressure{145508000, 45508000}, Memory: Pressure{20000, 10000}, IO: Pressure{7000, 6000}},
+	}
+	for _, c := range []struct {
+		layout Layout
+		change func(*Use)
+		limits Limits
+	}{
+		{Hybrid, func(*Use) {}, Limits{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 268435456}},
+		{Separate, func(u *Use) { u.Has &^= HasPSI; u.PSI = PSI{} }, Limits{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 268435456}},
+		{Unified, func(u *Use) { // counts in µs, and has no numbers without children
+			u.CPU.Usage, u.CPU.User, u.CPU.System = 123456789000, 100_000_000_000, 23_456_789_000
+			u.Memory.Faults, u.Memory.MajorFaults = 900, 10
+		}, Limits{CPUShares: 500, CPUQuota: 50000, CPUPeriod: 100000, Memory: 268435456, Pids: 100}},
+	} {
+		t.Run(c.layout.String(), func(t *testing.T) {
+			tree, err := Detect(filepath.Join("testdata", c.layout.String()))
+			if err != nil || tree.Layout != c.layout {
+				t.Fatal(tree, err)
+			}
+			r, err := tree.Open("/perch/podA/c1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			want := all
+			c.change(&want)
+			var got Use
+			for range 2 { // a second read starts at the front again
+				if err := r.Read(&got); err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+				}
+			}
+			if l := tree.Limits("/perch/podA/c1"); l != c.limits {
+				t.Errorf("limits %+v, want %+v", l, c.limits)
+			}
+			if names, err := tree.Children("/perch"); err != nil || !slices.Equal(names, []string{"/perch/podA"}) {
+				t.Error(names, err)
+			}
+			if tree.Created("/perch/podA").IsZero() || !tree.Created("/perch/podB").IsZero() {
+				t.Error("creation time")
+			}
+			if _, err := tree.Open("/perch/podB"); !errors.Is(err, ErrGone) {
+				t.Errorf("open of a missing cgroup: %v", err)
+			}
+		})
+	}
+}
+
+func TestDetectSaysWhatIsMissing(t *testing.T) {
+	if _, err := Detect(t.TempDir()); err == nil {
+		t.Error("an empty directory is no cgroup tree")
+	}
+}
+
+// TestARemovedCgroupIsGone runs where cgroups can be made.
+func TestARemovedCgroupIsGone(t *testing.T) {
+	tree, path := realCgroup(t)
+	r, err := tree.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var u Use
+	if err := r.Read(&u); err != nil || u.Has&(HasCPU|HasMemory) == 0 {
+		t.Fatalf("%+v %v", u, err)
+	}
+	removeReal(tree, path)
+	if err := r.Read(&u); !errors.Is(err, ErrGone) {
+		t.Errorf("after removal: %v", err)
+	}
+}
+
+func realCgroup(t testing.TB) (Tree, string) {
+	t.Helper()
+	tree, err := Detect("/sys/fs/cgroup")
+	if err != nil {
+		t.Skip("no cgroups here: ", err)
+	}
+	path := "/perch-test-" + filepath.Base(t.TempDir()) + "-" + filepath.Base(filepath.Dir(t.TempDir()))
+	for _, dir := range tree.all(path) {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			removeReal(tree, path)
+			t.Skip("cannot make a cgroup: ", err)
+		}
+	}
+	t.Cleanup(func() { removeReal(tree, path) })
+	return tree, path
+}
+
+func (t Tree) all(path string) []string {
+	if t.Layout == Unified {
+		return []string{filepath.Join(t.Root, path)}
+	}
+	var out []string
+	for _, d := range t.dirs {
+		if p := filepath.Join(d, path); !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func removeReal(tree Tree, path string) {
+	for _, dir := range tree.all(path) {
+		_ = os.Remove(dir) // gone already, or never made
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	_ = filepath.WalkDir("testdata", func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if b, err := os.ReadFile(path); err == nil {
+				f.Add(b)
+			}
+		}
+		return nil
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var u Use
+		u.parseCPUStat(b)
+		u.parseCPUStat2(b)
+		u.parseCPUAcct(b)
+		u.parseMemoryStat(b)
+		u.parseMemoryStat2(b)
+		u.parseOOMControl(b)
+		u.parseMemoryEvents(b)
+		_ = parsePressure(b)
+		_ = limit(string(b))
+	})
+}
+
+// BenchmarkRead is the cost of one sample of a real, empty cgroup.
+func BenchmarkRead(b *testing.B) {
+	tree, path := realCgroup(b)
+	r, err := tree.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	var u Use
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := r.Read(&u); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func TestReadingAllocatesNothing(t *testing.T) {
+	tree, err := Detect("testdata/unified")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := tree.Open("/perch/podA/c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var u Use
+	if n := testing.AllocsPerRun(100, func() { _ = r.Read(&u) }); n > 0 {
+		t.Errorf("%v allocations per sample", n)
+	}
+}
