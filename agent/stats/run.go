@@ -1,0 +1,347 @@
+package stats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/prometheus/model/value"
+
+	"perch/agent/cgroup"
+)
+
+// Stats watches the cgroups of one node.
+type Stats struct {
+	cfg     Config
+	parts   Parts
+	log     *slog.Logger
+	metrics *metrics
+	tree    cgroup.Tree
+	fast    []family
+	spec    []family
+	outbox  *outbox
+
+	restWanted map[string]bool // names cAdvisor may produce
+
+	mu       sync.Mutex
+	tracked  map[string]*tracked
+	gone     []*tracked // ended, oldest first; rings only
+	lastID   uint64
+	rest     map[string]*restSeries
+	restText []*dto.MetricFamily // as gathered last
+}
+
+// New finds the cgroup layout; nothing is read yet.
+func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Stats, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if parts.Name == nil || parts.Sink == nil {
+		return nil, errors.New("build stats: Name and Sink are needed")
+	}
+	tree, err := cgroup.Detect(cfg.Mount)
+	if err != nil {
+		return nil, err
+	}
+	m := newMetrics(reg)
+	s := &Stats{
+		cfg: cfg, parts: parts, log: log, metrics: m, tree: tree, fast: fastTable(), spec: specTable(),
+		outbox: newOutbox(cfg.OutboxLimit, m), tracked: map[string]*tracked{},
+		rest: map[string]*restSeries{}, restWanted: map[string]bool{},
+	}
+	for name, p := range Producers() {
+		if p == Cadvisor {
+			s.restWanted[name] = true
+		}
+	}
+	return s, nil
+}
+
+// Run reads and sends until ctx ends; then open files are closed.
+func (s *Stats) Run(ctx context.Context) error {
+	var parts sync.WaitGroup
+	parts.Go(func() { s.outbox.run(ctx, s.parts.Sink) })
+	if s.parts.Rest != nil {
+		parts.Go(func() { s.runRest(ctx) })
+	}
+	for {
+		// Rounds are at whole multiples of the interval, on every node at once.
+		now := time.Now()
+		select {
+		case <-ctx.Done():
+			parts.Wait()
+			s.close()
+			return nil
+		case <-time.After(now.Truncate(s.cfg.Hot).Add(s.cfg.Hot).Sub(now)):
+		}
+		at := time.Now()
+		s.Round(at.Truncate(s.cfg.Hot))
+		s.metrics.round.Observe(time.Since(at).Seconds())
+	}
+}
+
+// Round finds and reads all cgroups once and queues what is due at that time.
+// Run calls it; tests may.
+func (s *Stats) Round(at time.Time) {
+	paths := s.list()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var batch []Sample
+	live := make(map[string]bool, len(paths))
+	for _, p := range paths {
+		live[p] = true
+		s.watch(p)
+	}
+	warm := at.UnixNano()%int64(s.cfg.Warm) == 0
+	cold := at.UnixNano()%int64(s.cfg.Cold) == 0
+	for p, t := range s.tracked {
+		switch {
+		case t.stale:
+			if warm {
+				batch = t.markers(batch, at)
+				s.forget(t)
+			}
+			continue
+		case !live[p]:
+			batch = s.lost(t, at, batch)
+			continue
+		}
+		if err := t.reader.Read(&t.state.use); err != nil {
+			batch = s.lost(t, at, batch)
+			continue
+		}
+		t.read(at)
+		if !s.name(t) {
+			continue
+		}
+		if cold || t.first {
+			t.state.limits = s.tree.Limits(t.path)
+		}
+		if warm || t.first {
+			batch = t.samples(batch, at, cold || t.first)
+		}
+	}
+	s.trim(at)
+	s.metrics.watched.Set(float64(len(s.tracked)))
+	s.outbox.put(batch)
+}
+
+// Started takes the first sample of a cgroup now; the agent calls it when the
+// process runs, so that no container is too short to be seen.
+func (s *Stats) Started(cgroupPath string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch(cgroupPath)
+	t := s.tracked[cgroupPath]
+	if t == nil || t.stale || t.reader.Read(&t.state.use) != nil {
+		return
+	}
+	now := time.Now()
+	t.read(now)
+	if t.first && s.name(t) {
+		t.state.limits = s.tree.Limits(t.path)
+		s.outbox.put(t.samples(nil, now, true))
+	}
+}
+
+// Ended takes the last sample of a container; the agent calls it before the
+// cgroup is removed. The series end with the next round.
+func (s *Stats) Ended(cgroupPath string, exit Exit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch(cgroupPath)
+	t := s.tracked[cgroupPath]
+	if t == nil || t.stale {
+		return
+	}
+	now := time.Now()
+	var use cgroup.Use
+	if t.reader.Read(&use) == nil {
+		t.state.use = use
+		t.read(now)
+	} else {
+		s.metrics.late.Inc()
+	}
+	if exit.OOMKilled {
+		t.state.oom = max(1, t.state.use.Memory.OOMKills)
+		t.state.use.Has |= cgroup.HasOOM
+	}
+	s.outbox.put(s.end(t, now, nil))
+}
+
+// lost ends a cgroup that was removed without Ended: the last numbers read are
+// its last numbers.
+func (s *Stats) lost(t *tracked, at time.Time, batch []Sample) []Sample {
+	if t.place.containerID != "" {
+		s.metrics.late.Inc()
+	}
+	return s.end(t, at, batch)
+}
+
+func (s *Stats) end(t *tracked, at time.Time, batch []Sample) []Sample {
+	t.stale, t.endAt = true, at
+	t.reader.Close()
+	s.metrics.ended.Inc()
+	if s.name(t) && t.state.use.Has != 0 {
+		batch = t.samples(batch, at, true)
+	}
+	return batch
+}
+
+// watch starts to follow a path that is not followed yet.
+func (s *Stats) watch(p string) {
+	if s.tracked[p] != nil {
+		return
+	}
+	if len(s.tracked) >= s.cfg.CgroupLimit {
+		s.metrics.refused.Inc()
+		return
+	}
+	r, err := s.tree.Open(p)
+	if err != nil {
+		if !errors.Is(err, cgroup.ErrGone) {
+			s.metrics.refused.Inc()
+		}
+		return
+	}
+	t := &tracked{
+		path: p, place: locate(s.cfg.Root, p), reader: r, first: true,
+		ring: ring{size: int(s.cfg.RingSpan / s.cfg.Hot)},
+	}
+	t.state.start = float64(s.tree.Created(p).UnixMilli()) / 1e3
+	t.state.limits.CPUQuota = -1
+	s.tracked[p] = t
+}
+
+// list walks the machine's root, ours, classes, pods and containers.
+func (s *Stats) list() []string {
+	out := []string{"/"}
+	if !s.exists() {
+		return out
+	}
+	out = append(out, s.cfg.Root)
+	level := []string{s.cfg.Root}
+	for range 3 {
+		var next []string
+		for _, p := range level {
+			children, err := s.tree.Children(p)
+			if err != nil {
+				continue // removed meanwhile; the next round lists anew
+			}
+			next = append(next, children...)
+		}
+		out = append(out, next...)
+		level = next
+	}
+	return out
+}
+
+func (s *Stats) exists() bool { return !s.tree.Created(s.cfg.Root).IsZero() }
+
+func (t *tracked) read(at time.Time) {
+	t.state.seen = float64(at.UnixMilli()) / 1e3
+	t.state.peak = max(t.state.peak, t.state.use.Memory.Usage)
+	t.ring.add(point(at, &t.state.use))
+}
+
+// samples adds the fast series and, when asked, those of the specification.
+func (t *tracked) samples(batch []Sample, at time.Time, spec bool) []Sample {
+	ms := at.UnixMilli()
+	if ms <= t.sentAt {
+		return batch // Started or Ended came in between; time only goes forward
+	}
+	t.first, t.sentAt = false, ms
+	list := t.series
+	if !spec {
+		list = list[:t.fast]
+	}
+	for i := range list {
+		x := &list[i]
+		if t.state.use.Has&x.row.has != x.row.has || !x.family.applies(t) {
+			continue
+		}
+		x.sent = true
+		batch = append(batch, Sample{x.id, x.labels, ms, x.row.value(&t.state)})
+	}
+	return batch
+}
+
+// markers end the series that were sent.
+func (t *tracked) markers(batch []Sample, at time.Time) []Sample {
+	ms := max(at.UnixMilli(), t.sentAt+1)
+	for i := range t.series {
+		if x := &t.series[i]; x.sent {
+			batch = append(batch, Sample{x.id, x.labels, ms, math.Float64frombits(value.StaleNaN)})
+		}
+	}
+	return batch
+}
+
+// forget keeps of an ended cgroup only what recorder and page ask for.
+func (s *Stats) forget(t *tracked) {
+	delete(s.tracked, t.path)
+	t.series = nil
+	if t.place.containerID != "" {
+		s.gone = append(s.gone, t)
+	}
+}
+
+// trim drops rings of cgroups that ended long ago or are too many.
+func (s *Stats) trim(at time.Time) {
+	n := max(0, len(s.gone)-s.cfg.EndedLimit)
+	for n < len(s.gone) && at.Sub(s.gone[n].endAt) > s.cfg.RingSpan {
+		n++
+	}
+	clear(s.gone[:n])
+	s.gone = s.gone[n:]
+}
+
+func (s *Stats) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tracked {
+		if !t.stale {
+			t.reader.Close()
+		}
+	}
+	clear(s.tracked)
+}
+
+// PathOf is where the cgroup of a container must be.
+func (s *Stats) PathOf(class, podUID, containerID string) string {
+	return path.Join(s.cfg.Root, class, "pod"+podUID, containerID)
+}
+
+// Ring copies the 1 s points of a cgroup from since on, oldest first; nil when
+// it is not known. Containers that ended are known for Config.RingSpan.
+func (s *Stats) Ring(cgroupPath string, since time.Time) []Point {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tracked[cgroupPath]; t != nil {
+		return t.ring.since(since.UnixMilli())
+	}
+	for i := len(s.gone) - 1; i >= 0; i-- {
+		if s.gone[i].path == cgroupPath {
+			return s.gone[i].ring.since(since.UnixMilli())
+		}
+	}
+	return nil
+}
+
+// Use is the newest reading of a cgroup, with its time.
+func (s *Stats) Use(cgroupPath string) (cgroup.Use, time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tracked[cgroupPath]
+	if t == nil || t.state.use.Has == 0 {
+		return cgroup.Use{}, time.Time{}, fmt.Errorf("read use of cgroup %s: %w", cgroupPath, cgroup.ErrGone)
+	}
+	return t.state.use, time.UnixMilli(int64(t.state.seen * 1e3)), nil
+}

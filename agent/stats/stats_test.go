@@ -1,0 +1,348 @@
+package stats
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/prometheus/model/value"
+	"google.golang.org/protobuf/proto"
+)
+
+var update = flag.Bool("update", false, "write golden files")
+
+// mount copies the v2 fixture, with a limit on c1 and none on c2.
+func mount(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(path, text string) {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("cgroup.controllers", "cpu memory\n")
+	for _, p := range []string{"perch", "perch/burstable", "perch/burstable/podU1", "perch/burstable/podU1/c1", "perch/burstable/podU1/pause"} {
+		write(p+"/cpu.stat", "usage_usec 2000000\nuser_usec 1500000\nsystem_usec 500000\nnr_periods 10\nnr_throttled 2\nthrottled_usec 100\n")
+		write(p+"/memory.current", "4096\n")
+		write(p+"/memory.stat", "anon 1024\nfile 2048\ninactive_file 1000\npgfault 5\n")
+		write(p+"/memory.events", "max 0\noom_kill 0\n")
+		write(p+"/pids.current", "3\n")
+		write(p+"/cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=5000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\n")
+	}
+	write("perch/burstable/podU1/c1/cpu.max", "50000 100000\n")
+	write("perch/burstable/podU1/c1/memory.max", "8192\n")
+	return dir
+}
+
+func who(podUID, id string) (Identity, bool) {
+	if podUID != "U1" {
+		return Identity{}, false
+	}
+	out := Identity{Namespace: "red", Pod: "web-1", PodUID: podUID, ID: id, Started: time.Unix(1000, 0)}
+	switch id {
+	case "c1":
+		out.Container, out.Image = "web", "nginx:1"
+	case "pause":
+		out.Image = "pause:3"
+	}
+	return out, true
+}
+
+type catcher struct{ batches [][]Sample }
+
+func (c *catcher) sink(_ context.Context, b []Sample) error {
+	c.batches = append(c.batches, slices.Clone(b))
+	return nil
+}
+
+func newStats(t testing.TB, dir string, change func(*Config, *Parts)) *Stats {
+	t.Helper()
+	cfg := Default()
+	cfg.Node, cfg.Instance, cfg.Mount = "n1", "10.0.0.1:10250", dir
+	parts := Parts{Name: who, Sink: func(context.Context, []Sample) error { return nil }}
+	if change != nil {
+		change(&cfg, &parts)
+	}
+	s, err := New(cfg, parts, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+// drain is all that waits for the sink.
+func drain(s *Stats) []Sample {
+	var out []Sample
+	for b := s.outbox.take(); b != nil; b = s.outbox.take() {
+		out = append(out, b...)
+	}
+	return out
+}
+
+func TestEverySeriesHasOneProducer(t *testing.T) {
+	if n := len(Producers()); n != len(fastTable())+len(specTable())+len(cadvisorNames()) {
+		t.Errorf("%d producers for %d rows", n, len(fastTable())+len(specTable())+len(cadvisorNames()))
+	}
+	s := newStats(t, mount(t), nil)
+	s.Round(time.Unix(1500, 0))
+	seen := map[string]bool{}
+	for _, x := range drain(s) {
+		if seen[x.Labels.String()] {
+			t.Errorf("%s comes twice in one round", x.Labels)
+		}
+		seen[x.Labels.String()] = true
+	}
+	for _, f := range s.takeRest([]*dto.MetricFamily{{
+		Name: proto.String("container_memory_usage_bytes"), Metric: []*dto.Metric{{Gauge: &dto.Gauge{Value: proto.Float64(1)}}},
+	}}, time.Unix(1500, 0), 1) {
+		t.Errorf("cAdvisor produced %s, which belongs to the fast reader", f.Labels)
+	}
+}
+
+func TestLabelsAreThoseOfKubelet(t *testing.T) {
+	s := newStats(t, mount(t), nil)
+	s.Round(time.Unix(1500, 0))
+	var lines []string
+	for _, x := range drain(s) {
+		if x.Labels.Get("__name__") == "container_last_seen" {
+			x.V = 0
+		}
+		if x.Labels.Get("__name__") == "container_start_time_seconds" && x.Labels.Get("pod") == "" {
+			continue // the time the fixture was made
+		}
+		lines = append(lines, x.Labels.String()+" "+strconv.FormatFloat(x.V, 'g', -1, 64))
+	}
+	slices.Sort(lines)
+	got := strings.Join(lines, "\n") + "\n"
+	name := "testdata/labels.golden"
+	if *update {
+		_ = os.MkdirAll("testdata", 0o755)
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil || got != string(want) {
+		t.Errorf("%v; labels changed:\n%s", err, got)
+	}
+}
+
+func find(batch []Sample, name, container string) []Sample {
+	var out []Sample
+	for _, x := range batch {
+		if x.Labels.Get("__name__") == name && x.Labels.Get("container") == container {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func TestRatesAndTheLifeOfAContainer(t *testing.T) {
+	dir := mount(t)
+	s := newStats(t, dir, nil)
+	at := time.Unix(1501, 0) // neither warm nor cold
+	s.Round(at)
+	if got := find(drain(s), "container_memory_usage_bytes", "web"); len(got) != 1 {
+		t.Fatalf("a new container has its first sample at once, got %v", got)
+	}
+	s.Round(at.Add(time.Second))
+	if got := drain(s); len(got) != 0 {
+		t.Fatalf("between warm rounds nothing is sent, got %d", len(got))
+	}
+	s.Round(time.Unix(1505, 0))
+	batch := drain(s)
+	if len(find(batch, "container_memory_usage_bytes", "web")) != 1 || len(find(batch, "container_spec_memory_limit_bytes", "web")) != 0 {
+		t.Error("a warm round sends fast series only")
+	}
+	s.Round(time.Unix(1515, 0))
+	if len(find(drain(s), "container_spec_memory_limit_bytes", "web")) != 1 {
+		t.Error("a cold round sends the specification too")
+	}
+
+	path := s.PathOf("burstable", "U1", "c1")
+	if err := os.WriteFile(filepath.Join(dir, path, "cpu.stat"), []byte("usage_usec 9000000\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Ended(path, Exit{Code: 137, OOMKilled: true})
+	batch = drain(s)
+	last := find(batch, "container_cpu_usage_seconds_total", "web")
+	if len(last) != 1 || last[0].V != 9 {
+		t.Errorf("last sample: %v", last)
+	}
+	if oom := find(batch, "container_oom_events_total", "web"); len(oom) != 1 || oom[0].V != 1 {
+		t.Errorf("the OOM kill told by the runtime is counted: %v", oom)
+	}
+	s.Ended(path, Exit{}) // twice does nothing
+	if err := os.RemoveAll(filepath.Join(dir, path)); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Truncate(15 * time.Second).Add(15 * time.Second)
+	s.Round(later)
+	marks := find(drain(s), "container_cpu_usage_seconds_total", "web")
+	if len(marks) != 1 || !value.IsStaleNaN(marks[0].V) || marks[0].T <= last[0].T {
+		t.Errorf("the series ends with a stale marker: %v", marks)
+	}
+	if n := len(s.Ring(path, time.Time{})); n != 5 {
+		t.Errorf("ring of the ended container has %d points, want 4 rounds and the last", n)
+	}
+	s.Round(later.Add(time.Second))
+	if got := find(drain(s), "container_cpu_usage_seconds_total", "web"); len(got) != 0 {
+		t.Errorf("after the marker there is nothing: %v", got)
+	}
+	s.Round(later.Add(time.Hour))
+	if s.Ring(path, time.Time{}) != nil {
+		t.Error("the ring of an ended container is dropped after its span")
+	}
+}
+
+func TestACgroupThatVanishesEndsWithItsLastNumbers(t *testing.T) {
+	dir := mount(t)
+	s := newStats(t, dir, nil)
+	s.Round(time.Unix(1500, 0))
+	drain(s)
+	if err := os.RemoveAll(filepath.Join(dir, "perch/burstable/podU1/c1")); err != nil {
+		t.Fatal(err)
+	}
+	s.Round(time.Unix(1501, 0))
+	if got := find(drain(s), "container_memory_usage_bytes", "web"); len(got) != 1 || got[0].V != 4096 {
+		t.Errorf("got %v", got)
+	}
+	if testutil.ToFloat64(s.metrics.late) != 1 {
+		t.Error("a container without a last reading is counted")
+	}
+}
+
+func TestAContainerIsSilentUntilItHasAName(t *testing.T) {
+	known := false
+	s := newStats(t, mount(t), func(_ *Config, p *Parts) {
+		p.Name = func(uid, id string) (Identity, bool) {
+			if !known {
+				return Identity{}, false
+			}
+			return who(uid, id)
+		}
+	})
+	s.Round(time.Unix(1500, 0))
+	for _, x := range drain(s) {
+		if strings.Contains(x.Labels.Get("id"), "pod") {
+			t.Fatalf("sample without a name: %s", x.Labels)
+		}
+	}
+	known = true
+	s.Round(time.Unix(1501, 0))
+	if len(find(drain(s), "container_memory_usage_bytes", "web")) != 1 {
+		t.Error("once named it is sent at once")
+	}
+}
+
+func TestTheLimitOfCgroupsIsCounted(t *testing.T) {
+	s := newStats(t, mount(t), func(c *Config, _ *Parts) { c.CgroupLimit = 2 })
+	s.Round(time.Unix(1500, 0))
+	if len(s.tracked) != 2 || testutil.ToFloat64(s.metrics.refused) == 0 {
+		t.Error(len(s.tracked), testutil.ToFloat64(s.metrics.refused))
+	}
+}
+
+func TestASinkThatIsAwayGetsEverythingLaterInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMetrics(nil)
+		o := newOutbox(1000, m)
+		ctx, cancel := context.WithCancel(t.Context())
+		away := true
+		var got []int64
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			o.run(ctx, func(_ context.Context, b []Sample) error {
+				if away {
+					return errors.New("connection refused")
+				}
+				for _, x := range b {
+					got = append(got, x.T)
+				}
+				return nil
+			})
+		}()
+		for k := range int64(60) {
+			o.put([]Sample{{T: k}})
+			<-time.After(time.Second) // by the bubble's clock
+		}
+		away = false
+		<-time.After(2 * time.Second)
+		cancel()
+		<-done
+		if len(got) != 60 || !slices.IsSorted(got) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+func TestAFullOutboxDropsTheOldestAndCounts(t *testing.T) {
+	m := newMetrics(nil)
+	o := newOutbox(3, m)
+	for k := range int64(5) {
+		o.put([]Sample{{T: k}, {T: k}})
+	}
+	if b := o.take(); b[0].T != 4 || o.take() != nil || testutil.ToFloat64(m.dropped) != 8 {
+		t.Error(b, testutil.ToFloat64(m.dropped))
+	}
+}
+
+func TestTextIsWhatKubeletServes(t *testing.T) {
+	s := newStats(t, mount(t), nil)
+	s.Round(time.Unix(1500, 0))
+	for path, want := range map[string]string{
+		"cadvisor": `container_memory_working_set_bytes{container="web",id="/perch/burstable/podU1/c1",image="nginx:1",name="c1",namespace="red",pod="web-1"} 3096`,
+		"resource": `container_cpu_usage_seconds_total{container="web",namespace="red",pod="web-1"} 2`,
+		"summary":  `"containers":[{"name":"web"`,
+		"ring":     `"container":"web","points":[{"t":1500000,"cpu":2000000000`,
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", "/?since=0", nil)
+		switch path {
+		case "cadvisor":
+			s.CadvisorHandler().ServeHTTP(w, r)
+		case "resource":
+			s.ResourceHandler().ServeHTTP(w, r)
+		case "summary":
+			s.SummaryHandler().ServeHTTP(w, r)
+		case "ring":
+			s.RingHandler().ServeHTTP(w, r)
+		}
+		if w.Code != 200 || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d, no %s in\n%s", path, w.Code, want, w.Body)
+		}
+	}
+}
+
+// BenchmarkFast is the way from cgroup files to batches for the sink.
+func BenchmarkFast(b *testing.B) {
+	s := newStats(b, "/sys/fs/cgroup", func(c *Config, _ *Parts) { c.Root = "/perch-none" })
+	n := 0
+	at := time.Unix(1500, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		at = at.Add(5 * time.Second)
+		s.Round(at)
+		n += len(drain(s))
+	}
+	b.ReportMetric(b.Elapsed().Seconds()/float64(n)*1e6, "s/Msample")
+}

@@ -1,0 +1,138 @@
+package stats
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"perch/agent/cgroup"
+)
+
+// place is what a cgroup path says about itself.
+type place struct {
+	podUID      string
+	containerID string
+}
+
+// locate reads ROOT/CLASS/podUID/CONTAINER.
+func locate(root, p string) place {
+	rest, below := strings.CutPrefix(p, root+"/")
+	if !below {
+		return place{}
+	}
+	parts := strings.Split(rest, "/")
+	if len(parts) < 2 || !strings.HasPrefix(parts[1], "pod") {
+		return place{}
+	}
+	out := place{podUID: strings.TrimPrefix(parts[1], "pod")}
+	if len(parts) > 2 {
+		out.containerID = parts[2]
+	}
+	return out
+}
+
+// tracked is one cgroup that is watched.
+type tracked struct {
+	path   string
+	place  place
+	reader *cgroup.Reader
+	ring   ring
+	state  state
+	named  bool
+	who    Identity
+	series []series // of fastTable then specTable, once named
+	fast   int      // how many of series are of fastTable
+	stale  bool     // ended; markers go out with the next round
+	endAt  time.Time
+	first  bool  // nothing was sent yet
+	sentAt int64 // ms
+}
+
+// series is one row for one cgroup.
+type series struct {
+	id     uint64
+	labels labels.Labels
+	row    *row
+	family *family
+	sent   bool
+}
+
+// ownLabels are those kubelet shows for a cgroup.
+func ownLabels(p string, who Identity) []string {
+	return []string{
+		"container", who.Container, "id", p, "image", who.Image, "name", who.ID,
+		"namespace", who.Namespace, "pod", who.Pod,
+	}
+}
+
+// targetLabels are those a scrape of kubelet would add.
+func (s *Stats) targetLabels() []string {
+	return []string{"job", "kubelet", "metrics_path", "/metrics/cadvisor", "instance", s.cfg.Instance, "node", s.cfg.Node}
+}
+
+// makeLabels builds a label set; empty values are left out.
+func makeLabels(name string, lists ...[]string) labels.Labels {
+	b := labels.NewScratchBuilder(16)
+	b.Add(labels.MetricName, name)
+	for _, l := range lists {
+		for i := 0; i+1 < len(l); i += 2 {
+			if l[i+1] != "" {
+				b.Add(l[i], l[i+1])
+			}
+		}
+	}
+	b.Sort()
+	return b.Labels()
+}
+
+// applies says whether a cgroup has the family at all.
+func (f *family) applies(t *tracked) bool {
+	switch f.scope {
+	case withQuota:
+		return t.state.limits.CPUQuota > 0
+	case leaves:
+		return t.place.containerID != ""
+	}
+	return true
+}
+
+// name asks whose the cgroup is and builds its series. Cgroups above pods need
+// no name; those of pods wait until the agent knows them.
+func (s *Stats) name(t *tracked) bool {
+	if t.named {
+		return true
+	}
+	if t.place.podUID != "" {
+		who, known := s.parts.Name(t.place.podUID, t.place.containerID)
+		if !known {
+			return false
+		}
+		if t.place.containerID == "" {
+			who.Container, who.ID, who.Image = "", "", ""
+		} else if who.ID == "" {
+			who.ID = t.place.containerID
+		}
+		t.who = who
+		if !who.Started.IsZero() {
+			t.state.start = float64(who.Started.UnixMilli()) / 1e3
+		}
+	}
+	t.named = true
+	own, target := ownLabels(t.path, t.who), s.targetLabels()
+	add := func(table []family) {
+		for i := range table {
+			f := &table[i]
+			for k := range f.rows {
+				s.lastID++
+				t.series = append(t.series, series{
+					id: s.lastID, labels: makeLabels(f.name, own, target, f.rows[k].pairs), row: &f.rows[k], family: f,
+				})
+			}
+		}
+	}
+	add(s.fast)
+	t.fast = len(t.series)
+	add(s.spec)
+	return true
+}
