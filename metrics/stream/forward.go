@@ -1,0 +1,141 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ForwardConfig says how a worker's samples travel.
+type ForwardConfig struct {
+	StateFile string        // remembers what was acknowledged
+	Interval  time.Duration // between looks into the WAL
+	Batch     int           // samples in one batch
+	Retry     time.Duration // after a failure, doubling up to RetryMax
+	RetryMax  time.Duration
+}
+
+// DefaultForward sends every second.
+func DefaultForward(stateFile string) ForwardConfig {
+	return ForwardConfig{StateFile: stateFile, Interval: time.Second, Batch: 20_000, Retry: 500 * time.Millisecond, RetryMax: 5 * time.Second}
+}
+
+// Forwarder sends what is committed to a store on to a server, in order and
+// from where it left off.
+type Forwarder struct {
+	cfg     ForwardConfig
+	dir     string
+	client  *Client
+	log     *slog.Logger
+	metrics *forwardMetrics
+	from    position
+}
+
+// NewForwarder reads the state file. Without one it begins at the oldest WAL
+// segment there is. The client belongs to the forwarder from now on.
+func NewForwarder(cfg ForwardConfig, storeDir string, client *Client, log *slog.Logger, reg prometheus.Registerer) (*Forwarder, error) {
+	f := &Forwarder{cfg: cfg, dir: storeDir, client: client, log: log, metrics: newForwardMetrics(reg)}
+	text, err := os.ReadFile(cfg.StateFile)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return f, nil
+	case err != nil:
+		return nil, fmt.Errorf("read stream position: %w", err)
+	}
+	if err := json.Unmarshal(text, &f.from); err != nil {
+		// Sending some samples twice is better than not starting.
+		log.Warn("stream position was not readable, begins at the oldest sample", "err", err)
+		f.from = position{}
+	}
+	return f, nil
+}
+
+// Run sends until ctx ends.
+func (f *Forwarder) Run(ctx context.Context) error {
+	t := openTail(f.dir, f.from, f.log)
+	defer t.close()
+	if err := t.start(); err != nil {
+		return err
+	}
+	var batch []Sample
+	for {
+		f.metrics.lost.Add(float64(t.lost))
+		t.lost = 0
+		var err error
+		batch, err = t.next(batch[:0], f.cfg.Batch)
+		if err != nil {
+			return err
+		}
+		if len(batch) > 0 {
+			if !f.deliver(ctx, batch) {
+				return nil
+			}
+			if err := f.remember(t.at); err != nil {
+				return err
+			}
+			f.metrics.behind.Set(time.Since(time.UnixMilli(batch[len(batch)-1].T)).Seconds())
+		}
+		if len(batch) >= f.cfg.Batch {
+			continue // more waits
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(f.cfg.Interval):
+		}
+	}
+}
+
+// deliver sends one batch until it is acknowledged; false when ctx ended.
+func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
+	wait := f.cfg.Retry
+	for told := false; ; {
+		err := f.client.Send(ctx, batch)
+		if err == nil {
+			if told {
+				f.log.Info("server took samples again")
+			}
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if !told {
+			f.log.Warn("server did not take samples, they wait on disk", "err", err)
+			told = true
+		}
+		f.metrics.behind.Set(time.Since(time.UnixMilli(batch[0].T)).Seconds())
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, f.cfg.RetryMax)
+	}
+}
+
+// remember replaces the state file at once or not at all.
+func (f *Forwarder) remember(p position) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode stream position: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(f.cfg.StateFile), 0o700); err != nil {
+		return fmt.Errorf("write stream position: %w", err)
+	}
+	next := f.cfg.StateFile + ".next"
+	if err := os.WriteFile(next, text, 0o600); err != nil {
+		return fmt.Errorf("write stream position: %w", err)
+	}
+	if err := os.Rename(next, f.cfg.StateFile); err != nil {
+		return fmt.Errorf("write stream position: %w", err)
+	}
+	return nil
+}

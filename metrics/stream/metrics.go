@@ -1,0 +1,73 @@
+package stream
+
+import "github.com/prometheus/client_golang/prometheus"
+
+func counter(name, help, who string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "perch_stream_" + name, Help: help, ConstLabels: prometheus.Labels{"stream": who},
+	})
+}
+
+func gauge(name, help, who string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "perch_stream_" + name, Help: help, ConstLabels: prometheus.Labels{"stream": who},
+	})
+}
+
+type clientMetrics struct {
+	samples, bytes, failures, sessions prometheus.Counter
+}
+
+func newClientMetrics(who string, reg prometheus.Registerer) *clientMetrics {
+	m := &clientMetrics{
+		samples:  counter("sent_samples_total", "Samples the receiver acknowledged.", who),
+		bytes:    counter("sent_bytes_total", "Bytes of batches sent.", who),
+		failures: counter("send_failures_total", "Batches that must be sent again.", who),
+		sessions: counter("sessions_restarted_total", "Sessions the receiver did not know any more.", who),
+	}
+	if reg != nil {
+		reg.MustRegister(m.samples, m.bytes, m.failures, m.sessions)
+	}
+	return m
+}
+
+type receiverMetrics struct {
+	name                      string
+	samples, skipped, repeats prometheus.Counter
+	refused                   *prometheus.CounterVec
+	sessions                  prometheus.Gauge
+}
+
+func newReceiverMetrics(who string, reg prometheus.Registerer) *receiverMetrics {
+	m := &receiverMetrics{
+		name:    who,
+		samples: counter("received_samples_total", "Samples committed.", who),
+		skipped: counter("received_samples_refused_total", "Samples of accepted batches that the store refused.", who),
+		repeats: counter("received_repeats_total", "Batches that came twice and were stored once.", who),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perch_stream_batches_refused_total", Help: "Batches not taken, by HTTP status.",
+			ConstLabels: prometheus.Labels{"stream": who},
+		}, []string{"code"}),
+		sessions: gauge("sessions", "Senders that are known.", who),
+	}
+	if reg != nil {
+		reg.MustRegister(m.samples, m.skipped, m.repeats, m.refused, m.sessions)
+	}
+	return m
+}
+
+type forwardMetrics struct {
+	behind prometheus.Gauge
+	lost   prometheus.Counter
+}
+
+func newForwardMetrics(reg prometheus.Registerer) *forwardMetrics {
+	m := &forwardMetrics{
+		behind: gauge("behind_seconds", "Age of the newest sample the server has acknowledged.", "server"),
+		lost:   counter("lost_segments_total", "WAL segments that were deleted before they were sent.", "server"),
+	}
+	if reg != nil {
+		reg.MustRegister(m.behind, m.lost)
+	}
+	return m
+}

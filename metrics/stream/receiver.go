@@ -1,0 +1,210 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"perch/metrics/store"
+)
+
+// ReceiverConfig bounds what senders may cost.
+type ReceiverConfig struct {
+	SessionLimit int           // senders at once
+	Idle         time.Duration // after which a session is forgotten
+	BatchBytes   int64         // of one batch, before decompression
+	RawBytes     int           // of one batch, after it
+
+	// NodeOf names the authenticated node that sends; its series then carry
+	// that node label whatever they say. nil keeps labels as they come, for
+	// the local socket.
+	NodeOf func(*http.Request) (string, error)
+}
+
+// DefaultReceiver takes hundreds of nodes.
+func DefaultReceiver() ReceiverConfig {
+	return ReceiverConfig{SessionLimit: 1000, Idle: 15 * time.Minute, BatchBytes: 16 << 20, RawBytes: 64 << 20}
+}
+
+// Receiver commits batches to the store. It is an http.Handler:
+//
+//	204 committed (now or before) · 400 malformed · 403 no node name
+//	409 session not known: begin a new one · 413 too large · 500 not stored, try again
+type Receiver struct {
+	cfg     ReceiverConfig
+	store   *store.Store
+	log     *slog.Logger
+	metrics *receiverMetrics
+
+	mu       sync.Mutex
+	sessions map[[sessionLength]byte]*sender
+	heard    map[string]time.Time // node → last committed batch
+}
+
+type sender struct {
+	mu    sync.Mutex
+	s     session
+	inlet *store.Inlet
+	node  string
+	used  time.Time
+}
+
+// NewReceiver makes a receiver; the name labels its metrics: local or nodes.
+func NewReceiver(name string, cfg ReceiverConfig, into *store.Store, log *slog.Logger, reg prometheus.Registerer) *Receiver {
+	return &Receiver{
+		cfg: cfg, store: into, log: log, metrics: newReceiverMetrics(name, reg),
+		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{},
+	}
+}
+
+func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	code, err := r.take(w, req)
+	if err != nil {
+		r.metrics.refused.WithLabelValues(fmt.Sprint(code)).Inc()
+		http.Error(w, err.Error(), code)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
+	node := ""
+	if r.cfg.NodeOf != nil {
+		var err error
+		if node, err = r.cfg.NodeOf(req); err != nil {
+			return http.StatusForbidden, err
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, r.cfg.BatchBytes))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return http.StatusRequestEntityTooLarge, err
+	case err != nil:
+		return http.StatusBadRequest, err
+	}
+	if n, err := s2.DecodedLen(body); err != nil || n > r.cfg.RawBytes {
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("%w: decompressed size", errMalformed)
+	}
+	raw, err := s2.Decode(nil, body)
+	if err != nil {
+		return http.StatusBadRequest, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	h, rest, err := open(raw)
+	if err != nil {
+		return http.StatusBadRequest, err
+	}
+	from := r.sender(h, node)
+	if from == nil {
+		return http.StatusConflict, errSession
+	}
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	switch {
+	case h.seq == from.s.seq && h.sum == from.s.sum:
+		r.metrics.repeats.Inc()
+		return 0, nil // the answer was lost, the batch was not
+	case h.seq == from.s.seq+1:
+	default:
+		return http.StatusConflict, errSession
+	}
+	batch, st, err := rest.decode(&from.s, h, decorate(node))
+	if err != nil {
+		return http.StatusBadRequest, err
+	}
+	done, err := from.inlet.Append(req.Context(), batch)
+	if err != nil {
+		return http.StatusInternalServerError, err
+	}
+	from.s.commit(st)
+	r.metrics.samples.Add(float64(done.Stored))
+	r.metrics.skipped.Add(float64(done.Refused))
+	r.mu.Lock()
+	from.used = time.Now()
+	if node != "" {
+		r.heard[node] = from.used
+	}
+	r.mu.Unlock()
+	return 0, nil
+}
+
+func decorate(node string) func(*labels.Builder) {
+	if node == "" {
+		return nil
+	}
+	return func(b *labels.Builder) { b.Set("node", node) }
+}
+
+// sender finds the session or, at its first batch, makes it; nil when it is
+// not known.
+func (r *Receiver) sender(h header, node string) *sender {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.sessions[h.id]; s != nil {
+		if s.node != node {
+			return nil
+		}
+		return s
+	}
+	if h.seq != 1 {
+		return nil
+	}
+	r.trim()
+	s := &sender{inlet: r.store.Inlet(r.metrics.name), node: node, used: time.Now()}
+	s.s.id = h.id
+	r.sessions[h.id] = s
+	r.metrics.sessions.Set(float64(len(r.sessions)))
+	return s
+}
+
+// trim forgets idle sessions, and the longest idle one when there are too many;
+// its sender begins a new one.
+func (r *Receiver) trim() {
+	now := time.Now()
+	for len(r.sessions) > 0 {
+		var oldest *sender
+		for _, s := range r.sessions {
+			if oldest == nil || s.used.Before(oldest.used) {
+				oldest = s
+			}
+		}
+		if len(r.sessions) < r.cfg.SessionLimit && now.Sub(oldest.used) < r.cfg.Idle {
+			return
+		}
+		delete(r.sessions, oldest.s.id)
+	}
+}
+
+// Heard is when each node's last batch was committed, since this process began.
+func (r *Receiver) Heard() map[string]time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make(map[string]time.Time, len(r.heard))
+	for n, t := range r.heard {
+		out[n] = t
+	}
+	return out
+}
+
+// Missing names, sorted, the nodes of want that sent nothing for longer than
+// patience. It fits promapi's Parts.Missing.
+func (r *Receiver) Missing(want []string, now time.Time, patience time.Duration) []string {
+	heard := r.Heard()
+	var out []string
+	for _, n := range want {
+		if now.Sub(heard[n]) > patience {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
