@@ -22,7 +22,7 @@ func run(log *slog.Logger, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	if len(args) == 0 {
-		return fmt.Errorf("say what to be: web, load or receive")
+		return fmt.Errorf("say what to be: web, load, receive, count, eat, burn or get")
 	}
 	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -48,7 +48,28 @@ func run(log *slog.Logger, args []string) error {
 			return fmt.Errorf("read flags: %w", err)
 		}
 		return serve(ctx, log, *listen, newInbox(log))
+	case "count":
+		n := fs.Int("n", 0, "how many numbered lines to print; 0: without end")
+		rate := fs.Float64("rate", 0, "lines a second; 0: as fast as they are taken")
+		stay := fs.Bool("stay", false, "stay after the last line")
+		if err := fs.Parse(args[1:]); err != nil {
+			return fmt.Errorf("read flags: %w", err)
+		}
+		return count(ctx, os.Stdout, *n, *rate, *stay)
+	case "eat":
+		mb := fs.Int("mb", 64, "megabytes of memory to take and keep")
+		if err := fs.Parse(args[1:]); err != nil {
+			return fmt.Errorf("read flags: %w", err)
+		}
+		return eat(ctx, log, *mb)
+	case "burn":
+		return burn(ctx)
+	case "get":
+		if len(args) != 2 {
+			return fmt.Errorf("give one URL")
+		}
+		return get(ctx, os.Stdout, args[1])
 	default:
-		return fmt.Errorf("%q is nothing to be: choose web, load or receive", args[0])
+		return fmt.Errorf("%q is nothing to be: choose web, load, receive, count, eat, burn or get", args[0])
 	}
 }

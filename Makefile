@@ -1,0 +1,70 @@
+# Targets list themselves: run `make`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+K8S      := v1.36.3
+LDFLAGS  := -s -w -X perch/cmd/perch/cli.BuildVersion=$(VERSION) \
+  -X k8s.io/component-base/version.gitVersion=$(K8S)+perch -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
+  -X k8s.io/client-go/pkg/version.gitVersion=$(K8S)+perch
+TAGS     := no_btrfs,no_zfs,no_devmapper
+GO       := CGO_ENABLED=0 go
+SUDO     := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+DEMO_DIR ?= /var/lib/perch-demo
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install what a Debian machine lacks to build perch (elsewhere: say it)
+	@build/deps.sh build
+
+.PHONY: deps-test
+deps-test: deps ## install what the tests need too (Chromium, kubectl, nftables, …)
+	@build/deps.sh test
+
+.PHONY: helpers
+helpers: ## build what rides inside the binary: shim, runc, pause
+	@build/helpers.sh
+
+.PHONY: build
+build: deps helpers ## build bin/perch and bin/perch-demo
+	$(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/perch ./cmd/perch
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/perch-demo ./cmd/perch-demo
+
+.PHONY: ui
+ui: ## build the page into ui/dist
+	cd ui/web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+
+.PHONY: check
+check: ## format, vet, architecture
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '_gen\.go$$')); [ -z "$$out" ] || { echo "not formatted:"; echo "$$out"; exit 1; }
+	go vet -tags $(TAGS) ./...
+	go test ./cmd/perch/archtest/
+
+.PHONY: unit
+unit: deps-test ## tests of the packages (some need root)
+	$(SUDO) env "PATH=$$PATH" GOCACHE=$$(go env GOCACHE) GOMODCACHE=$$(go env GOMODCACHE) CGO_ENABLED=0 \
+	  go test -tags $(TAGS) -timeout 15m $$(go list ./... | grep -v -e /archtest -e /cmd/perch/e2e)
+
+.PHONY: e2e
+e2e: deps-test build ## whole clusters with real containers
+	$(SUDO) env "PATH=$$PATH" GOCACHE=$$(go env GOCACHE) GOMODCACHE=$$(go env GOMODCACHE) CGO_ENABLED=0 \
+	  PERCH=$(CURDIR)/bin/perch go test -count=1 -timeout 25m ./cmd/perch/e2e/...
+
+.PHONY: test
+test: check unit e2e ## everything: check, unit, e2e with containers, page in Chromium
+
+.PHONY: demo
+demo: build ## start a one-node cluster with an application under load, and tell its story
+	@$(SUDO) env "PATH=$$PATH" build/demo.sh up $(DEMO_DIR)
+
+.PHONY: demo-down
+demo-down: ## remove the demo and everything it left
+	@$(SUDO) env "PATH=$$PATH" build/demo.sh down $(DEMO_DIR)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin out agent/runtime/bundle/bin/{perch-shim,runc,pause*,*.tar,.stamp*}

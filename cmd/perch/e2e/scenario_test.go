@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// cluster is where the scenarios run.
+type cluster struct {
+	perch string // the binary
+	root  string // of the source tree
+	dir   string // data directory
+	bin   string // directory with perch and kubectl for PATH
+	name  string
+	ports []string
+}
+
+func open(t *testing.T) cluster {
+	t.Helper()
+	perch := os.Getenv("PERCH")
+	if perch == "" || os.Geteuid() != 0 {
+		t.Fatal("run `make e2e`: it needs root and PERCH=path of the binary")
+	}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cluster{perch: perch, root: root, dir: "/var/lib/perch-e2e", bin: t.TempDir(), name: "e2e",
+		ports: []string{"--api-port=16443", "--web-port=19443", "--agent-port=20250", "--forward-port=34224", "--peer-port=12380",
+			"--cluster-cidr=10.52.0.0/16", "--service-cidr=10.53.0.0/16", "--node-name=n1"}}
+	if err := os.Symlink(perch, filepath.Join(c.bin, "perch")); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c cluster) env() []string {
+	return append(os.Environ(), "KUBECONFIG="+c.dir+"/kubeconfig", "PATH="+c.bin+":"+os.Getenv("PATH"), "HOME="+c.bin)
+}
+
+func (c cluster) run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = c.env()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// up starts the cluster and loads the images of the scenarios.
+func (c cluster) up(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(c.dir + "/config.json"); err == nil { // an interrupted run
+		c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
+	}
+	t.Log(c.run(t, c.perch, append([]string{"up", "--data-dir", c.dir, "--name", c.name, "--detach"}, c.ports...)...))
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.tellLogs(t)
+		}
+	})
+	images := filepath.Join(c.root, "out", "images")
+	c.run(t, filepath.Join(c.root, "build", "images.sh"), images)
+	files, err := filepath.Glob(images + "/*.tar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no images in %s: %v", images, err)
+	}
+	for _, f := range files {
+		t.Log(strings.TrimSpace(c.run(t, c.perch, "images", "load", "--data-dir", c.dir, f)))
+	}
+}
+
+func (c cluster) tellLogs(t *testing.T) {
+	logs, _ := filepath.Glob(c.dir + "/log/*.log")
+	for _, f := range logs {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		lines := strings.Split(string(text), "\n")
+		t.Logf("== last lines of %s\n%s", filepath.Base(f), strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
+}
+
+func TestScenarios(t *testing.T) {
+	c := open(t)
+	before := residue(t, c)
+	c.up(t)
+	down := false
+	defer func() {
+		if !down {
+			c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
+		}
+	}()
+	t.Run("scenario", func(t *testing.T) {
+		n := 0
+		testscript.Run(t, testscript.Params{
+			Dir:                 filepath.Join("..", "testdata"),
+			RequireExplicitExec: true,
+			Cmds:                words(c),
+			Setup: func(e *testscript.Env) error {
+				n++
+				ns := fmt.Sprintf("s%d", n)
+				for _, kv := range c.env() {
+					k, v, _ := strings.Cut(kv, "=")
+					if k != "HOME" && k != "TMPDIR" {
+						e.Setenv(k, v)
+					}
+				}
+				e.Setenv("NS", ns)
+				e.Setenv("DATA", c.dir)
+				e.Setenv("PERCH", c.perch)
+				cmd := exec.Command(c.perch, "create", "namespace", ns)
+				cmd.Env = c.env()
+				if out, err := cmd.CombinedOutput(); err != nil {
+					return fmt.Errorf("create namespace: %w: %s", err, out)
+				}
+				e.Defer(func() {
+					cmd := exec.Command(c.perch, "delete", "namespace", ns, "--wait=false")
+					cmd.Env = c.env()
+					if out, err := cmd.CombinedOutput(); err != nil {
+						t.Errorf("delete namespace %s: %v: %s", ns, err, out)
+					}
+				})
+				return nil
+			},
+		})
+	})
+	c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
+	down = true
+	after := residue(t, c)
+	for what, have := range after {
+		if extra := difference(have, before[what]); len(extra) > 0 {
+			t.Errorf("perch down left %s:\n  %s", what, strings.Join(extra, "\n  "))
+		}
+	}
+}

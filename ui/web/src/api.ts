@@ -1,0 +1,195 @@
+// The public APIs of the web door, as any client sees them.
+import { effect, signal, type Signal } from '@preact/signals';
+import { clock, go } from './url';
+
+/** Problem is an error with the server's own words and, for queries, where. */
+export class Problem extends Error {
+  constructor(text: string, public status: number, public position?: number) {
+    super(text);
+  }
+}
+
+export const user = signal<string | null | undefined>(undefined); // undefined: not asked yet
+
+export async function call(path: string, init?: RequestInit): Promise<Response> {
+  const began = Date.now();
+  let r: Response;
+  try {
+    r = await fetch(path, init);
+  } catch (e) {
+    if ((e as Error).name === 'AbortError') throw e;
+    throw new Problem('the server does not answer', 0);
+  }
+  const date = r.headers.get('Date');
+  if (date) {
+    const skew = Date.parse(date) + 500 - (began + Date.now()) / 2; // the header has whole seconds
+    if (Math.abs(skew) > 2000) clock.skew = skew;
+  }
+  if (r.ok) return r;
+  if (r.status === 401) user.value = null;
+  const text = await r.text();
+  try {
+    const j = JSON.parse(text) as { error?: string; message?: string; position?: number };
+    throw new Problem(j.error ?? j.message ?? text, r.status, j.position);
+  } catch (e) {
+    if (e instanceof Problem) throw e;
+    throw new Problem(text.trim() || `${r.status} ${r.statusText}`, r.status);
+  }
+}
+
+const json = async <T>(path: string, init?: RequestInit) => (await call(path, init)).json() as Promise<T>;
+
+export async function whoami() {
+  try {
+    user.value = (await json<{ name: string }>('/ui/api/v1/me')).name;
+  } catch {
+    user.value = null;
+  }
+}
+
+export async function login(what: { code: string } | { token: string }) {
+  user.value = (await json<{ name: string }>('/ui/api/v1/login', { method: 'POST', body: JSON.stringify(what) })).name;
+  go('/', true);
+}
+
+export async function logout() {
+  await call('/ui/api/v1/logout', { method: 'POST' });
+  user.value = null;
+}
+
+// ---- numbers
+
+export type Labels = Record<string, string>;
+export type Series = { metric: Labels; value?: [number, string]; values?: [number, string][] };
+export type Vector = { series: Series[]; warnings: string[] };
+
+async function prom(path: string, form: Record<string, string>, signal?: AbortSignal): Promise<Vector> {
+  const j = await json<{ data: { resultType: string; result: unknown }; warnings?: string[] }>('/prometheus/api/v1/' + path, {
+    method: 'POST',
+    body: new URLSearchParams(form),
+    signal,
+  });
+  const series = j.data.resultType === 'scalar' || j.data.resultType === 'string' ? [{ metric: {}, value: j.data.result as [number, string] }] : (j.data.result as Series[]);
+  return { series, warnings: j.warnings ?? [] };
+}
+
+export const instant = (query: string, signal?: AbortSignal) => prom('query', { query }, signal);
+
+/** stepFor keeps a range at about 240 points, never under the fast rate of 5 s. */
+export const stepFor = (from: number, to: number) => Math.max(5, Math.ceil((to - from) / 1000 / 240));
+
+export const ranged = (query: string, from: number, to: number, signal?: AbortSignal) => {
+  const step = stepFor(from, to);
+  const snap = (t: number) => String(Math.floor(t / 1000 / step) * step);
+  return prom('query_range', { query, start: snap(from), end: snap(to), step: String(step) }, signal);
+};
+
+export async function metricNames(): Promise<string[]> {
+  return (await json<{ data: string[] }>('/prometheus/api/v1/label/__name__/values')).data;
+}
+
+export type Alert = { labels: Labels; annotations: Labels; state: string; activeAt: string; value: string };
+export type Rule = { name: string; query: string; type: string; state?: string; health: string; lastError?: string; duration?: number; labels?: Labels; annotations?: Labels; alerts?: Alert[] };
+export type Group = { name: string; file: string; interval: number; rules: Rule[] };
+
+export const rules = async () => (await json<{ data: { groups: Group[] } }>('/prometheus/api/v1/rules')).data.groups;
+
+export type Silence = { id: string; status: { state: string }; matchers: { name: string; value: string; isRegex: boolean; isEqual: boolean }[]; startsAt: string; endsAt: string; createdBy: string; comment: string };
+export const silences = () => json<Silence[]>('/alertmanager/api/v2/silences');
+export const silence = (s: Omit<Silence, 'id' | 'status'>) =>
+  json<{ silenceID: string }>('/alertmanager/api/v2/silences', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(s) });
+export const unsilence = (id: string) => call('/alertmanager/api/v2/silence/' + id, { method: 'DELETE' });
+
+// ---- lines
+
+export type Line = {
+  time: string; id?: string; namespace?: string; pod?: string; container?: string; uid?: string; instance?: string; node?: string;
+  stream?: string; level?: string; kind?: string; line: string; fields?: Record<string, unknown>;
+};
+export type LogStats = { partial?: boolean; missing?: string[]; hidden?: number; cursor?: string; next?: string; stats?: { lines?: number; scanned?: number; ms?: number; [k: string]: unknown } };
+
+/** lines streams matching lines, newest first, to take, and returns the trailer. */
+export async function lines(query: Record<string, string>, take: (l: Line[]) => void, signal: AbortSignal): Promise<LogStats> {
+  const r = await call('/logs/api/v1/query?' + new URLSearchParams(query), { signal });
+  const reader = r.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  let trailer: LogStats = {};
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return trailer;
+    const parts = (rest + value).split('\n');
+    rest = parts.pop()!;
+    const batch: Line[] = [];
+    for (const p of parts) {
+      if (!p) continue;
+      const o = JSON.parse(p) as Line & LogStats;
+      if (o.time === undefined) trailer = o;
+      else batch.push(o);
+    }
+    if (batch.length) take(batch);
+  }
+}
+
+export type Bucket = { time: string; total: number; levels?: Record<string, number>; by?: Record<string, number> };
+export type Histogram = { total: number; buckets: Bucket[]; partial?: boolean; missing?: string[] };
+export const histogram = (query: Record<string, string>, signal?: AbortSignal) => json<Histogram>('/logs/api/v1/histogram?' + new URLSearchParams(query), { signal });
+
+export type Value = { value: string; count: number };
+export async function values(field: string, query: Record<string, string>, signal?: AbortSignal): Promise<Value[]> {
+  const j = await json<{ values: Value[] } | Value[]>('/logs/api/v1/values?' + new URLSearchParams({ ...query, field }), { signal });
+  return Array.isArray(j) ? j : j.values;
+}
+
+// ---- objects
+
+export type Meta = { name: string; namespace?: string; uid: string; creationTimestamp: string; deletionTimestamp?: string; labels?: Labels; ownerReferences?: { kind: string; name: string; controller?: boolean }[] };
+export type Obj = { metadata: Meta; [k: string]: any };
+
+/** watched keeps a list of objects as they are now: list, then watch, again
+ * from the start when the watch ends with an error. One for each kind. */
+const kinds = new Map<string, Signal<Obj[] | null>>();
+export function watched(resource: string): Signal<Obj[] | null> {
+  let s = kinds.get(resource);
+  if (!s) {
+    s = signal<Obj[] | null>(null);
+    kinds.set(resource, s);
+    void follow(resource, s);
+  }
+  return s;
+}
+
+async function follow(resource: string, out: Signal<Obj[] | null>) {
+  for (let wait = 500; ; wait = Math.min(wait * 2, 15000)) {
+    try {
+      const list = await json<{ metadata: { resourceVersion: string }; items: Obj[] }>('/k8s/' + resource);
+      const have = new Map(list.items.map(o => [o.metadata.uid, o]));
+      out.value = [...have.values()];
+      wait = 500;
+      const r = await call(`/k8s/${resource}?watch=1&allowWatchBookmarks=true&resourceVersion=${list.metadata.resourceVersion}`);
+      const reader = r.body!.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = '';
+      let timer = 0;
+      const publish = () => {
+        timer = 0;
+        out.value = [...have.values()];
+      };
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const parts = (rest + value).split('\n');
+        rest = parts.pop()!;
+        for (const p of parts) {
+          if (!p) continue;
+          const e = JSON.parse(p) as { type: string; object: Obj };
+          if (e.type === 'ERROR') throw new Error('watch ended');
+          if (e.type === 'DELETED') have.delete(e.object.metadata.uid);
+          else if (e.type !== 'BOOKMARK') have.set(e.object.metadata.uid, e.object);
+        }
+        if (!timer) timer = window.setTimeout(publish, 200);
+      }
+    } catch {
+      if (user.value === null) await new Promise<void>(ok => { const off = effect(() => { if (user.value) { ok(); queueMicrotask(() => off()); } }); });
+    }
+    await new Promise(ok => setTimeout(ok, wait));
+  }
+}

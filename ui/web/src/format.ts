@@ -1,0 +1,55 @@
+// How numbers, times and names are written; one place, so that all pages agree.
+
+const p2 = (n: number) => String(n).padStart(2, '0');
+
+export const hms = (t: number) => {
+  const d = new Date(t);
+  return `${p2(d.getHours())}:${p2(d.getMinutes())}:${p2(d.getSeconds())}`;
+};
+export const hmsMillis = (t: number) => `${hms(t)}.${String(Math.floor(t) % 1000).padStart(3, '0')}`;
+export const hm = (t: number) => hms(t).slice(0, 5);
+
+export function ago(t: number, at: number): string {
+  const s = Math.max(0, Math.round((at - t) / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} d`;
+}
+
+export function bytes(v: number): string {
+  const u = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let i = 0;
+  while (Math.abs(v) >= 1024 && i < u.length - 1) {
+    v /= 1024;
+    i++;
+  }
+  return `${v >= 100 || i === 0 ? v.toFixed(0) : v.toFixed(1)} ${u[i]}`;
+}
+
+export function num(v: number): string {
+  const a = Math.abs(v);
+  if (Number.isNaN(v)) return '–';
+  if (a >= 1e9) return (v / 1e9).toFixed(2) + ' G';
+  if (a >= 1e6) return (v / 1e6).toFixed(2) + ' M';
+  if (a >= 1e4) return (v / 1e3).toFixed(1) + ' k';
+  if (a === 0) return '0';
+  if (a < 0.001) return v.toExponential(1);
+  return String(Number(v.toPrecision(3)));
+}
+
+export const count = (v: number) => Math.round(v).toLocaleString('en');
+
+/** middle cuts a pod's name so that its workload and its own end stay. */
+export function middle(name: string, max = 22): string {
+  if (name.length <= max) return name;
+  const tail = name.slice(name.lastIndexOf('-'));
+  return `${name.slice(0, Math.max(4, max - tail.length - 2))}…${tail}`;
+}
+
+/** hue gives a name one of eight series colours, always the same. */
+export function hue(name: string): number {
+  let h = 0;
+  for (let i = 0; i < name.length; i++) h = (h * 31 + name.charCodeAt(i)) >>> 0;
+  return h % 8;
+}

@@ -1,0 +1,261 @@
+// LogList shows up to `cap` lines with a few dozen DOM rows: an imperative pool,
+// because a virtual DOM costs twice the script time here. Lines are oldest
+// first; the view stays where the reader is when lines come or go elsewhere.
+import type { Line } from './api';
+import { hmsMillis, hue, middle } from './format';
+
+const rowHeight = 20;
+export const cap = 200_000;
+
+type Row = HTMLDivElement & { line?: Line; at?: number };
+
+export class LogList {
+  lines: Line[] = [];
+  pinned = true; // to the newest line
+  cursor = -1;
+  highlight: RegExp | null = null;
+  onOpen: (l: Line, index: number) => void = () => {};
+  onPinned: (pinned: boolean) => void = () => {};
+  private spacer = document.createElement('div');
+  private pool: Row[] = [];
+  private frame = 0;
+  private sized: ResizeObserver;
+
+  constructor(private el: HTMLElement) {
+    this.spacer.className = 'spacer';
+    el.append(this.spacer);
+    el.addEventListener('scroll', () => {
+      const end = el.scrollTop + el.clientHeight >= el.scrollHeight - 4;
+      if (end !== this.pinned) this.onPinned((this.pinned = end));
+      this.schedule();
+    }, { passive: true });
+    el.addEventListener('keydown', e => this.key(e));
+    el.addEventListener('click', e => {
+      const r = (e.target as HTMLElement).closest<Row>('.l');
+      if (r?.at !== undefined) this.open(r.at);
+    });
+    this.sized = new ResizeObserver(() => this.resize());
+    this.sized.observe(el);
+  }
+
+  destroy() {
+    this.sized.disconnect();
+    cancelAnimationFrame(this.frame);
+    this.el.replaceChildren();
+  }
+
+  clear() {
+    this.lines = [];
+    this.cursor = -1;
+    this.pinned = true;
+    this.resize();
+  }
+
+  /** prepend older lines; the reader's view does not move. */
+  prepend(older: Line[]) {
+    this.lines = older.concat(this.lines);
+    if (this.cursor >= 0) this.cursor += older.length;
+    const top = this.el.scrollTop;
+    this.resize();
+    if (!this.pinned) this.el.scrollTop = top + older.length * rowHeight;
+  }
+
+  /** append newer lines and drop the oldest above cap. */
+  append(newer: Line[]) {
+    this.lines.push(...newer);
+    const over = this.lines.length - cap;
+    const top = this.el.scrollTop;
+    if (over > 2048) {
+      this.lines.splice(0, over);
+      this.cursor = Math.max(-1, this.cursor - over);
+    }
+    this.resize();
+    if (!this.pinned && over > 2048) this.el.scrollTop = Math.max(0, top - over * rowHeight);
+  }
+
+  refresh() {
+    for (const r of this.pool) r.line = undefined;
+    this.schedule();
+  }
+
+  toEnd() {
+    this.pinned = true;
+    this.onPinned(true);
+    this.resize();
+  }
+
+  open(i: number) {
+    const l = this.lines[i];
+    if (!l) return;
+    this.cursor = i;
+    this.refresh();
+    this.onOpen(l, i);
+  }
+
+  /** move the cursor and bring it into view. */
+  move(by: number) {
+    const start = this.cursor < 0 ? Math.floor(this.el.scrollTop / rowHeight) : this.cursor;
+    this.cursor = Math.max(0, Math.min(this.lines.length - 1, start + by));
+    const y = this.cursor * rowHeight;
+    if (y < this.el.scrollTop) this.el.scrollTop = y;
+    else if (y + rowHeight > this.el.scrollTop + this.el.clientHeight) this.el.scrollTop = y + rowHeight - this.el.clientHeight;
+    this.refresh();
+  }
+
+  /** next line of a level, from the cursor, in a direction. */
+  find(level: string, by: 1 | -1) {
+    for (let i = (this.cursor < 0 ? this.lines.length : this.cursor) + by; i >= 0 && i < this.lines.length; i += by) {
+      if (this.lines[i]!.level === level) return this.move(i - Math.max(0, this.cursor));
+    }
+  }
+
+  private key(e: KeyboardEvent) {
+    if (e.ctrlKey || e.metaKey || e.altKey) return;
+    const act: Record<string, () => void> = {
+      j: () => this.move(1), ArrowDown: () => this.move(1), k: () => this.move(-1), ArrowUp: () => this.move(-1),
+      PageDown: () => this.move(30), PageUp: () => this.move(-30),
+      Enter: () => this.open(this.cursor), G: () => this.toEnd(), End: () => this.toEnd(),
+      g: () => { this.cursor = 0; this.move(0); }, Home: () => { this.cursor = 0; this.move(0); },
+      ']': () => this.find('error', 1), '[': () => this.find('error', -1),
+    };
+    const go = act[e.key];
+    if (!go) return;
+    e.preventDefault();
+    e.stopPropagation();
+    go();
+  }
+
+  private resize() {
+    this.spacer.style.height = `${this.lines.length * rowHeight}px`;
+    if (this.pinned) this.el.scrollTop = this.el.scrollHeight;
+    this.schedule();
+  }
+
+  private schedule() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => { this.frame = 0; this.render(); });
+  }
+
+  private render() {
+    const first = Math.max(0, Math.floor(this.el.scrollTop / rowHeight) - 6);
+    const last = Math.min(this.lines.length, Math.ceil((this.el.scrollTop + this.el.clientHeight) / rowHeight) + 6);
+    const busy = new Map<Line, Row>();
+    for (const r of this.pool) if (r.line) busy.set(r.line, r);
+    const want: Line[] = this.lines.slice(first, last);
+    const keep = new Set(want);
+    const free = this.pool.filter(r => !r.line || !keep.has(r.line));
+    want.forEach((l, k) => {
+      let r = busy.get(l);
+      if (!r) {
+        r = free.pop() ?? this.row();
+        r.line = l;
+        this.fill(r, l);
+      }
+      r.at = first + k;
+      r.hidden = false;
+      r.classList.toggle('sel', r.at === this.cursor);
+      r.style.transform = `translateY(${r.at * rowHeight}px)`;
+    });
+    for (const r of free) {
+      r.hidden = true;
+      r.line = undefined;
+    }
+  }
+
+  private row(): Row {
+    const r = document.createElement('div') as Row;
+    r.append(document.createElement('i'), span('t'), span('p'), span('m'));
+    this.pool.push(r);
+    this.spacer.append(r);
+    return r;
+  }
+
+  private fill(r: Row, l: Line) {
+    const event = l.kind && l.kind !== 'log';
+    r.className = `l lv-${l.level || 'none'}${event ? ' ev' : ''}`;
+    r.children[1]!.textContent = hmsMillis(Date.parse(l.time));
+    const who = l.pod || l.container || l.namespace || '';
+    r.children[2]!.textContent = middle(who);
+    r.children[2]!.className = `p h${hue(who)}`;
+    const m = r.children[3]!;
+    m.replaceChildren(...marked(segments(l.line), this.highlight));
+  }
+}
+
+function span(cls: string) {
+  const s = document.createElement('span');
+  s.className = cls;
+  return s;
+}
+
+type Segment = { text: string; cls?: string };
+
+// eslint-disable-next-line no-control-regex
+const ansi = /\x1b\[([0-9;]*)m/g;
+const logfmt = /([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]+)/g;
+const jsonToken = /("(?:[^"\\]|\\.)*")(\s*:)?|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(true|false|null)/g;
+
+/** segments colours a line: ANSI as tokens, JSON and logfmt by kind of part. */
+export function segments(line: string): Segment[] {
+  const text = line.length > 16_384 ? line.slice(0, 16_384) + ' … cut here, open the line for all' : line;
+  if (text.includes('\x1b[')) return ansiSegments(text);
+  const out: Segment[] = [];
+  let at = 0;
+  const push = (from: number, to: number, cls?: string) => { if (to > from) out.push({ text: show(text.slice(from, to)), cls }); };
+  const json = text.startsWith('{') && text.endsWith('}');
+  for (const m of text.matchAll(json ? jsonToken : logfmt)) {
+    push(at, m.index);
+    const end = m.index + m[0].length;
+    if (json) push(m.index, end, m[2] ? 'k' : m[1] ? 's' : 'n');
+    else {
+      const eq = m.index + m[1]!.length;
+      push(m.index, eq, 'k');
+      push(eq, eq + 1, 'd');
+      push(eq + 1, end, /^-?[\d.]/.test(m[2]!) ? 'n' : 's');
+    }
+    at = end;
+  }
+  push(at, text.length);
+  return out;
+}
+
+function ansiSegments(text: string): Segment[] {
+  const out: Segment[] = [];
+  let at = 0, cls: string | undefined;
+  for (const m of text.matchAll(ansi)) {
+    if (m.index > at) out.push({ text: show(text.slice(at, m.index)), cls });
+    const codes = m[1]!.split(';').map(Number);
+    const colour = codes.find(c => (c >= 30 && c <= 37) || (c >= 90 && c <= 97));
+    cls = colour === undefined ? (codes.includes(0) || m[1] === '' ? undefined : cls) : `a${colour % 10}`;
+    at = m.index + m[0].length;
+  }
+  out.push({ text: show(text.slice(at)), cls });
+  return out;
+}
+
+/** show makes control characters visible. */
+// eslint-disable-next-line no-control-regex
+const show = (s: string) => s.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, c => String.fromCharCode(0x2400 + (c.charCodeAt(0) === 0x7f ? 0x21 : c.charCodeAt(0)))).replace(/\n/g, ' ⏎ ');
+
+function marked(segs: Segment[], re: RegExp | null): Node[] {
+  const out: Node[] = [];
+  const add = (text: string, cls?: string) => {
+    const node = cls ? span(cls) : document.createTextNode(text);
+    if (cls) node.textContent = text;
+    out.push(node);
+  };
+  for (const s of segs) {
+    let at = 0;
+    if (re) {
+      for (const m of s.text.matchAll(re)) {
+        if (!m[0]) break;
+        if (m.index > at) add(s.text.slice(at, m.index), s.cls);
+        const mark = document.createElement('mark');
+        mark.textContent = m[0];
+        out.push(mark);
+        at = m.index + m[0].length;
+      }
+    }
+    if (at < s.text.length) add(s.text.slice(at), s.cls);
+  }
+  return out;
+}

@@ -1,0 +1,117 @@
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { histogram, metricNames, ranged, type Labels } from './api';
+import { align, Chart, seriesColor, Spark } from './chart';
+import { num } from './format';
+import { Icon } from './icons';
+import { useLoad } from './load';
+import { withNamespace } from './logs';
+import { Card, Empty, ErrorBox, Partial } from './parts';
+import { namespace, param, range, set } from './url';
+
+/** nameOf writes what tells series of one answer apart. */
+export function namesOf(all: Labels[]): string[] {
+  const keys = new Set(all.flatMap(l => Object.keys(l)));
+  const telling = [...keys].filter(k => new Set(all.map(l => l[k])).size > 1);
+  return all.map(l => telling.map(k => (telling.length === 1 ? l[k] ?? '' : `${k}=${l[k] ?? ''}`)).filter(Boolean).join(' ') || l.__name__ || 'value');
+}
+
+const groups: [string, RegExp][] = [
+  ['Containers', /^container_/], ['Nodes', /^(node|machine)_/], ['Objects', /^kube_/], ['perch', /^perch_/], ['API server', /^(apiserver|etcd|rest_client|workqueue)_/],
+  ['Go runtime', /^(go|process)_/], ['Scraping', /^(up$|scrape_|prometheus_|promhttp_)/],
+];
+
+export function Metrics() {
+  const names = useLoad(() => metricNames(), []);
+  const [find, setFind] = useState('');
+  const ns = namespace.value;
+  const expr = param('expr') || `sum by (pod) (rate(container_cpu_usage_seconds_total{container!=""${ns ? `,namespace="${ns}"` : ''}}[30s]))`;
+  const listed = (names.data ?? []).filter(n => n.includes(find.toLowerCase()));
+  const grouped = new Map<string, string[]>();
+  for (const n of listed) {
+    const g = groups.find(([, re]) => re.test(n))?.[0] ?? 'Applications';
+    grouped.set(g, [...(grouped.get(g) ?? []), n]);
+  }
+  const pick = (n: string) => set({ expr: /_(total|count|sum|bucket)$/.test(n) ? `sum by (pod) (rate(${n}[1m]))` : n });
+  return (
+    <div class="metrics">
+      <aside class="tree" aria-label="Metric names">
+        <label class="find"><Icon name="search" small /><input aria-label="Find a metric" placeholder="Find a metric" value={find} onInput={e => setFind(e.currentTarget.value)} /></label>
+        <div class="scroll">
+          {['Applications', ...groups.map(g => g[0])].filter(g => grouped.has(g)).map(g => (
+            <details key={g} open={find !== '' || g === 'Applications' || g === 'Containers'}>
+              <summary>{g}<em>{grouped.get(g)!.length}</em></summary>
+              {grouped.get(g)!.map(n => <button key={n} class={expr.includes(n) ? 'on' : ''} title={n} onClick={() => pick(n)}>{n}</button>)}
+            </details>
+          ))}
+          {names.error && <ErrorBox error={names.error} />}
+        </div>
+      </aside>
+      <Panel expr={expr} />
+    </div>
+  );
+}
+
+function Panel({ expr }: { expr: string }) {
+  const { from, to } = range();
+  const box = useRef<HTMLDivElement>(null);
+  const view = useRef<{ destroy(): void; set(t: string): void } | null>(null);
+  useEffect(() => {
+    let gone = false;
+    void import('./editor').then(m => {
+      if (gone) return;
+      const v = m.mountEditor(box.current!, expr, t => set({ expr: t.trim() }));
+      view.current = { destroy: () => v.destroy(), set: t => v.state.doc.toString() !== t && v.dispatch({ changes: { from: 0, to: v.state.doc.length, insert: t } }) };
+    });
+    return () => { gone = true; view.current?.destroy(); };
+  }, []);
+  useEffect(() => view.current?.set(expr), [expr]);
+  const got = useLoad(async s => {
+    const began = performance.now();
+    const v = await ranged(expr, from, to, s);
+    const names = namesOf(v.series.map(x => x.metric));
+    const last = (x: { values?: [number, string][] }) => Number(x.values?.at(-1)?.[1] ?? 0);
+    const order = v.series.map((_, i) => i).sort((a, b) => last(v.series[b]!) - last(v.series[a]!)).slice(0, 40);
+    return { chart: align(order.map(i => v.series[i]!), order.map(i => names[i]!)), total: v.series.length, ms: performance.now() - began, warnings: v.warnings, from, to };
+  }, [expr]);
+  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: String(from), to: String(to), buckets: '120' }, s).catch(() => null), []);
+  const d = got.data;
+  return (
+    <div class="mp">
+      <div class="pq" ref={box}><span class="tag b">A</span></div>
+      <div class="tools">
+        <span class="mut">{d ? `${d.total} series in ${d.ms.toFixed(0)} ms${d.total > 40 ? ', 40 largest shown' : ''}` : 'asking…'}</span>
+        <Partial warnings={d?.warnings} />
+      </div>
+      {got.error && <ErrorBox error={got.error} />}
+      <Card title={expr.length > 90 ? expr.slice(0, 90) + '…' : expr} class="grow">
+        {d && d.total === 0 && <Empty>No series match this expression in this range.</Empty>}
+        {d && d.total > 0 && <Chart {...d.chart} from={d.from} to={d.to} height={300} label={`Chart of ${expr}`} />}
+      </Card>
+      <Card title="On the same time axis" sub="error lines">
+        {errors.data && (
+          <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.total), color: '--red' }]}
+            from={d?.from ?? from} to={d?.to ?? to} height={74} label="Error lines over time" />
+        )}
+      </Card>
+      {d && d.total > 0 && (
+        <Card title="Series" class="scrolly">
+          <table>
+            <thead><tr><th>Series</th><th class="r">Last</th><th class="r">Avg</th><th class="r">Max</th><th class="r">Range</th></tr></thead>
+            <tbody>
+              {d.chart.lines.map((l, i) => {
+                const v = l.values.filter((x): x is number => x !== null);
+                return (
+                  <tr key={l.name}>
+                    <td><i class="sw" style={{ background: `var(${seriesColor(i)})` }} /><span class="mono">{l.name}</span></td>
+                    <td class="r"><b>{num(v.at(-1) ?? NaN)}</b></td><td class="r mut">{num(v.reduce((a, b) => a + b, 0) / v.length)}</td><td class="r mut">{num(Math.max(...v))}</td>
+                    <td class="r"><Spark values={v} color={seriesColor(i)} /></td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </Card>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,193 @@
+import { histogram, instant, ranged, rules, values, watched, type Obj } from './api';
+import { align, Chart, Spark } from './chart';
+import { ago, bytes, count, hm, middle, num } from './format';
+import { Icon } from './icons';
+import { useLoad } from './load';
+import { term, withNamespace } from './logs';
+import { condition, eventTime, limitOf, podState } from './objects';
+import { A, Card, Empty, ErrorBox } from './parts';
+import { namespace, now, range } from './url';
+
+export function Overview() {
+  const pods = watched('api/v1/pods').value, nodes = watched('api/v1/nodes').value, events = watched('api/v1/events').value;
+  return (
+    <div class="overview">
+      <div class="r1"><Attention pods={pods} /><Map pods={pods} nodes={nodes} /></div>
+      <div class="r2"><Figures nodes={nodes} /></div>
+      <div class="r3"><Changes /><Warnings events={events} /><Loud /></div>
+    </div>
+  );
+}
+
+type Item = { tone: 'red' | 'amb'; title: string; sub: string; when: string; what: string; to: string; label: string; spark?: number[]; limit?: number };
+
+function Attention({ pods }: { pods: Obj[] | null }) {
+  const at = now(), ns = namespace.value;
+  const groups = useLoad(() => rules(), []);
+  const firing = (groups.data ?? []).flatMap(g => g.rules.flatMap(r => (r.alerts ?? []).map(a => ({ r, a }))))
+    .filter(x => x.a.state === 'firing' && x.a.labels.severity !== 'none' && (!ns || !x.a.labels.namespace || x.a.labels.namespace === ns));
+  const items: Item[] = firing.map(({ r, a }) => ({
+    tone: a.labels.severity === 'warning' ? 'amb' : 'red', title: a.annotations.summary || r.name,
+    sub: [a.labels.namespace, a.labels.pod ?? a.labels.node].filter(Boolean).join('/') || r.name, when: ago(Date.parse(a.activeAt), at), what: r.name,
+    to: a.labels.pod ? `/pods/${a.labels.namespace}/${a.labels.pod}` : '/alerts', label: a.labels.pod ? 'Story' : 'Open',
+  }));
+  const named = new Set(firing.map(x => `${x.a.labels.namespace}/${x.a.labels.pod}`));
+  for (const p of pods ?? []) {
+    const s = podState(p), id = `${p.metadata.namespace}/${p.metadata.name}`;
+    if ((ns && p.metadata.namespace !== ns) || named.has(id)) continue;
+    const unscheduled = condition(p, 'PodScheduled')?.status === 'False';
+    if (s.tone !== 'bad' && !unscheduled) continue;
+    const c = (p.status?.containerStatuses ?? []).find((c: any) => c.state?.waiting?.message || c.lastState?.terminated);
+    items.push({
+      tone: unscheduled ? 'amb' : 'red', title: unscheduled ? `${middle(p.metadata.name, 40)} cannot be scheduled` : `${middle(p.metadata.name, 40)}: ${s.word}${s.restarts ? `, ${s.restarts} restarts` : ''}`,
+      sub: unscheduled ? condition(p, 'PodScheduled').message : c?.state?.waiting?.message ?? `last exit ${c?.lastState?.terminated?.exitCode ?? '–'} ${c?.lastState?.terminated?.reason ?? ''}`,
+      when: ago(s.lastRestart ?? Date.parse(p.metadata.creationTimestamp), at), what: 'Pod', to: `/pods/${p.metadata.namespace}/${p.metadata.name}`, label: unscheduled ? 'Why' : 'Story',
+    });
+  }
+  const quiet = (pods ?? []).filter(p => ['ok', 'done'].includes(podState(p).tone)).length;
+  return (
+    <Card title="Needs attention" sub={pods ? `${items.length ? `${items.length} now. ` : ''}${quiet} of ${pods.length} pods are quiet.` : 'asking…'} class="attn">
+      {groups.error && <ErrorBox error={groups.error} />}
+      <div class="scroll">
+        {items.slice(0, 20).map(i => (
+          <div class="pb" key={i.title + i.sub}>
+            <i class={`bar ${i.tone}`} /><div><b title={i.title}>{i.title}</b><small class="mono" title={i.sub}>{i.sub}</small></div>
+            <div class="when"><span class="f2">{i.when}</span><br /><span class="mut">{i.what}</span></div>
+            <A class="btn sm go" to={i.to}>{i.label}<Icon name="right" small /></A>
+          </div>
+        ))}
+        {pods && items.length === 0 && <Empty>Nothing needs you. Alerts, failing and unschedulable pods appear here.</Empty>}
+      </div>
+    </Card>
+  );
+}
+
+const ramp = (v: number) => (v >= 0.97 ? 6 : v >= 0.88 ? 5 : v >= 0.75 ? 4 : v >= 0.55 ? 3 : v >= 0.3 ? 2 : 1);
+
+function Map({ pods, nodes }: { pods: Obj[] | null; nodes: Obj[] | null }) {
+  const use = useLoad(async s => {
+    const [mem, node] = await Promise.all([
+      instant('sum by (namespace, pod) (container_memory_working_set_bytes{container!=""})', s),
+      instant('label_replace(1 - avg by (node) (rate(node_cpu_seconds_total{mode="idle"}[30s])), "what", "cpu", "", "") or label_replace(1 - sum by (node) (node_memory_MemAvailable_bytes) / sum by (node) (node_memory_MemTotal_bytes), "what", "memory", "", "")', s),
+    ]);
+    const of = (x: { value?: [number, string] }) => Number(x.value?.[1] ?? 0);
+    return {
+      pod: new globalThis.Map(mem.series.map(x => [`${x.metric.namespace}/${x.metric.pod}`, of(x)])),
+      node: new globalThis.Map(node.series.map(x => [`${x.metric.node}/${x.metric.what}`, of(x)])),
+    };
+  }, []);
+  return (
+    <Card title="Cluster map" sub="pods by share of memory limit" class="map">
+      <div class="scroll">
+        <div class="nm head mut"><span>Node</span><span>CPU, memory</span><span>Pods</span></div>
+        {(nodes ?? []).map(n => {
+          const own = (pods ?? []).filter(p => p.spec?.nodeName === n.metadata.name && podState(p).tone !== 'done');
+          const ready = condition(n, 'Ready')?.status === 'True';
+          return (
+            <div class="nm" key={n.metadata.uid}>
+              <div><b>{n.metadata.name}</b>{!ready && <span class="red"> not ready</span>}<br /><span class="mut">{own.length} pods</span></div>
+              <div class="cap">{(['cpu', 'memory'] as const).map(w => { const v = use.data?.node.get(`${n.metadata.name}/${w}`) ?? 0; return <div key={w} title={`${w} ${(v * 100).toFixed(0)} %`}><i class={v > 0.85 ? 'amb' : w} style={{ width: `${v * 100}%` }} /></div>; })}</div>
+              <div class="sq">
+                {own.map(p => {
+                  const id = `${p.metadata.namespace}/${p.metadata.name}`, limit = limitOf(p, 'memory'), v = use.data?.pod.get(id), s = podState(p);
+                  const share = v !== undefined && limit ? v / limit : undefined;
+                  return <A key={p.metadata.uid} to={`/pods/${id}`} class={`q q${s.tone === 'bad' ? 6 : share === undefined ? 0 : ramp(share)}`} title={`${id}: ${s.word}${v === undefined ? '' : `, ${bytes(v)}${limit ? ` of ${bytes(limit)}` : ', no limit'}`}`}>{''}</A>;
+                })}
+              </div>
+            </div>
+          );
+        })}
+      </div>
+      <footer class="legend"><i class="q q1" /><i class="q q2" /><i class="q q3" /><i class="q q4" /><i class="q q5" /><i class="q q6" /><span class="mut">0 → 100 % of limit</span><i class="q q0" /><span class="mut">no limit</span></footer>
+    </Card>
+  );
+}
+
+function Figures({ nodes }: { nodes: Obj[] | null }) {
+  const { from, to } = range(), ns = namespace.value;
+  const m = ns ? `,namespace="${ns}"` : '';
+  const charts: [string, string, string, (v: number) => string, (n: Obj[]) => string][] = [
+    ['CPU', '--blu', `sum(rate(container_cpu_usage_seconds_total{container!=""${m}}[30s]))`, v => num(v), n => `of ${n.reduce((a, x) => a + Number(x.status?.capacity?.cpu ?? 0), 0)} cores`],
+    ['Memory', '--vio', `sum(container_memory_working_set_bytes{container!=""${m}})`, bytes, () => 'working set of all containers'],
+    ['Network', '--acc', `sum(rate(container_network_receive_bytes_total{interface!="lo"${m}}[1m])) + sum(rate(container_network_transmit_bytes_total{interface!="lo"${m}}[1m]))`, v => bytes(v) + '/s', () => 'in and out of pods'],
+  ];
+  const got = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from, to, s))), []);
+  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: String(from), to: String(to), buckets: '60' }, s), []);
+  const minutes = (to - from) / 60000;
+  return (
+    <>
+      {charts.map((c, i) => {
+        const v = got.data?.[i], d = v && align(v.series.slice(0, 1), [c[0]]);
+        const last = v?.series[0]?.values?.at(-1)?.[1];
+        return (
+          <Card key={c[0]} title={c[0]}>
+            <div class="st"><span class="v">{last === undefined ? '–' : c[3](Number(last))}<small>{nodes ? c[4](nodes) : ''}</small></span></div>
+            {d && d.lines.length > 0 ? <Chart {...d} lines={d.lines.map(l => ({ ...l, color: c[1] }))} from={from} to={to} height={112} format={c[3]} label={`${c[0]} over time`} size={62} /> : <Empty>{got.error ? got.error.message : 'no samples in this range yet'}</Empty>}
+          </Card>
+        );
+      })}
+      <Card title="Error log lines">
+        <div class="st"><span class="v">{errors.data ? num(errors.data.total / minutes) : '–'}<small>per minute in this range</small></span></div>
+        {errors.data ? <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.total), color: '--red' }]} from={from} to={to} height={112} label="Error lines over time" size={62} /> : <Empty>{errors.error?.message ?? ''}</Empty>}
+      </Card>
+    </>
+  );
+}
+
+function Changes() {
+  const sets = watched('apis/apps/v1/replicasets').value, at = now(), ns = namespace.value;
+  const list = (sets ?? []).filter(r => (!ns || r.metadata.namespace === ns) && r.metadata.ownerReferences?.some(o => o.kind === 'Deployment'))
+    .sort((a, b) => Date.parse(b.metadata.creationTimestamp) - Date.parse(a.metadata.creationTimestamp)).slice(0, 8);
+  return (
+    <Card title="Recent changes" sub="new versions of Deployments">
+      {list.map(r => (
+        <div class="row c3" key={r.metadata.uid}>
+          <span><span class="vio">▲ </span>{r.metadata.ownerReferences!.find(o => o.kind === 'Deployment')!.name}</span>
+          <span class="mut mono">{(r.spec?.template?.spec?.containers ?? []).map((c: any) => c.image).join(', ')}</span>
+          <time title={r.metadata.creationTimestamp}>{hm(Date.parse(r.metadata.creationTimestamp))}, {ago(Date.parse(r.metadata.creationTimestamp), at)}</time>
+        </div>
+      ))}
+      {sets && list.length === 0 && <Empty>No Deployment has been rolled out here.</Empty>}
+    </Card>
+  );
+}
+
+function Warnings({ events }: { events: Obj[] | null }) {
+  const ns = namespace.value;
+  const list = (events ?? []).filter(e => e.type === 'Warning' && (!ns || e.metadata.namespace === ns)).sort((a, b) => eventTime(b) - eventTime(a)).slice(0, 8);
+  return (
+    <Card title="Warning events" side={<A to="/logs" q={{ q: 'kind:event' }} class="mut">All events</A>}>
+      {list.map(e => (
+        <div class="row c4" key={e.metadata.uid}>
+          <span class="amb">{e.reason}</span><span title={e.message}><span class="f2">{middle(e.involvedObject?.name ?? '', 24)}</span> <span class="mut">{e.message}</span></span>
+          <span class="mut">{e.count > 1 ? `×${e.count}` : ''}</span><time>{hm(eventTime(e))}</time>
+        </div>
+      ))}
+      {events && list.length === 0 && <Empty>No warnings in the last hour.</Empty>}
+    </Card>
+  );
+}
+
+function Loud() {
+  const { from, to } = range();
+  const got = useLoad(async s => {
+    const top = (await values('pod', { query: withNamespace(''), from: String(from), to: String(to), limit: '6' }, s)).filter(v => v.value);
+    const per = await Promise.all(top.map(v => histogram({ query: withNamespace(term('pod', v.value)), from: String(from), to: String(to), buckets: '40' }, s).catch(() => null)));
+    return top.map((v, i) => ({ ...v, buckets: per[i]?.buckets ?? [] }));
+  }, []);
+  return (
+    <Card title="Loudest pods" sub="log lines in this range" side={<A to="/logs" class="mut">Open logs</A>}>
+      {(got.data ?? []).map(v => {
+        const bad = v.buckets.reduce((n, b) => n + ((b.levels ?? b.by)?.error ?? 0), 0);
+        return (
+          <div class="row c4l" key={v.value}>
+            <A to="/logs" q={{ q: term('pod', v.value) }} title={v.value}>{middle(v.value, 26)}</A><Spark values={v.buckets.map(b => b.total)} color={bad ? '--red' : '--slt'} h={22} />
+            <span class="r">{count(v.count)}</span><span class={bad ? 'r red' : 'r mut'}>{v.count ? `${((bad / v.count) * 100).toFixed(0)} % err` : ''}</span>
+          </div>
+        );
+      })}
+      {got.error && <ErrorBox error={got.error} />}
+      {got.data?.length === 0 && <Empty>No pod has written a line here. Try <code>perch run hello --image=…</code></Empty>}
+    </Card>
+  );
+}
