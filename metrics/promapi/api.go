@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
@@ -290,7 +291,7 @@ func (v visibleTargets) filter(all map[string][]*scrape.Target) map[string][]*sc
 	out := map[string][]*scrape.Target{}
 	for pool, list := range all {
 		for _, t := range list {
-			if v.access.Allows(t.Labels(nil).Get("namespace")) {
+			if v.access.Allows(t.Labels(labels.NewBuilder(labels.EmptyLabels())).Get("namespace")) {
 				out[pool] = append(out[pool], t)
 			}
 		}

@@ -1,0 +1,99 @@
+package scrape
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Config says how often and how much.
+type Config struct {
+	Node     string
+	Interval time.Duration
+	Timeout  time.Duration
+
+	SampleLimit uint  // of one answer
+	BodyLimit   int64 // bytes of one answer, decompressed
+	LabelLimit  uint  // of one series
+	TargetLimit int   // of all
+
+	Own   []Own   // perch's parts in other processes
+	Local []Local // registries of this process
+}
+
+// Default is Prometheus' pace with limits for small nodes.
+func Default() Config {
+	return Config{
+		Interval: 15 * time.Second, Timeout: 10 * time.Second,
+		SampleLimit: 50_000, BodyLimit: 32 << 20, LabelLimit: 64, TargetLimit: 2000,
+	}
+}
+
+// Validate names all problems at once.
+func (c Config) Validate() error {
+	var errs error
+	if c.Interval < time.Second || c.Timeout <= 0 || c.Timeout > c.Interval {
+		errs = errors.Join(errs, errors.New("scrape: interval must be at least 1s and the timeout not longer"))
+	}
+	if c.SampleLimit == 0 || c.BodyLimit <= 0 || c.LabelLimit == 0 || c.TargetLimit <= 0 {
+		errs = errors.Join(errs, errors.New("scrape: limits must be positive"))
+	}
+	names := map[string]bool{}
+	for _, o := range c.Own {
+		if o.Name == "" || o.Name == podPool || o.Name == firstPool || names[o.Name] || o.Address == "" && o.Socket == "" {
+			errs = errors.Join(errs, errors.New("scrape: own part "+o.Name+" needs a unique name and an address or socket"))
+		}
+		names[o.Name] = true
+	}
+	return errs
+}
+
+// Own is a part of perch that is scraped over HTTP.
+type Own struct {
+	Name    string            // unique; the pool
+	Labels  map[string]string // job, instance and what else; node is added
+	Scheme  string            // http when empty
+	Address string            // host:port
+	Socket  string            // unix socket instead of Address
+	Path    string            // /metrics when empty
+
+	CA, Cert, Key, ServerName string // files for https
+	TokenFile                 string
+}
+
+// Local is a registry of this process.
+type Local struct {
+	Labels   map[string]string // job, instance; node is added unless Labels has it, empty is left out
+	Gather   prometheus.Gatherer
+	Interval time.Duration // Config.Interval when zero
+	Honor    bool          // keep labels of the samples where both have one
+}
+
+// Sample is the same unnamed type as the store's.
+type Sample = struct {
+	ID     uint64
+	Labels labels.Labels
+	T      int64
+	V      float64
+}
+
+// Parts are the collaborators.
+type Parts struct {
+	Into storage.AppendableV2 // takes what is scraped
+
+	// Append takes samples of local registries; called from one goroutine per
+	// Local, so it must be safe for that. Needed when Config.Local is not empty.
+	Append func(context.Context, []Sample) error
+
+	// Objects are the pods and services of now; it must answer from memory.
+	Objects func() ([]*corev1.Pod, []*corev1.Service)
+
+	// Changed says that Objects may answer differently; may be nil, targets are
+	// looked at every second anyway.
+	Changed <-chan struct{}
+}

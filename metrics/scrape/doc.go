@@ -1,0 +1,17 @@
+// Package scrape turns targets into samples: over HTTP by Prometheus' scrape
+// package, and from registries of this process without text in between.
+//
+// New targets are looked at twice within their first four seconds, then at the
+// interval. Every target has limits; one that breaks them is down with the
+// reason and loses nothing of the others. It never decides what a pod's target
+// is; that is metrics/target.
+//
+// Wiring:
+//
+//	l, err := scrape.New(cfg, scrape.Parts{Into: store, Objects: …, Append: …}, log, reg)
+//	g.Go("scrape", l.Run)
+//	promapi.Parts{Targets: l}           // /api/v1/targets
+//	mux.Handle("GET /targets", l)       // with the reasons of what is left out
+//
+// Start reading at Run in run.go.
+package scrape

@@ -1,0 +1,182 @@
+package scrape
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"perch/metrics/store"
+)
+
+func newStore(t *testing.T) *store.Store {
+	cfg := store.Default()
+	cfg.Dir = t.TempDir()
+	s, err := store.New(cfg, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close(context.Background()) })
+	return s
+}
+
+// latest is the newest value per label set of a name, and how many samples.
+func latest(t *testing.T, s *store.Store, name string) (map[string]float64, int) {
+	t.Helper()
+	q, err := s.Querier(0, time.Now().UnixMilli()+1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "__name__", name))
+	out, n := map[string]float64{}, 0
+	for set.Next() {
+		for it := set.At().Iterator(nil); it.Next() != 0; n++ {
+			_, v := it.At()
+			out[set.At().Labels().String()] = v
+		}
+	}
+	return out, n
+}
+
+func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
+	s := newStore(t)
+	var looks atomic.Int64
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		looks.Add(1)
+		if r.URL.Path == "/big" {
+			for i := range 100 {
+				fmt.Fprintf(w, "big{i=\"%d\"} 1\n", i)
+			}
+			return
+		}
+		_, _ = io.WriteString(w, "requests_total{pod=\"said-by-app\"} 7\n")
+	}))
+	defer app.Close()
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	listen, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "agent_up 1\n") })}
+	go func() { _ = agent.Serve(listen) }()
+	defer agent.Close()
+
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(app.URL, "http://"))
+	pod := func(name, path string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "red", Name: name, Labels: map[string]string{"app": "web"}, Annotations: map[string]string{
+				"prometheus.io/scrape": "true", "prometheus.io/port": port, "prometheus.io/path": path,
+			}},
+			Spec:   corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "c"}}},
+			Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: host},
+		}
+	}
+	reg := prometheus.NewRegistry()
+	own := prometheus.NewCounter(prometheus.CounterOpts{Name: "own_total"})
+	own.Add(3)
+	reg.MustRegister(own)
+	cfg := Default()
+	cfg.Node, cfg.SampleLimit = "n1", 50
+	cfg.Own = []Own{{Name: "agent", Labels: map[string]string{"job": "perch-agent", "instance": "n1"}, Socket: socket}}
+	cfg.Local = []Local{{Labels: map[string]string{"job": "perch-telemetry", "instance": "n1"}, Gather: reg}}
+	inlet := s.Inlet("local")
+	l, err := New(cfg, Parts{
+		Into:   s,
+		Append: func(ctx context.Context, b []Sample) error { _, err := inlet.Append(ctx, b); return err },
+		Objects: func() ([]*corev1.Pod, []*corev1.Service) {
+			waiting := pod("late", "/")
+			waiting.Status.PodIP = ""
+			return []*corev1.Pod{pod("web-1", "/metrics"), pod("greedy", "/big"), waiting}, nil
+		},
+	}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	node := `instance="` + host + ":" + port + `", job="red/web", namespace="red", node="n1", `
+	want := `{__name__="requests_total", container="c", exported_pod="said-by-app", ` + node + `pod="web-1"}`
+	deadline := time.After(20 * time.Second)
+	for {
+		requests, n := latest(t, s, "requests_total")
+		ups, _ := latest(t, s, "up")
+		local, _ := latest(t, s, "own_total")
+		greedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
+		_, sawGreedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
+		if requests[want] == 7 && n >= 2 && sawGreedy && greedy == 0 &&
+			ups[`{__name__="up", container="c", `+node+`pod="web-1"}`] == 1 &&
+			local[`{__name__="own_total", instance="n1", job="perch-telemetry", node="n1"}`] == 3 {
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%v %d %v %v", requests, n, ups, local)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	if big, _ := latest(t, s, "big"); len(big) > 0 {
+		t.Errorf("a target over its limit stores nothing, got %d", len(big))
+	}
+	w := httptest.NewRecorder()
+	l.ServeHTTP(w, httptest.NewRequest("GET", "/targets", nil))
+	for _, part := range []string{`"from":"pod/red/late"`, "no address yet", "sample limit exceeded", `"health":"up"`} {
+		if !strings.Contains(w.Body.String(), part) {
+			t.Errorf("no %s in %s", part, w.Body)
+		}
+	}
+}
+
+func TestALocalRegistryBecomesTheSeriesOfItsText(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "took", Buckets: []float64{1, 2.5}}, []string{"node"})
+	h.WithLabelValues("x").Observe(2)
+	reg.MustRegister(h)
+	s := &local{labels: map[string]string{"job": "j", "node": "n1"}, series: map[string]*localSeries{}}
+	families, err := reg.Gather()
+	var got []string
+	for _, x := range s.samples(families, time.Unix(9, 0), err) {
+		if strings.HasPrefix(x.Labels.Get("__name__"), "took") {
+			got = append(got, fmt.Sprint(x.Labels, " ", x.V))
+		}
+	}
+	want := `{__name__="took_bucket", exported_node="x", job="j", le="1.0", node="n1"} 0
+{__name__="took_bucket", exported_node="x", job="j", le="2.5", node="n1"} 1
+{__name__="took_bucket", exported_node="x", job="j", le="+Inf", node="n1"} 1
+{__name__="took_sum", exported_node="x", job="j", node="n1"} 2
+{__name__="took_count", exported_node="x", job="j", node="n1"} 1`
+	if strings.Join(got, "\n") != want {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
+	}
+	ended := 0
+	for _, x := range s.samples(nil, time.Unix(10, 0), nil) {
+		if value.IsStaleNaN(x.V) {
+			ended++
+		}
+	}
+	if ended != 5 || len(s.series) != 3 {
+		t.Errorf("%d series ended, %d left", ended, len(s.series))
+	}
+}
