@@ -127,6 +127,12 @@ func TestAuthorize(t *testing.T) {
 		{"a joining machine posts a signing request", someone("system:bootstrap:abc123", token.JoinGroup), resource("create", "", "certificates.k8s.io", "certificatesigningrequests", ""), true},
 		{"and reads how the cluster is set up", someone("system:bootstrap:abc123", token.JoinGroup), resource("get", "kube-system", "", "configmaps", ClusterConfigMap), true},
 		{"and nothing else there", someone("system:bootstrap:abc123", token.JoinGroup), resource("get", "kube-system", "", "secrets", "x"), false},
+		{"telemetry reads objects of all namespaces", someone(TelemetryUser), resource("list", "", "", "pods", ""), true},
+		{"and rules", someone(TelemetryUser), resource("watch", "", "monitoring.coreos.com", "prometheusrules", ""), true},
+		{"and reviews tokens", someone(TelemetryUser), resource("create", "", "authentication.k8s.io", "tokenreviews", ""), true},
+		{"and opens sessions of one account", someone(TelemetryUser), resource("create", "kube-system", "", "serviceaccounts/token", token.AdminAccount), true},
+		{"and of no other", someone(TelemetryUser), resource("create", "kube-system", "", "serviceaccounts/token", "x"), false},
+		{"it sees no secrets", someone(TelemetryUser), resource("list", "", "", "secrets", ""), false},
 		{"the account behind `perch token` does everything", someone("system:serviceaccount:kube-system:perch-admin"), resource("delete", "", "", "nodes", "n1"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -8,10 +8,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/component-helpers/auth/rbac/reconciliation"
+
+	"perch/controlplane/auth/token"
 )
 
-// Reconcile brings back what is missing of the default roles and bindings, and
-// leaves what users added. A role with the annotation
+// Reconcile brings back what is missing of the default roles and bindings and
+// the account behind `perch token`, and leaves what users added. A role with the annotation
 // rbac.authorization.kubernetes.io/autoupdate: "false" is left alone.
 func Reconcile(ctx context.Context, client kubernetes.Interface) error {
 	var errs error
@@ -51,7 +53,8 @@ func Reconcile(ctx context.Context, client kubernetes.Interface) error {
 			return err
 		}))
 	}
-	return errs
+	// Last, since the steps above make the namespace if it is missing.
+	return errors.Join(errs, token.EnsureAdmin(ctx, client))
 }
 
 // again repeats an act that lost a write race, a few times.

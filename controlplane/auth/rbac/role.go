@@ -13,6 +13,8 @@ const (
 	aggregate  = "rbac.authorization.k8s.io/aggregate-to-"
 	// ClusterConfigMap in kube-system tells nodes how the cluster is set up.
 	ClusterConfigMap = "perch-cluster"
+	// TelemetryUser is the common name of the telemetry role's client certificate.
+	TelemetryUser = "system:perch:telemetry"
 )
 
 // verbs that come together.
@@ -107,6 +109,7 @@ func DefaultClusterRoles() []rbacv1.ClusterRole {
 		// Nobody is bound to system:node: the node authorizer is narrower. Charts
 		// and tools expect the role to exist.
 		clusterRole("system:node"),
+		clusterRole(TelemetryUser, telemetryRules()...),
 		clusterRole("system:kube-scheduler",
 			on(read(), "", "nodes", "namespaces", "pods", "persistentvolumeclaims", "persistentvolumes", "services", "replicationcontrollers"),
 			on(verbs{"create"}, "", "bindings", "pods/binding"), on(verbs{"delete"}, "", "pods"),
@@ -117,6 +120,29 @@ func DefaultClusterRoles() []rbacv1.ClusterRole {
 			on(verbs{"create", "get", "list", "watch", "update"}, "coordination.k8s.io", "leases")),
 	}
 	return roles
+}
+
+// telemetryRules let the telemetry role of a server describe all objects in
+// numbers (never the content of secrets), find what to scrape and which rules to
+// evaluate, and review the callers of its door.
+func telemetryRules() []rbacv1.PolicyRule {
+	return append(viewRules(),
+		on(read(), "", "nodes", "persistentvolumes", "podtemplates"),
+		on(verbs{"get", "proxy"}, "", "nodes/metrics", "nodes/stats", "nodes/proxy", "nodes/log", "nodes/pods"),
+		on(read(), "storage.k8s.io", "*"),
+		on(read(), "scheduling.k8s.io", "*"),
+		on(read(), "node.k8s.io", "*"),
+		on(read(), "coordination.k8s.io", "leases"),
+		on(read(), "certificates.k8s.io", "certificatesigningrequests"),
+		on(read(), "admissionregistration.k8s.io", "*"),
+		on(read(), "apiextensions.k8s.io", "customresourcedefinitions"),
+		on(read(), "monitoring.coreos.com", "*"),
+		on(verbs{"create", "update", "patch"}, "", "events"),
+		on(verbs{"create", "update", "patch"}, "events.k8s.io", "events"),
+		on(verbs{"create"}, "authentication.k8s.io", "tokenreviews"),
+		on(verbs{"create"}, "authorization.k8s.io", "subjectaccessreviews"),
+		urls("/metrics", "/metrics/*"),
+	)
 }
 
 func viewRules() []rbacv1.PolicyRule {
@@ -171,7 +197,11 @@ func adminRules() []rbacv1.PolicyRule {
 func DefaultRoles() []rbacv1.Role {
 	return []rbacv1.Role{
 		{ObjectMeta: bootstrapMeta(metav1.NamespaceSystem, "perch:cluster-info"), Rules: []rbacv1.PolicyRule{
-			named(on(verbs{"get", "list", "watch"}, "", "configmaps"), ClusterConfigMap),
+			named(on(read(), "", "configmaps"), ClusterConfigMap),
+		}},
+		// The page's one-time link opens a session of this account.
+		{ObjectMeta: bootstrapMeta(metav1.NamespaceSystem, "perch:session"), Rules: []rbacv1.PolicyRule{
+			named(on(verbs{"create"}, "", "serviceaccounts/token"), token.AdminAccount),
 		}},
 	}
 }
@@ -193,17 +223,23 @@ func DefaultClusterRoleBindings() []rbacv1.ClusterRoleBinding {
 		bind("system:monitoring", "system:monitoring", group("system:monitoring")),
 		bind("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", group("system:serviceaccounts")),
 		bind("system:kube-scheduler", "system:kube-scheduler", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "system:kube-scheduler"}),
+		bind(TelemetryUser, TelemetryUser, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: TelemetryUser}),
 		bind("perch:node-bootstrapper", "system:node-bootstrapper", group(token.JoinGroup)),
 	}
 }
 
 // DefaultRoleBindings are those inside a namespace.
 func DefaultRoleBindings() []rbacv1.RoleBinding {
-	return []rbacv1.RoleBinding{{
-		ObjectMeta: bootstrapMeta(metav1.NamespaceSystem, "perch:cluster-info"),
-		Subjects:   []rbacv1.Subject{group(groupNodes), group(token.JoinGroup)},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "perch:cluster-info"},
-	}}
+	bind := func(name string, subjects ...rbacv1.Subject) rbacv1.RoleBinding {
+		return rbacv1.RoleBinding{
+			ObjectMeta: bootstrapMeta(metav1.NamespaceSystem, name), Subjects: subjects,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		}
+	}
+	return []rbacv1.RoleBinding{
+		bind("perch:cluster-info", group(groupNodes), group(token.JoinGroup)),
+		bind("perch:session", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: TelemetryUser}),
+	}
 }
 
 func group(name string) rbacv1.Subject {

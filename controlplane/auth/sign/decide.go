@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -46,9 +47,15 @@ const (
 	keepWaiting = 24 * time.Hour
 )
 
-// Decide names the next act for a request. have is the Node object of the
-// requesting node, nil if there is none.
-func Decide(now time.Time, csr *certificatesv1.CertificateSigningRequest, have *corev1.Node, longest time.Duration) Decision {
+// Facts is what a decision needs to know of the cluster.
+type Facts struct {
+	Node    *corev1.Node      // that of the requesting node, nil if there is none
+	Taken   map[string]string // addresses and names that belong to others, and to whom
+	Longest time.Duration     // life of a certificate
+}
+
+// Decide names the next act for a request.
+func Decide(now time.Time, csr *certificatesv1.CertificateSigningRequest, facts Facts) Decision {
 	if !ours(csr.Spec.SignerName) {
 		return Decision{}
 	}
@@ -71,14 +78,14 @@ func Decide(now time.Time, csr *certificatesv1.CertificateSigningRequest, have *
 		return Decision{Act: Deny, Reason: err.Error()}
 	}
 	if is(csr, certificatesv1.CertificateApproved) {
-		want.Lifetime = lifetime(csr, longest)
+		want.Lifetime = lifetime(csr, facts.Longest)
 		return Decision{Act: Sign, Reason: "approved", Node: name, Request: want}
 	}
 	switch csr.Spec.SignerName {
 	case certificatesv1.KubeAPIServerClientKubeletSignerName:
 		return decideNodeClient(csr, name)
 	case certificatesv1.KubeletServingSignerName:
-		return decideNodeServing(csr, name, request, have)
+		return decideNodeServing(csr, name, request, facts)
 	}
 	return Decision{} // a person approves
 }
@@ -179,7 +186,10 @@ func decideNodeClient(csr *certificatesv1.CertificateSigningRequest, name string
 	return Decision{} // somebody else: a person approves
 }
 
-func decideNodeServing(csr *certificatesv1.CertificateSigningRequest, name string, r *x509.CertificateRequest, have *corev1.Node) Decision {
+// decideNodeServing asks that a node's names and addresses are its own. A machine
+// that is joining has no Node object yet, and asks before its agent runs: it gets
+// what belongs to nobody else.
+func decideNodeServing(csr *certificatesv1.CertificateSigningRequest, name string, r *x509.CertificateRequest, facts Facts) Decision {
 	asker, ok := node.NameOf(&user.DefaultInfo{Name: csr.Spec.Username, Groups: csr.Spec.Groups})
 	if !ok {
 		return Decision{} // a person approves
@@ -187,18 +197,23 @@ func decideNodeServing(csr *certificatesv1.CertificateSigningRequest, name strin
 	if asker != name {
 		return Decision{Act: Deny, Reason: fmt.Sprintf("node %s asked for the certificate of node %s", asker, name)}
 	}
-	names, addresses := own(name, have)
+	names, addresses := own(name, facts.Node)
 	for _, dns := range r.DNSNames {
 		if !slices.Contains(names, dns) {
 			return Decision{Act: Deny, Reason: fmt.Sprintf("node %s asked for the name %q, which is not its own (%s)", name, dns, strings.Join(names, ", "))}
 		}
+		if owner := facts.Taken[dns]; owner != "" {
+			return Decision{Act: Deny, Reason: fmt.Sprintf("node %s asked for the name %q, which belongs to %s", name, dns, owner)}
+		}
 	}
 	for _, ip := range r.IPAddresses {
-		if have == nil || len(addresses) == 0 {
-			// The addresses come with the node's first status; the request waits for it.
-			return Decision{Act: Leave, Reason: fmt.Sprintf("node %s has not told its addresses yet", name)}
+		if owner := facts.Taken[ip.String()]; owner != "" {
+			return Decision{Act: Deny, Reason: fmt.Sprintf("node %s asked for the address %s, which belongs to %s", name, ip, owner)}
 		}
-		if !ip.IsLoopback() && !slices.ContainsFunc(addresses, ip.Equal) {
+		if ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() {
+			return Decision{Act: Deny, Reason: fmt.Sprintf("node %s asked for the address %s, which is nobody's own", name, ip)}
+		}
+		if len(addresses) > 0 && !slices.ContainsFunc(addresses, ip.Equal) {
 			return Decision{Act: Deny, Reason: fmt.Sprintf("node %s asked for the address %s, which is not in its status", name, ip)}
 		}
 	}
@@ -207,7 +222,7 @@ func decideNodeServing(csr *certificatesv1.CertificateSigningRequest, name strin
 
 // own are the names and addresses of a node, as far as they are known.
 func own(name string, have *corev1.Node) (names []string, addresses []net.IP) {
-	names = []string{name, "localhost"}
+	names = []string{name}
 	if have == nil {
 		return names, nil
 	}
@@ -219,4 +234,20 @@ func own(name string, have *corev1.Node) (names []string, addresses []net.IP) {
 		}
 	}
 	return names, addresses
+}
+
+// Taken are the addresses and names of all nodes but one, and those reserved.
+func Taken(name string, nodes []*corev1.Node, reserved map[string]string) map[string]string {
+	out := map[string]string{}
+	maps.Copy(out, reserved)
+	for _, n := range nodes {
+		if n.Name == name {
+			continue
+		}
+		out[n.Name] = "node " + n.Name
+		for _, a := range n.Status.Addresses {
+			out[a.Address] = "node " + n.Name
+		}
+	}
+	return out
 }

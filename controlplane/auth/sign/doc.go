@@ -5,7 +5,7 @@
 //	kubernetes.io/kube-apiserver-client-kubelet  a node's client certificate: approved for
 //	    the holder of a join token (once) and for the node itself
 //	kubernetes.io/kubelet-serving                a node's server certificate: approved for
-//	    the node itself, with names and addresses of its own
+//	    the node itself, with names and addresses that are nobody else's
 //	kubernetes.io/kube-apiserver-client          anybody's client certificate: a person approves
 //
 // Other signers belong to others. A refused request carries the reason as its

@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -35,6 +34,9 @@ import (
 type Config struct {
 	Lifetime time.Duration // of a certificate, at most
 	Sweep    time.Duration // between looks at old requests and spent tokens
+	// Reserved are addresses and names that no node may have in a certificate, and
+	// whose they are: "10.43.0.1": "the API".
+	Reserved map[string]string
 }
 
 // Default is a year, and a look every 15 seconds.
@@ -86,20 +88,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return fmt.Errorf("watch signing requests: %w", err)
 	}
 	defer func() { _ = c.informer.RemoveEventHandler(registration) }() // the informer may be stopped already
-	// A node's request for a server certificate waits for the node's addresses.
-	addresses, err := c.nodeInfo.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { c.enqueueAll() },
-		UpdateFunc: func(old, now any) {
-			if !equality.Semantic.DeepEqual(old.(*corev1.Node).Status.Addresses, now.(*corev1.Node).Status.Addresses) {
-				c.enqueueAll()
-			}
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("watch nodes: %w", err)
-	}
-	defer func() { _ = c.nodeInfo.RemoveEventHandler(addresses) }() // as above
-	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced, addresses.HasSynced) {
+	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced, c.nodeInfo.HasSynced) {
 		return nil
 	}
 	worker := make(chan struct{})
@@ -121,10 +110,15 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// sweep looks at all requests again, since some wait for a node's addresses and
-// some grow old, and at the join tokens.
+// sweep looks at all requests again, since they grow old, and at the join tokens.
 func (c *Controller) sweep(ctx context.Context) {
-	c.enqueueAll()
+	all, err := c.requests.List(labels.Everything())
+	if err != nil {
+		c.log.Warn("signing requests not listed", "err", err)
+	}
+	for _, csr := range all {
+		c.enqueue(csr)
+	}
 	joins, err := token.Joins(ctx, c.client)
 	if err != nil {
 		c.log.Warn("join tokens not listed", "err", err)
@@ -153,17 +147,6 @@ func (c *Controller) settle(ctx context.Context, secret *corev1.Secret) error {
 		c.log.Info("join token removed", "token", id, "reason", reason)
 	}
 	return nil
-}
-
-func (c *Controller) enqueueAll() {
-	all, err := c.requests.List(labels.Everything())
-	if err != nil {
-		c.log.Warn("signing requests not listed", "err", err)
-		return
-	}
-	for _, csr := range all {
-		c.enqueue(csr)
-	}
 }
 
 func (c *Controller) enqueue(object any) {
@@ -201,7 +184,11 @@ func (c *Controller) step(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("get signing request %s: %w", name, err)
 	}
-	decision := Decide(c.now(), csr, c.asker(csr), c.cfg.Lifetime)
+	facts, err := c.facts(csr)
+	if err != nil {
+		return err
+	}
+	decision := Decide(c.now(), csr, facts)
 	switch decision.Act {
 	case Deny:
 		return c.condition(ctx, csr, certificatesv1.CertificateDenied, decision.Reason)
@@ -219,17 +206,24 @@ func (c *Controller) step(ctx context.Context, name string) error {
 	return nil
 }
 
-// asker is the Node object of the requesting node, if it is one and has one.
-func (c *Controller) asker(csr *certificatesv1.CertificateSigningRequest) *corev1.Node {
+// facts are those about the requesting node, if it is one.
+func (c *Controller) facts(csr *certificatesv1.CertificateSigningRequest) (Facts, error) {
+	facts := Facts{Longest: c.cfg.Lifetime}
 	name, ok := node.NameOf(&user.DefaultInfo{Name: csr.Spec.Username, Groups: csr.Spec.Groups})
 	if !ok {
-		return nil
+		return facts, nil
 	}
-	have, err := c.nodes.Get(name)
+	all, err := c.nodes.List(labels.Everything())
 	if err != nil {
-		return nil // not there yet: the decision waits
+		return facts, fmt.Errorf("list nodes: %w", err)
 	}
-	return have
+	facts.Taken = Taken(name, all, c.cfg.Reserved)
+	for _, n := range all {
+		if n.Name == name {
+			facts.Node = n
+		}
+	}
+	return facts, nil
 }
 
 // approve claims the join token first: who comes second is denied, and a crash

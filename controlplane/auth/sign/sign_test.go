@@ -76,6 +76,8 @@ func worker(address string) *corev1.Node {
 
 func TestDecide(t *testing.T) {
 	bootstrap := clientAsk("system:bootstrap:abc123", token.JoinGroup)
+	others := []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "s1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Address: "192.0.2.1"}}}}}
+	reserved := map[string]string{"10.43.0.1": "the API"}
 	with := func(a ask, change func(*ask)) ask { change(&a); return a }
 	for _, c := range []struct {
 		name   string
@@ -93,7 +95,10 @@ func TestDecide(t *testing.T) {
 		{"nor server use", with(bootstrap, func(a *ask) { a.usages = append(a.usages, certificatesv1.UsageServerAuth) }), nil, Deny, "spec.usages has"},
 		{"nor names", with(bootstrap, func(a *ask) { a.dns = []string{"kubernetes"} }), nil, Deny, "no names"},
 		{"a server's certificate with own address", servingAsk("system:node:w1"), worker("192.0.2.7"), Approve, "its own names"},
-		{"before the addresses are known it waits", servingAsk("system:node:w1"), nil, Leave, "not told its addresses"},
+		{"a joining machine has no Node yet", servingAsk("system:node:w1"), nil, Approve, "its own names"},
+		{"but not with another node's address", with(servingAsk("system:node:w1"), func(a *ask) { a.ips = []net.IP{net.IPv4(192, 0, 2, 1)} }), nil, Deny, "belongs to node s1"},
+		{"nor the API's", with(servingAsk("system:node:w1"), func(a *ask) { a.ips = []net.IP{net.IPv4(10, 43, 0, 1)} }), nil, Deny, "belongs to the API"},
+		{"nor everybody's", with(servingAsk("system:node:w1"), func(a *ask) { a.ips = []net.IP{net.IPv4(127, 0, 0, 1)} }), nil, Deny, "nobody's own"},
 		{"an address of somebody else", servingAsk("system:node:w1"), worker("192.0.2.8"), Deny, "not in its status"},
 		{"a name of somebody else", with(servingAsk("system:node:w1"), func(a *ask) { a.dns = []string{"kubernetes.default.svc"} }), worker("192.0.2.7"), Deny, "not its own"},
 		{"a server's certificate for another node", servingAsk("system:node:w2"), worker("192.0.2.7"), Deny, "node w2 asked"},
@@ -104,7 +109,7 @@ func TestDecide(t *testing.T) {
 		{"signers of others are left to them", ask{signer: "example.org/x", cn: "x"}, nil, Leave, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := Decide(noon, c.ask.csr(t, "r"), c.node, time.Hour)
+			got := Decide(noon, c.ask.csr(t, "r"), Facts{Node: c.node, Longest: time.Hour, Taken: Taken("w1", others, reserved)})
 			if got.Act != c.want || !strings.Contains(got.Reason, c.reason) {
 				t.Fatalf("got %v because %q", got.Act, got.Reason)
 			}
@@ -112,11 +117,11 @@ func TestDecide(t *testing.T) {
 	}
 	broken := bootstrap.csr(t, "r")
 	broken.Spec.Request = []byte("no PEM")
-	if got := Decide(noon, broken, nil, time.Hour); got.Act != Deny {
+	if got := Decide(noon, broken, Facts{}); got.Act != Deny {
 		t.Errorf("broken request: %v", got)
 	}
 	old := bootstrap.csr(t, "r")
-	if got := Decide(noon.Add(25*time.Hour), old, nil, time.Hour); got.Act != Forget {
+	if got := Decide(noon.Add(25*time.Hour), old, Facts{}); got.Act != Forget {
 		t.Errorf("old request: %v", got)
 	}
 }
@@ -197,7 +202,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		csr := &certificatesv1.CertificateSigningRequest{Spec: certificatesv1.CertificateSigningRequestSpec{Request: text, SignerName: certificatesv1.KubeletServingSignerName}}
-		if d := Decide(time.Time{}, csr, nil, time.Hour); d.Act == Approve || d.Act == Sign {
+		if d := Decide(time.Time{}, csr, Facts{}); d.Act == Approve || d.Act == Sign {
 			t.Fatalf("%q gets %v", text, d)
 		}
 	})

@@ -16,16 +16,25 @@ import (
 // for. auth/rbac binds it to cluster-admin.
 const AdminAccount = "perch-admin"
 
-// Admin makes a bearer token with all rights, good for lifetime (at least ten
-// minutes). client must be allowed to create it.
-func Admin(ctx context.Context, client kubernetes.Interface, lifetime time.Duration) (string, error) {
+// EnsureAdmin creates AdminAccount if it is missing. auth/rbac does it at start.
+func EnsureAdmin(ctx context.Context, client kubernetes.Interface) error {
 	accounts := client.CoreV1().ServiceAccounts(metav1.NamespaceSystem)
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: AdminAccount, Namespace: metav1.NamespaceSystem}}
-	if _, err := accounts.Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return "", fmt.Errorf("create serviceaccount %s: %w", AdminAccount, err)
+	_, err := accounts.Get(ctx, AdminAccount, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: AdminAccount, Namespace: metav1.NamespaceSystem}}
+		_, err = accounts.Create(ctx, account, metav1.CreateOptions{})
 	}
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create serviceaccount %s: %w", AdminAccount, err)
+	}
+	return nil
+}
+
+// Admin makes a bearer token with all rights, good for lifetime (at least ten
+// minutes). client must be allowed to create tokens of AdminAccount.
+func Admin(ctx context.Context, client kubernetes.Interface, lifetime time.Duration) (string, error) {
 	seconds := int64(lifetime / time.Second)
-	answer, err := accounts.CreateToken(ctx, AdminAccount, &authenticationv1.TokenRequest{
+	answer, err := client.CoreV1().ServiceAccounts(metav1.NamespaceSystem).CreateToken(ctx, AdminAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds},
 	}, metav1.CreateOptions{})
 	if err != nil {
