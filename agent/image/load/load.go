@@ -75,6 +75,43 @@ func (l *Loader) Close() error { return l.c.Close() }
 // images for this machine's platform and returns them once CRI knows them. An
 // archive whose images have no name is refused.
 func (l *Loader) Import(ctx context.Context, archive io.Reader) ([]Image, error) {
+	return l.importAll(ctx, archive, func(i coreimages.Image) coreimages.Image { return i })
+}
+
+// ImportAs imports an archive with one image under another name. A pinned image
+// is never collected.
+func (l *Loader) ImportAs(ctx context.Context, archive io.Reader, name string, pinned bool) error {
+	got, err := l.importAll(ctx, archive, func(i coreimages.Image) coreimages.Image {
+		i.Name = name
+		if pinned {
+			i.Labels = map[string]string{"io.cri-containerd.pinned": "pinned"}
+		}
+		return i
+	})
+	if err == nil && len(got) != 1 {
+		err = fmt.Errorf("import image %s: the archive holds %d images, want one", name, len(got))
+	}
+	return err
+}
+
+// Has tells whether an image is there, unpacked.
+func (l *Loader) Has(ctx context.Context, name string) (bool, error) {
+	ctx = namespaces.WithNamespace(ctx, kubernetes)
+	img, err := l.c.GetImage(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read image %s: %w", name, err)
+	}
+	unpacked, err := img.IsUnpacked(ctx, l.snapshots)
+	if err != nil {
+		return false, nil // content is missing: import it again
+	}
+	return unpacked, nil
+}
+
+func (l *Loader) importAll(ctx context.Context, archive io.Reader, name func(coreimages.Image) coreimages.Image) ([]Image, error) {
 	ctx = namespaces.WithNamespace(ctx, kubernetes)
 	ctx, done, err := l.c.WithLease(ctx) // content without a name yet must not be collected
 	if err != nil {
@@ -95,20 +132,42 @@ func (l *Loader) Import(ctx context.Context, archive io.Reader) ([]Image, error)
 		if g.Name == "" {
 			continue
 		}
-		img := client.NewImage(l.c, g)
-		if err := img.Unpack(ctx, l.snapshots); err != nil {
-			return nil, fmt.Errorf("unpack image %s: %w", g.Name, err)
-		}
-		if err := l.await(ctx, g.Name); err != nil {
+		img, err := l.keep(ctx, g, name(g))
+		if err != nil {
 			return nil, err
 		}
-		size, _ := img.Size(ctx)
-		out = append(out, Image{Name: g.Name, Digest: g.Target.Digest.String(), Size: size, Created: g.CreatedAt})
+		out = append(out, img)
 	}
 	if len(out) == 0 {
 		return nil, errors.New("import archive: it names no image; save it with a tag, such as registry/name:tag")
 	}
 	return out, nil
+}
+
+// keep gives an imported image the name it is wanted under, unpacks it and
+// waits until CRI knows it.
+func (l *Loader) keep(ctx context.Context, got, want coreimages.Image) (Image, error) {
+	store := l.c.ImageService()
+	if want.Name != got.Name {
+		if _, err := store.Create(ctx, want); err != nil && !errdefs.IsAlreadyExists(err) {
+			return Image{}, fmt.Errorf("name image %s: %w", want.Name, err)
+		}
+		if _, err := store.Update(ctx, want); err != nil {
+			return Image{}, fmt.Errorf("name image %s: %w", want.Name, err)
+		}
+		if err := store.Delete(ctx, got.Name); err != nil && !errdefs.IsNotFound(err) {
+			return Image{}, fmt.Errorf("remove image %s: %w", got.Name, err)
+		}
+	}
+	img := client.NewImage(l.c, want)
+	if err := img.Unpack(ctx, l.snapshots); err != nil {
+		return Image{}, fmt.Errorf("unpack image %s: %w", want.Name, err)
+	}
+	if err := l.await(ctx, want.Name); err != nil {
+		return Image{}, err
+	}
+	size, _ := img.Size(ctx) // content of other platforms may be missing
+	return Image{Name: want.Name, Digest: want.Target.Digest.String(), Size: size, Created: want.CreatedAt}, nil
 }
 
 // await waits until CRI has seen the image's event; it answers from memory.

@@ -108,7 +108,6 @@ func generate(c Config, f facts) *srvconfig.Config {
 				"enable_selinux":               false,
 				"disable_apparmor":             !f.apparmor,
 				"restrict_oom_score_adj":       !f.canRaiseOOMScore,
-				"enable_cdi":                   false,
 				"enable_criu":                  false,
 				"netns_mounts_under_state_dir": true,
 				// Lines longer than this come in parts.
@@ -161,3 +160,7 @@ func capable(status string, capability int) bool {
 	}
 	return false
 }
+
+// StateDirs are the folders below a data dir whose content is lost when the
+// machine restarts; runtime.Cleanup empties them.
+func StateDirs(dir string) []string { return []string{stateDir(dir), runcDir(dir)} }

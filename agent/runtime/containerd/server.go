@@ -10,14 +10,14 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"perch/agent/image/load"
 )
 
 // Server is the embedded containerd. There is at most one in a process.
@@ -76,19 +76,12 @@ func (s *Server) Run(ctx context.Context) error {
 
 // importPause puts the pause image where CRI looks for it.
 func (s *Server) importPause(ctx context.Context) error {
-	c, err := client.New(s.cfg.Socket)
+	l, err := load.Open(ctx, s.cfg.Socket, load.Snapshots(s.cfg.Snapshots))
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	ctx = namespaces.WithNamespace(ctx, "k8s.io")
-	name := s.cfg.pauseName()
-	if img, err := c.GetImage(ctx, name); err == nil {
-		unpacked, err := img.IsUnpacked(ctx, s.cfg.Snapshots)
-		if err == nil && unpacked {
-			return nil
-		}
-	} else if !errdefs.IsNotFound(err) {
+	defer l.Close()
+	if there, err := l.Has(ctx, s.cfg.pauseName()); err != nil || there {
 		return err
 	}
 	f, err := os.Open(s.cfg.Helpers.PauseImage)
@@ -96,21 +89,7 @@ func (s *Server) importPause(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	got, err := c.Import(ctx, f, client.WithImageRefTranslator(func(string) string { return name }), client.WithImageLabels(map[string]string{"io.cri-containerd.pinned": "pinned"}))
-	if err != nil {
-		return err
-	}
-	if len(got) != 1 {
-		return fmt.Errorf("archive %s holds %d images, want one", s.cfg.Helpers.PauseImage, len(got))
-	}
-	return unpack(ctx, c, got[0], s.cfg.Snapshots)
-}
-
-func unpack(ctx context.Context, c *client.Client, img images.Image, snapshots string) error {
-	if err := client.NewImage(c, img).Unpack(ctx, snapshots); err != nil {
-		return fmt.Errorf("unpack %s: %w", img.Name, err)
-	}
-	return nil
+	return l.ImportAs(ctx, f, s.cfg.pauseName(), true)
 }
 
 // redirectLog sends containerd's warnings and errors to our log. containerd
@@ -131,7 +110,10 @@ func (hook) Levels() []logrus.Level { return logrus.AllLevels }
 // own messages are constant.
 func (h hook) Fire(e *logrus.Entry) error {
 	attrs := []any{"said", e.Message}
-	if err, ok := e.Data[logrus.ErrorKey].(error); ok && !errors.Is(err, context.Canceled) {
+	if err, ok := e.Data[logrus.ErrorKey].(error); ok {
+		if status.Code(err) == codes.NotFound || errors.Is(err, context.Canceled) {
+			return nil // an answer to the caller, who acts on it
+		}
 		attrs = append(attrs, "err", err)
 	}
 	for _, k := range []string{"id", "namespace", "plugin"} {
