@@ -1,0 +1,158 @@
+package block
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"perch/logs/record"
+)
+
+func stream(i int) *record.Stream {
+	return &record.Stream{Namespace: "shop", Pod: fmt.Sprintf("web-%d", i), Container: "app", Node: "n1", Output: record.Stdout, Kind: record.KindLog}
+}
+
+func someLines(rnd *rand.Rand, n int, multiline, fields bool) *Lines {
+	l := &Lines{}
+	t := int64(1_790_000_000_000_000_000)
+	for i := range n {
+		t += rnd.Int64N(1e9) - 1e8
+		body := fmt.Appendf(nil, "request %d served in %d ms", rnd.Int(), rnd.IntN(100))
+		if multiline && i%3 == 1 {
+			body = append(body, "\n\tat x\n"...)
+		}
+		r := record.Record{Time: t, Level: record.Level(rnd.IntN(record.LevelCount)), Body: body}
+		if fields && i%5 == 4 {
+			r.Fields = []record.Field{{Key: "k\n\"", Value: fmt.Sprint(i)}}
+		}
+		l.Add(&r)
+	}
+	return l
+}
+
+func codec(t testing.TB) *Codec {
+	c, err := NewCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func same(t *testing.T, have, want *Lines) {
+	t.Helper()
+	if have.Len() != want.Len() || !reflect.DeepEqual(have.Times, want.Times) || !bytes.Equal(have.Levels, want.Levels) {
+		t.Fatal("times or levels differ")
+	}
+	for i := range want.Times {
+		if !bytes.Equal(have.Body(i), want.Body(i)) || !bytes.Equal(have.FieldsOf(i), want.FieldsOf(i)) {
+			t.Fatalf("line %d: have %q %q, want %q %q", i, have.Body(i), have.FieldsOf(i), want.Body(i), want.FieldsOf(i))
+		}
+	}
+}
+
+func TestBlocksComeBackAfterReopen(t *testing.T) {
+	c := codec(t)
+	path := filepath.Join(t.TempDir(), "blocks.dat")
+	f, _, _, err := Open(path, c, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var want []*Lines
+	for i := range 8 {
+		l := someLines(rnd, 1+i*40, i&1 > 0, i&2 > 0)
+		want = append(want, l)
+		m := &Meta{Stream: stream(i % 3), First: uint64(i), Seq: 9, Ord: 4}
+		if err := f.Append(m, c.Encode(nil, m, l)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = f.Close()
+	f, metas, cut, err := Open(path, c, 0)
+	if err != nil || cut != 0 || len(metas) != len(want) {
+		t.Fatal(err, cut, len(metas))
+	}
+	defer f.Close()
+	used := &Lines{}
+	for i, m := range metas {
+		if used, err = f.Read(m, used); err != nil {
+			t.Fatal(err)
+		}
+		same(t, used, want[i])
+		if m.First != uint64(i) || m.Seq != 9 || m.Ord != 4 || *m.Stream != *stream(i % 3) {
+			t.Fatalf("meta %+v", m)
+		}
+		times, err := f.ReadTimes(m, nil)
+		if err != nil || !reflect.DeepEqual(times.Times, want[i].Times) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFileIsCutBeforeTheFirstDamagedBlock(t *testing.T) {
+	c := codec(t)
+	path := filepath.Join(t.TempDir(), "blocks.dat")
+	f, _, _, err := Open(path, c, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var ends []int64
+	for range 3 {
+		m := &Meta{Stream: stream(0)}
+		if err := f.Append(m, c.Encode(nil, m, someLines(rnd, 10, true, true))); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, f.Size())
+	}
+	_ = f.Close()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < len(whole); n += 7 {
+		b := bytes.Clone(whole)
+		b[n] ^= 0x40
+		for _, b := range [][]byte{b, whole[:n]} {
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f, metas, _, err := Open(path, c, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = f.Close()
+			want := 0
+			for want < 3 && ends[want] <= int64(n) {
+				want++
+			}
+			if len(metas) != want {
+				t.Fatalf("damage at %d: have %d blocks, want %d", n, len(metas), want)
+			}
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	c := codec(f)
+	l := someLines(rand.New(rand.NewPCG(1, 2)), 9, true, true)
+	f.Add(appendTimes(nil, l), 9, append(append([]byte{1}, appendLengths(nil, l.Ends)...), l.Text...))
+	f.Add(appendTimes(nil, l), 9, append([]byte{0}, l.Text...))
+	f.Fuzz(func(_ *testing.T, times []byte, n int, text []byte) {
+		n = max(1, n&0xfff)
+		var l Lines
+		if parseTimes(times, &l, n) == nil && parseText(text, &l, n) == nil {
+			for i := range n {
+				l.Body(i)
+			}
+		}
+		if m, err := parseMeta(text); err == nil {
+			_ = c.decode(m, &l, times)
+		}
+	})
+}

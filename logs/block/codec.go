@@ -1,0 +1,330 @@
+package block
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"runtime"
+
+	"github.com/klauspost/compress/zstd"
+
+	"perch/logs/record"
+)
+
+// Meta describes a block without its lines.
+type Meta struct {
+	Stream   *record.Stream
+	Hash     uint64 // of Stream
+	First    uint64 // number of the first line within the stream
+	Lines    int
+	Min, Max int64  // times, ns
+	Seq      uint64 // write-ahead entry of the last line
+	Ord      uint32 // and its place in that entry
+	Raw      int64  // bytes of text and fields
+	Levels   [record.LevelCount]uint32
+
+	offset              int64
+	times, text, fields frame
+}
+
+// frame is where a part of a block lies, and what it must look like.
+type frame struct {
+	bytes uint32 // compressed
+	raw   uint32
+	crc   uint32
+}
+
+// Size is the number of bytes of the block in its file.
+func (m *Meta) Size() int64 {
+	return int64(m.headerBytes()) + int64(m.times.bytes) + int64(m.text.bytes) + int64(m.fields.bytes)
+}
+
+func (m *Meta) headerBytes() int {
+	return prefixBytes + len(appendMeta(nil, m))
+}
+
+// ErrDamaged says that bytes on disk are not what was written.
+var ErrDamaged = errors.New("block is damaged")
+
+const (
+	magic       = "pBK1"
+	prefixBytes = 12 // magic, header length, header crc32c
+	maxHeader   = 64 << 10
+	// MaxBytes is the most that one column of a block may hold.
+	MaxBytes = 256 << 20
+)
+
+// Codec compresses and decompresses blocks. It may be used concurrently for
+// decoding, by one goroutine for encoding.
+type Codec struct {
+	enc   *zstd.Encoder
+	dec   *zstd.Decoder
+	table *crc32.Table
+	col   []byte
+}
+
+// NewCodec makes a codec.
+func NewCodec() (*Codec, error) {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
+	if err != nil {
+		return nil, fmt.Errorf("make zstd encoder: %w", err)
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithDecoderMaxMemory(MaxBytes), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, fmt.Errorf("make zstd decoder: %w", err)
+	}
+	return &Codec{enc: enc, dec: dec, table: crc32.MakeTable(crc32.Castagnoli)}, nil
+}
+
+// Close ends the codec's helpers.
+func (c *Codec) Close() {
+	c.dec.Close()
+	_ = c.enc.Close() // nothing is buffered
+}
+
+// Encode appends the written form of a block to dst and completes m, whose
+// stream, hash, line number and write-ahead place the caller has set.
+func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
+	m.Lines = l.Len()
+	m.Raw = int64(len(l.Text) + len(l.Fields))
+	m.Min, m.Max = l.Times[0], l.Times[0]
+	m.Levels = [record.LevelCount]uint32{}
+	for i, t := range l.Times {
+		m.Min, m.Max = min(m.Min, t), max(m.Max, t)
+		if v := l.Levels[i]; int(v) < record.LevelCount {
+			m.Levels[v]++
+		}
+	}
+	col := appendTimes(c.col[:0], l)
+	var body []byte
+	body, m.times = c.frame(body, col)
+	text := col[:0]
+	if bytes.Count(l.Text, []byte{'\n'}) == l.Len() {
+		text = append(text, 0)
+		text = append(text, l.Text...)
+	} else {
+		text = append(text, 1)
+		text = appendLengths(text, l.Ends)
+		text = append(text, l.Text...)
+	}
+	body, m.text = c.frame(body, text)
+	if len(l.FEnds) > 0 {
+		body, m.fields = c.frame(body, l.Fields)
+	} else {
+		m.fields = frame{}
+	}
+	c.col = text[:0]
+	head := appendMeta(nil, m)
+	dst = append(dst, magic...)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(head)))
+	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(head, c.table))
+	dst = append(dst, head...)
+	return append(dst, body...)
+}
+
+func (c *Codec) frame(dst, raw []byte) ([]byte, frame) {
+	start := len(dst)
+	dst = c.enc.EncodeAll(raw, dst)
+	z := dst[start:]
+	return dst, frame{bytes: uint32(len(z)), raw: uint32(len(raw)), crc: crc32.Checksum(z, c.table)}
+}
+
+func (c *Codec) unframe(dst, z []byte, f frame) ([]byte, error) {
+	if crc32.Checksum(z, c.table) != f.crc {
+		return nil, ErrDamaged
+	}
+	out, err := c.dec.DecodeAll(z, dst)
+	if err != nil || len(out)-len(dst) != int(f.raw) {
+		return nil, ErrDamaged
+	}
+	return out, nil
+}
+
+// appendTimes writes time differences, then levels as runs.
+func appendTimes(dst []byte, l *Lines) []byte {
+	before := int64(0)
+	for _, t := range l.Times {
+		dst = binary.AppendVarint(dst, t-before)
+		before = t
+	}
+	for i := 0; i < len(l.Levels); {
+		j := i
+		for j < len(l.Levels) && l.Levels[j] == l.Levels[i] {
+			j++
+		}
+		dst = append(dst, l.Levels[i])
+		dst = binary.AppendUvarint(dst, uint64(j-i))
+		i = j
+	}
+	return dst
+}
+
+func parseTimes(b []byte, l *Lines, n int) error {
+	l.Times = grow(l.Times, n)
+	before := int64(0)
+	for i := range n {
+		d, k := binary.Varint(b)
+		if k <= 0 {
+			return ErrDamaged
+		}
+		b = b[k:]
+		before += d
+		l.Times[i] = before
+	}
+	l.Levels = grow(l.Levels, n)
+	for i := 0; i < n; {
+		if len(b) < 2 {
+			return ErrDamaged
+		}
+		v := b[0]
+		run, k := binary.Uvarint(b[1:])
+		if k <= 0 || run == 0 || run > uint64(n-i) {
+			return ErrDamaged
+		}
+		b = b[1+k:]
+		for range run {
+			l.Levels[i] = v
+			i++
+		}
+	}
+	return nil
+}
+
+func grow[T any](s []T, n int) []T {
+	if cap(s) >= n {
+		return s[:n]
+	}
+	return make([]T, n)
+}
+
+func appendLengths(dst []byte, ends []uint32) []byte {
+	start := uint32(0)
+	for _, e := range ends {
+		dst = binary.AppendUvarint(dst, uint64(e-start))
+		start = e + 1
+	}
+	return dst
+}
+
+// parseText splits a text frame of n lines.
+func parseText(b []byte, l *Lines, n int) error {
+	if len(b) == 0 {
+		return ErrDamaged
+	}
+	l.Ends = grow(l.Ends, n)
+	if b[0] == 0 {
+		l.Text = b[1:]
+		return splitLines(l.Text, l.Ends)
+	}
+	b = b[1:]
+	end := uint64(0)
+	for i := range n {
+		v, k := binary.Uvarint(b)
+		if k <= 0 || v > MaxBytes {
+			return ErrDamaged
+		}
+		b = b[k:]
+		end += v
+		if end > MaxBytes {
+			return ErrDamaged
+		}
+		l.Ends[i] = uint32(end)
+		end++
+	}
+	if uint64(len(b)) != end {
+		return ErrDamaged
+	}
+	l.Text = b
+	return nil
+}
+
+func splitLines(b []byte, ends []uint32) error {
+	at := 0
+	for i := range ends {
+		k := bytes.IndexByte(b[at:], '\n')
+		if k < 0 {
+			return ErrDamaged
+		}
+		at += k
+		ends[i] = uint32(at)
+		at++
+	}
+	if at != len(b) {
+		return ErrDamaged
+	}
+	return nil
+}
+
+func appendMeta(dst []byte, m *Meta) []byte {
+	dst = record.AppendStream(dst, m.Stream)
+	dst = binary.AppendUvarint(dst, m.First)
+	dst = binary.AppendUvarint(dst, uint64(m.Lines))
+	dst = binary.AppendVarint(dst, m.Min)
+	dst = binary.AppendVarint(dst, m.Max)
+	dst = binary.AppendUvarint(dst, m.Seq)
+	dst = binary.AppendUvarint(dst, uint64(m.Ord))
+	dst = binary.AppendUvarint(dst, uint64(m.Raw))
+	for _, n := range m.Levels {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	for _, f := range [...]frame{m.times, m.text, m.fields} {
+		dst = binary.LittleEndian.AppendUint32(dst, f.bytes)
+		dst = binary.LittleEndian.AppendUint32(dst, f.raw)
+		dst = binary.LittleEndian.AppendUint32(dst, f.crc)
+	}
+	return dst
+}
+
+func parseMeta(b []byte) (*Meta, error) {
+	s, b, err := record.DecodeStream(b)
+	if err != nil {
+		return nil, ErrDamaged
+	}
+	m := &Meta{Stream: s, Hash: s.Hash()}
+	bad := false
+	u := func() uint64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			bad, b = true, nil
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	i := func() int64 {
+		v, n := binary.Varint(b)
+		if n <= 0 {
+			bad, b = true, nil
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	m.First = u()
+	lines := u()
+	m.Min, m.Max = i(), i()
+	m.Seq = u()
+	m.Ord = uint32(u())
+	m.Raw = int64(u())
+	for k := range m.Levels {
+		m.Levels[k] = uint32(u())
+	}
+	if bad || len(b) != 36 || lines == 0 || lines > MaxBytes {
+		return nil, ErrDamaged
+	}
+	m.Lines = int(lines)
+	for k, f := range [...]*frame{&m.times, &m.text, &m.fields} {
+		e := b[12*k:]
+		f.bytes, f.raw, f.crc = binary.LittleEndian.Uint32(e), binary.LittleEndian.Uint32(e[4:]), binary.LittleEndian.Uint32(e[8:])
+		if f.raw > MaxBytes || f.bytes > MaxBytes {
+			return nil, ErrDamaged
+		}
+	}
+	if int64(m.Lines) > int64(m.times.raw) {
+		return nil, ErrDamaged
+	}
+	return m, nil
+}

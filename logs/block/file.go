@@ -1,0 +1,215 @@
+package block
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"sync"
+)
+
+// File is an append-only file of blocks. One goroutine appends, any read.
+type File struct {
+	f     *os.File
+	codec *Codec
+
+	mu     sync.RWMutex // guards what follows
+	size   int64
+	synced int64
+}
+
+// Open reads the headers of all blocks in path, making the file when it does
+// not exist. Blocks at or after offset verified are read and checked whole; the
+// file is cut before the first that is damaged. It returns the bytes cut off.
+func Open(path string, codec *Codec, verified int64) (f *File, metas []*Meta, cut int64, err error) {
+	h, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, nil, 0, fmt.Errorf("open blocks: %w", err)
+	}
+	f = &File{f: h, codec: codec}
+	info, err := h.Stat()
+	if err != nil {
+		return nil, nil, 0, errors.Join(fmt.Errorf("open blocks: %w", err), h.Close())
+	}
+	streams := map[uint64]*Meta{}
+	for f.size < info.Size() {
+		m, err := f.header(f.size)
+		if err == nil && m.offset+m.Size() > info.Size() {
+			err = ErrDamaged
+		}
+		if err == nil && m.offset >= verified {
+			_, err = f.Read(m, nil)
+		}
+		if errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, nil, 0, errors.Join(fmt.Errorf("read blocks: %w", err), h.Close())
+		}
+		if known, ok := streams[m.Hash]; ok { // one copy of the labels
+			m.Stream = known.Stream
+		} else {
+			streams[m.Hash] = m
+		}
+		metas = append(metas, m)
+		f.size += m.Size()
+	}
+	if cut = info.Size() - f.size; cut > 0 {
+		if err := h.Truncate(f.size); err != nil {
+			return nil, nil, 0, errors.Join(fmt.Errorf("cut damaged blocks: %w", err), h.Close())
+		}
+	}
+	return f, metas, cut, nil
+}
+
+const headerGuess = 512 // most headers fit
+
+func (f *File) header(at int64) (*Meta, error) {
+	b := make([]byte, headerGuess)
+	n, err := f.f.ReadAt(b, at)
+	if err != nil && (!errors.Is(err, io.EOF) || n < prefixBytes) {
+		return nil, err
+	}
+	b = b[:n]
+	if string(b[:4]) != magic {
+		return nil, ErrDamaged
+	}
+	size := int(binary.LittleEndian.Uint32(b[4:]))
+	if size > maxHeader {
+		return nil, ErrDamaged
+	}
+	if prefixBytes+size > len(b) {
+		b = make([]byte, prefixBytes+size)
+		if _, err := f.f.ReadAt(b, at); err != nil {
+			return nil, err
+		}
+	}
+	head := b[prefixBytes : prefixBytes+size]
+	if crc32.Checksum(head, f.codec.table) != binary.LittleEndian.Uint32(b[8:]) {
+		return nil, ErrDamaged
+	}
+	m, err := parseMeta(head)
+	if err != nil {
+		return nil, err
+	}
+	m.offset = at
+	return m, nil
+}
+
+// Append writes an encoded block and tells m where it lies. When it fails the
+// file is as before.
+func (f *File) Append(m *Meta, encoded []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.f.WriteAt(encoded, f.size); err != nil {
+		return errors.Join(fmt.Errorf("write block: %w", err), f.f.Truncate(f.size))
+	}
+	m.offset = f.size
+	f.size += int64(len(encoded))
+	return nil
+}
+
+// Sync makes all appended blocks durable and returns how many bytes that are.
+func (f *File) Sync() (int64, error) {
+	f.mu.RLock()
+	size, synced := f.size, f.synced
+	f.mu.RUnlock()
+	if size == synced {
+		return size, nil
+	}
+	if err := f.f.Sync(); err != nil {
+		return 0, fmt.Errorf("sync blocks: %w", err)
+	}
+	f.mu.Lock()
+	f.synced = max(f.synced, size)
+	f.mu.Unlock()
+	return size, nil
+}
+
+// Size is the number of bytes in the file.
+func (f *File) Size() int64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.size
+}
+
+// ReadTimes reads times and levels of a block into l, which may be nil or used
+// again.
+func (f *File) ReadTimes(m *Meta, l *Lines) (*Lines, error) {
+	if l == nil {
+		l = &Lines{}
+	}
+	z, err := f.bytes(m, m.offset+int64(m.headerBytes()), m.times.bytes)
+	if err != nil {
+		return nil, err
+	}
+	b, err := f.codec.unframe(nil, z, m.times)
+	if err == nil {
+		err = parseTimes(b, l, m.Lines)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read times of block at %d: %w", m.offset, err)
+	}
+	return l, nil
+}
+
+// Read reads a whole block into l, which may be nil or used again. The text of
+// an earlier use is overwritten.
+func (f *File) Read(m *Meta, l *Lines) (*Lines, error) {
+	if l == nil {
+		l = &Lines{}
+	}
+	z, err := f.bytes(m, m.offset+int64(m.headerBytes()), m.times.bytes+m.text.bytes+m.fields.bytes)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.codec.decode(m, l, z); err != nil {
+		return nil, fmt.Errorf("read block at %d: %w", m.offset, err)
+	}
+	return l, nil
+}
+
+// decode reads the frames of a block, which lie one after the other in z.
+func (c *Codec) decode(m *Meta, l *Lines, z []byte) error {
+	if uint64(len(z)) != uint64(m.times.bytes)+uint64(m.text.bytes)+uint64(m.fields.bytes) {
+		return ErrDamaged
+	}
+	b, err := c.unframe(nil, z[:m.times.bytes], m.times)
+	if err != nil {
+		return err
+	}
+	if err := parseTimes(b, l, m.Lines); err != nil {
+		return err
+	}
+	z = z[m.times.bytes:]
+	scratch := l.Text[:cap(l.Text)]
+	b, err = c.unframe(scratch[:0], z[:m.text.bytes], m.text)
+	if err != nil {
+		return err
+	}
+	if err := parseText(b, l, m.Lines); err != nil {
+		return err
+	}
+	l.Fields, l.FEnds = l.Fields[:0], l.FEnds[:0]
+	if m.fields.bytes == 0 {
+		return nil
+	}
+	if l.Fields, err = c.unframe(nil, z[m.text.bytes:], m.fields); err != nil {
+		return err
+	}
+	l.FEnds = grow(l.FEnds, m.Lines)
+	return splitLines(l.Fields, l.FEnds)
+}
+
+func (f *File) bytes(m *Meta, at int64, n uint32) ([]byte, error) {
+	z := make([]byte, n)
+	if _, err := f.f.ReadAt(z, at); err != nil {
+		return nil, fmt.Errorf("read block at %d: %w", m.offset, err)
+	}
+	return z, nil
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.f.Close() }

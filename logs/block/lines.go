@@ -1,0 +1,101 @@
+package block
+
+import (
+	"perch/logs/record"
+)
+
+// Lines are columns of lines of one stream in the order they arrived. Columns
+// only grow, so a copy of the struct is a snapshot that stays valid while its
+// owner goes on adding.
+type Lines struct {
+	Times  []int64 // ns
+	Levels []byte
+	Text   []byte   // bodies, each followed by '\n'
+	Ends   []uint32 // of each body in Text, before its '\n'
+	Fields []byte   // sender's fields as JSON objects, each followed by '\n'
+	FEnds  []uint32 // of each object in Fields; empty while no line has fields
+}
+
+// Len is the number of lines.
+func (l *Lines) Len() int { return len(l.Times) }
+
+// Bytes is the memory the content takes.
+func (l *Lines) Bytes() int {
+	return len(l.Text) + len(l.Fields) + 13*len(l.Times) + 4*len(l.FEnds)
+}
+
+// Add puts a record at the end. Body and fields are copied.
+func (l *Lines) Add(r *record.Record) {
+	l.Times = append(l.Times, r.Time)
+	l.Levels = append(l.Levels, byte(r.Level))
+	l.Text = append(l.Text, r.Body...)
+	l.Ends = append(l.Ends, uint32(len(l.Text)))
+	l.Text = append(l.Text, '\n')
+	if len(r.Fields) == 0 && len(l.FEnds) == 0 {
+		return
+	}
+	for len(l.FEnds) < len(l.Times)-1 { // lines before had none
+		l.FEnds = append(l.FEnds, uint32(len(l.Fields)))
+		l.Fields = append(l.Fields, '\n')
+	}
+	l.Fields = AppendFields(l.Fields, r.Fields)
+	l.FEnds = append(l.FEnds, uint32(len(l.Fields)))
+	l.Fields = append(l.Fields, '\n')
+}
+
+// Body returns the bytes of line i.
+func (l *Lines) Body(i int) []byte {
+	start := uint32(0)
+	if i > 0 {
+		start = l.Ends[i-1] + 1
+	}
+	return l.Text[start:l.Ends[i]:l.Ends[i]]
+}
+
+// FieldsOf returns the JSON object of line i, empty when it has none.
+func (l *Lines) FieldsOf(i int) []byte {
+	if len(l.FEnds) == 0 {
+		return nil
+	}
+	start := uint32(0)
+	if i > 0 {
+		start = l.FEnds[i-1] + 1
+	}
+	return l.Fields[start:l.FEnds[i]:l.FEnds[i]]
+}
+
+// AppendFields writes fields as one flat JSON object of strings, or nothing
+// when there are none.
+func AppendFields(dst []byte, fields []record.Field) []byte {
+	if len(fields) == 0 {
+		return dst
+	}
+	dst = append(dst, '{')
+	for i, f := range fields {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendJSONString(dst, f.Key)
+		dst = append(dst, ':')
+		dst = appendJSONString(dst, f.Value)
+	}
+	return append(dst, '}')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendJSONString escapes only what JSON demands, so that words stay whole.
+func appendJSONString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < 0x20:
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return append(dst, '"')
+}
