@@ -350,3 +350,28 @@ func TestEverythingInOrderOpens(t *testing.T) {
 		}
 	}
 }
+
+func TestQuotaIsCountedOnTheWayIn(t *testing.T) {
+	hard := corev1.ResourceList{"pods": quantity("2"), "requests.cpu": quantity("1")}
+	p := chain(t, "ResourceQuota", &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "q", ResourceVersion: "1"}, Spec: corev1.ResourceQuotaSpec{Hard: hard},
+		Status: corev1.ResourceQuotaStatus{Hard: hard, Used: corev1.ResourceList{"pods": quantity("1"), "requests.cpu": quantity("500m")}},
+	})
+	ask := func(cpu string) error {
+		pod := newPod()
+		pod.Spec.InitContainers = nil
+		if cpu != "" {
+			pod.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": quantity(cpu)}
+		}
+		return run(t, p, write(admission.Create, alice, "pods", nil, pod))
+	}
+	if err := ask(""); err == nil || !strings.Contains(err.Error(), "failed quota: q: must specify requests.cpu") {
+		t.Errorf("nothing stated: %v", err)
+	}
+	if err := ask("600m"); err == nil || !strings.Contains(err.Error(), "exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=500m, limited: requests.cpu=1") {
+		t.Errorf("too much: %v", err)
+	}
+	if err := ask("500m"); err != nil {
+		t.Errorf("just enough: %v", err)
+	}
+}
