@@ -137,6 +137,9 @@ func configureHost(c Config, at Attachment, host *netlink.Handle, near netlink.L
 	// No IPv6 on the host's end: nobody routes it, and its multicast would wake
 	// every pod. A kernel without IPv6 has no such file.
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+want.link+"/disable_ipv6", []byte("1"), 0)
+	// A pod that talks to itself over a Service must not be sent redirects: they
+	// would use up its share of ICMP errors.
+	_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+want.link+"/send_redirects", []byte("0"), 0)
 	if err := host.LinkSetUp(near); err != nil {
 		return fmt.Errorf("set link %s up: %w", want.link, err)
 	}

@@ -2,6 +2,7 @@ package cni
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -31,4 +32,13 @@ func Collect(c Config, valid []Attachment, listed time.Time) (int, error) {
 		return true
 	})
 	return n, errors.Join(append(errs, err)...)
+}
+
+// Attach does what the runtime's ADD does, without a process of its own.
+func Attach(c Config, at Attachment, netnsPath string) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("attach sandbox %s: %w", at.ContainerID, err)
+	}
+	_, err := add(c, at, netnsPath)
+	return err
 }
