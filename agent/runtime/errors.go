@@ -71,6 +71,8 @@ func kindOf(err error) error {
 	}
 	text := status.Convert(err).Message()
 	switch code := status.Code(err); {
+	case strings.Contains(text, "is reserved for"): // containerd calls it a failed precondition
+		return ErrExists
 	case code == codes.NotFound:
 		return ErrNotFound
 	case code == codes.AlreadyExists:
@@ -85,8 +87,6 @@ func kindOf(err error) error {
 		return ErrUnauthorized
 	case code != codes.Unknown:
 		return nil
-	case strings.Contains(text, "is reserved for"):
-		return ErrExists
 	case strings.Contains(text, "in CONTAINER_EXITED state"), strings.Contains(text, "in CONTAINER_RUNNING state"),
 		strings.Contains(text, "is not running"), strings.Contains(text, "in exited state"):
 		return ErrState

@@ -65,6 +65,9 @@ type Containers interface {
 	RemoveContainer(ctx context.Context, id string) error
 	// ListContainers lists containers in every state; a nil filter takes all.
 	ListContainers(ctx context.Context, filter *cri.ContainerFilter) ([]*cri.Container, error)
+	// ContainerStatus tells state, exit code and reason ("Completed", "Error",
+	// "OOMKilled", "StartError"). FinishedAt of a very short container may lie
+	// some microseconds before StartedAt.
 	ContainerStatus(ctx context.Context, id string) (*cri.ContainerStatus, error)
 	UpdateContainerResources(ctx context.Context, id string, resources *cri.ContainerResources) error
 	// ReopenContainerLog makes the runtime write to a new file at the

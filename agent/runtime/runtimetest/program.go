@@ -158,8 +158,8 @@ func (f *Fake) lookup(image string, args []string) (Program, bool) {
 	return p, ok
 }
 
-// logFile writes one container's output as a runtime does: RFC 3339 time with
-// nanoseconds, stream, F (full) or P (part of a line), content.
+// logFile writes one container's output as a runtime does: RFC 3339 time with up to
+// nine digits of a second (zeros at the end are left out), stream, F (full) or P (part of a line), content.
 type logFile struct {
 	mu   sync.Mutex
 	path string // "" keeps nothing
@@ -201,7 +201,7 @@ func (l *logFile) line(stream, tag, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
-		fmt.Fprintf(l.file, "%s %s %s %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000000000Z07:00"), stream, tag, text)
+		fmt.Fprintf(l.file, "%s %s %s %s\n", time.Now().UTC().Format(time.RFC3339Nano), stream, tag, text)
 	}
 }
 
