@@ -1,0 +1,161 @@
+package index
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func corpus(seed uint64, blocks int) []string {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	common := strings.Fields("GET POST request served failed Connection connect timeout user cart payment info warn error conn2 x1")
+	var out []string
+	for b := range blocks {
+		var s strings.Builder
+		for range 50 {
+			for range 6 {
+				s.WriteString(common[rnd.IntN(len(common))])
+				s.WriteByte(" =:/\n"[rnd.IntN(5)])
+			}
+			fmt.Fprintf(&s, "req%d id-%x rare%s Ünï %d\n", rnd.IntN(1e6), rnd.Uint64(), string(rune('a'+b%26))+string(rune('a'+rnd.IntN(26))), rnd.IntN(50))
+		}
+		out = append(out, s.String())
+	}
+	return out
+}
+
+func build(t *testing.T, dir string, texts []string) *Index {
+	t.Helper()
+	l := NewLearner()
+	for _, s := range texts[:len(texts)/2] {
+		l.Add([]byte(s), nil)
+	}
+	x, err := Create(dir, l.Vocabulary())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range texts {
+		if err := x.Add(i, []byte(s), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return x
+}
+
+// check asks for words and prefixes that are in the text: no block that has
+// them may be left out.
+func check(t *testing.T, x *Index, texts []string) (asked, passed int) {
+	t.Helper()
+	var words []string
+	Words(texts[3], func(w string) { words = append(words, w) })
+	words = append(words, "absent", "absent77", "zz")
+	for i, w := range words {
+		for _, need := range []Need{{Op: Word, Text: w}, {Op: Prefix, Text: w[:min(len(w), 1+i%6)]}} {
+			have, n, err := x.Candidates(t.Context(), need)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for b := range n {
+				match := false
+				Words(texts[b], func(v string) {
+					match = match || need.Op == Word && v == need.Text || need.Op == Prefix && strings.HasPrefix(v, need.Text)
+				})
+				if match && !have.Has(b) {
+					t.Fatalf("%+v: block %d left out", need, b)
+				}
+				asked++
+				if have.Has(b) && !match {
+					passed++
+				}
+			}
+		}
+	}
+	return asked, passed
+}
+
+func TestNoBlockWithTheWordIsLeftOut(t *testing.T) {
+	texts := corpus(1, 70)
+	dir := filepath.Join(t.TempDir(), "idx")
+	x := build(t, dir, texts)
+	if x.Upto() != 64 || x.Added() != 70 {
+		t.Fatalf("upto %d, added %d", x.Upto(), x.Added())
+	}
+	if err := x.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	asked, passed := check(t, x, texts)
+	if passed*3 > asked {
+		t.Errorf("index is of little use: %d of %d blocks pass without need", passed, asked)
+	}
+	x.Settle(5 * time.Second)
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	x, err := Open(dir, 70)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.Upto() != 70 {
+		t.Fatalf("upto %d after reopen", x.Upto())
+	}
+	check(t, x, texts)
+	_ = x.Close()
+
+	// The last ten blocks were lost: they are added anew with other words.
+	if x, err = Open(dir, 60); err != nil {
+		t.Fatal(err)
+	}
+	if x.Upto() != 60 {
+		t.Fatalf("upto %d", x.Upto())
+	}
+	texts = append(texts[:60:60], corpus(9, 10)...)
+	for i := 60; i < 70; i++ {
+		if err := x.Add(i, []byte(texts[i]), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	check(t, x, texts)
+	_ = x.Close()
+}
+
+func TestBrokenIndexIsAnErrorNotAPanic(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "idx")
+	x := build(t, dir, corpus(1, 70))
+	x.Settle(5 * time.Second)
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"vocabulary", "bleve/root.bolt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("broken"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if x, err := Open(dir, 70); err == nil {
+			t.Fatalf("%s: opened up to %d", name, x.Upto())
+		}
+	}
+}
+
+func BenchmarkAdd(b *testing.B) {
+	text := []byte(strings.Join(corpus(1, 80), "\n"))[:256<<10]
+	l := NewLearner()
+	l.Add(text, nil)
+	l.Add(text, nil)
+	x, err := Create(filepath.Join(b.TempDir(), "idx"), l.Vocabulary())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer x.Close() // a benchmark
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if err := x.Add(x.Added(), text, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
