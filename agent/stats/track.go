@@ -136,3 +136,24 @@ func (s *Stats) name(t *tracked) bool {
 	add(s.spec)
 	return true
 }
+
+// KubeletLabels are the labels kubelet shows for a cgroup, all of them, empty
+// where the owner is not known.
+func KubeletLabels(root, cgroupPath string, name func(podUID, containerID string) (Identity, bool)) map[string]string {
+	where := locate(root, cgroupPath)
+	var who Identity
+	if where.podUID != "" {
+		var known bool
+		if who, known = name(where.podUID, where.containerID); known && where.containerID == "" {
+			who.Container, who.ID, who.Image = "", "", ""
+		} else if known && who.ID == "" {
+			who.ID = where.containerID
+		}
+	}
+	out := map[string]string{}
+	list := ownLabels(cgroupPath, who)
+	for i := 0; i+1 < len(list); i += 2 {
+		out[list[i]] = list[i+1]
+	}
+	return out
+}
