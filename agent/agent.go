@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"perch/agent/pod"
+	"perch/agent/probe"
+	"perch/agent/runtime"
+	"perch/agent/volume"
+	"perch/controlplane/event"
+)
+
+// Images makes images available. It is called at the same time for several
+// containers and may block for as long as a pull takes; it ends with ctx.
+type Images interface {
+	// Ensure returns the image of a container, pulling it if the policy wants it,
+	// and whether it was pulled. Errors that match ErrNeverPull or are invalid
+	// names become reasons in the container's status.
+	Ensure(ctx context.Context, want ImageWish) (*cri.Image, bool, error)
+}
+
+// ImageWish is an image that a container needs.
+type ImageWish struct {
+	Image   string
+	Policy  corev1.PullPolicy
+	Secrets []*corev1.Secret // imagePullSecrets that exist
+	Sandbox *cri.PodSandboxConfig
+}
+
+// Cgroups are the groups around all containers of a pod.
+type Cgroups interface {
+	// Make creates the group of a pod with its limits, or brings the limits of an
+	// existing one up to date, and returns the parent for its containers.
+	Make(class corev1.PodQOSClass, uid string, limits pod.Limits) (parent string, err error)
+	// Remove removes the group of a pod from every hierarchy. A group that does
+	// not exist is no error; one with processes is.
+	Remove(uid string) error
+}
+
+// Parts are what an agent works with.
+type Parts struct {
+	API     kubernetes.Interface // as system:node:NAME
+	Runtime runtime.Service
+	Images  Images
+	Cgroups Cgroups
+	Tell    event.Tell
+	// Services lists the services of a namespace; environment variables are made
+	// of them. It must not block.
+	Services func(namespace string) []*corev1.Service
+	// Conditions gives conditions of the node that others know, e.g.
+	// SeccompUnavailable. It must not block.
+	Conditions func() []corev1.NodeCondition
+	// Drained says whether all lines of a log file are stored elsewhere, so that
+	// the file may go.
+	Drained func(ctx context.Context, path string) bool
+	// Observe takes the result of every probe.
+	Observe func(probe.Result)
+}
+
+// Agent runs the pods of one node.
+type Agent struct {
+	cfg     Config
+	parts   Parts
+	log     *slog.Logger
+	metrics *metrics
+	places  pod.Places
+	machine machine
+	objects *objects
+	volumes *volume.Volumes
+	probes  *probe.Probes
+	starts  chan struct{} // bounds how many containers start at the same time
+
+	listed atomic.Bool // the API's list of pods has been seen once
+	ready  atomic.Pointer[runtimeState]
+	node   atomic.Pointer[corev1.Node]
+
+	mu      sync.Mutex // guards workers and spawn
+	workers map[types.UID]*worker
+	spawn   func(*worker) // set while Run runs
+}
+
+// maxStarts bounds containers that start at the same time; the others wait.
+const maxStarts = 8
+
+// New makes an agent. It reads the machine, and creates the directories.
+func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Agent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure agent: %w", err)
+	}
+	a := &Agent{
+		cfg: cfg, parts: parts, log: log, places: cfg.places(), starts: make(chan struct{}, maxStarts),
+		workers: map[types.UID]*worker{},
+	}
+	for _, dir := range []string{a.places.Pods, a.places.Logs, a.places.Seccomp} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("create directory of agent: %w", err)
+		}
+	}
+	var err error
+	if a.machine, err = readMachine(cfg); err != nil {
+		return nil, fmt.Errorf("read machine: %w", err)
+	}
+	a.metrics = newMetrics(reg, a)
+	a.objects = newObjects(parts.API, log.With("part", "objects"), a.wakeAll)
+	a.volumes = volume.New(volume.Config{Pods: a.places.Pods}, a.objects, log.With("part", "volume"))
+	a.probes = probe.New(probe.Default(), parts.Runtime, probe.Hooks{Changed: a.wake, Tell: parts.Tell, Observe: parts.Observe}, log.With("part", "probe"), reg)
+	return a, nil
+}
+
+// Pods returns the pods of this node with their newest status, also that which
+// the API does not have yet. The objects are read-only.
+func (a *Agent) Pods() []*corev1.Pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]*corev1.Pod, 0, len(a.workers))
+	for _, w := range a.workers {
+		if p := w.shown.Load(); p != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Stop ends a pod for good: it fails with the given reason. It is how eviction
+// acts.
+func (a *Agent) Stop(uid types.UID, stop pod.Stop) error {
+	a.mu.Lock()
+	w := a.workers[uid]
+	a.mu.Unlock()
+	if w == nil {
+		return fmt.Errorf("stop pod %s: not on this node", uid)
+	}
+	w.tell(func(in *inbox) { in.stop = &stop })
+	return nil
+}
+
+// Node returns the Node object as the API last gave it, nil before it did.
+func (a *Agent) Node() *corev1.Node { return a.node.Load() }
+
+// wake makes one pod's worker look again.
+func (a *Agent) wake(uid types.UID) {
+	a.mu.Lock()
+	w := a.workers[uid]
+	a.mu.Unlock()
+	if w != nil {
+		w.poke()
+	}
+}
+
+// wakeAll tells workers that an object their pods use has changed.
+func (a *Agent) wakeAll(uids []types.UID) {
+	for _, uid := range uids {
+		a.mu.Lock()
+		w := a.workers[uid]
+		a.mu.Unlock()
+		if w != nil {
+			w.tell(func(in *inbox) { in.objects = true })
+		}
+	}
+}
+
+// facts are what pods may ask about the node.
+func (a *Agent) facts(podIPs []string) pod.Facts {
+	return pod.Facts{Node: a.podNode(), HostIPs: a.cfg.IPs, PodIPs: podIPs}
+}
+
+func (a *Agent) podNode() pod.Node {
+	n := pod.Node{MemoryBytes: a.machine.memory, Allocatable: a.machine.allocatable(a.cfg)}
+	for _, c := range a.parts.Conditions() {
+		if c.Type == "SeccompUnavailable" && c.Status == corev1.ConditionTrue {
+			n.NoSeccomp = true
+		}
+	}
+	return n
+}
+
+// dns is read anew each time: machines move between networks.
+func (a *Agent) dns() pod.DNS {
+	text, err := os.ReadFile(a.cfg.ResolvConf)
+	if err != nil {
+		a.log.Warn("resolv.conf not read", "err", err)
+	}
+	return pod.DNS{Host: parseResolver(string(text)), ClusterServer: a.cfg.ClusterDNS, ClusterDomain: a.cfg.ClusterDomain}
+}
+
+// runtimeState is what the runtime last said about itself.
+type runtimeState struct {
+	ready, network  bool
+	reason, message string
+	name, version   string
+	seen            time.Time
+}

@@ -1,0 +1,100 @@
+package cgrouptree
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"perch/agent/pod"
+)
+
+func TestWeightCoversTheWholeScale(t *testing.T) {
+	for shares, want := range map[int64]int64{0: 1, 2: 1, 1024: 39, 262144: 10000, 1 << 30: 10000} {
+		if got := Weight(shares); got != want {
+			t.Errorf("Weight(%d) = %d, want %d", shares, got, want)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	cases := []struct {
+		name    string
+		unified bool
+		limits  pod.Limits
+		want    string
+	}{
+		{"v1 without limits", false, pod.Limits{CPUShares: 2}, "[{cpu.shares 2} {cpu.cfs_period_us 100000} {cpu.cfs_quota_us -1}]"},
+		{"v1 with limits", false, pod.Limits{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 1 << 20}, "[{cpu.shares 512} {cpu.cfs_period_us 100000} {cpu.cfs_quota_us 50000} {memory.limit_in_bytes 1048576}]"},
+		{"v2 without limits", true, pod.Limits{CPUShares: 2}, "[{cpu.weight 1} {cpu.max max 100000} {memory.max max}]"},
+		{"v2 with limits", true, pod.Limits{CPUShares: 1024, CPUQuota: 50000, Memory: 1<<20 + 5}, "[{cpu.weight 39} {cpu.max 50000 100000} {memory.max 1048576}]"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if got := fmt.Sprint(settings(c.unified, c.limits)); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// On the real kernel: every hierarchy gets the group, with its limits, and loses
+// it again.
+func TestTreeOfThisMachine(t *testing.T) {
+	root := fmt.Sprintf("/perch-test-%d", os.Getpid())
+	tree, err := Open("/sys/fs/cgroup", root)
+	if err != nil || os.Getuid() != 0 {
+		t.Skipf("needs root and mounted cgroups: %v", err) // issue 2: CI runs as root
+	}
+	t.Cleanup(func() {
+		if err := tree.RemoveAll(); err != nil {
+			t.Error(err)
+		}
+		for _, h := range tree.hierarchies {
+			if h.has(root) {
+				t.Errorf("%s%s is still there", h.dir, root)
+			}
+		}
+	})
+	parent, err := tree.Make(corev1.PodQOSBurstable, "u1", pod.Limits{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := root + "/burstable/podu1"; parent != want {
+		t.Errorf("parent %s, want %s", parent, want)
+	}
+	limits := 0
+	for _, h := range tree.hierarchies {
+		dir := filepath.Join(h.dir, parent)
+		for file, want := range map[string]string{
+			"memory.limit_in_bytes": "67108864", "memory.max": "67108864", "cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000", "cpu.shares": "512",
+		} {
+			have, err := os.ReadFile(filepath.Join(dir, file))
+			if err != nil {
+				continue
+			}
+			limits++
+			if got := strings.TrimSpace(string(have)); got != want {
+				t.Errorf("%s of %s = %s, want %s", file, dir, got, want)
+			}
+		}
+		if !h.has(parent) {
+			t.Errorf("%s has no group %s", h.dir, parent)
+		}
+	}
+	if limits < 2 {
+		t.Errorf("only %d limits found", limits)
+	}
+	if _, err := tree.Make(corev1.PodQOSBurstable, "u1", pod.Limits{CPUShares: 512, Memory: 64 << 20}); err != nil {
+		t.Errorf("making it again: %v", err)
+	}
+	if err := tree.Remove("u1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Remove("u1"); err != nil {
+		t.Errorf("removing it again: %v", err)
+	}
+}
