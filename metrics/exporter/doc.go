@@ -1,0 +1,17 @@
+// Package exporter makes series about this machine, with node_exporter's names,
+// and about the cluster's objects, with kube-state-metrics' names.
+//
+// Both are prometheus.Collectors over what they are given: Node reads /proc and
+// /sys when it is gathered, Objects reads lists the caller keeps in memory. It
+// keeps nothing between gatherings and never scrapes anything.
+//
+// Wiring: one registry each, handed to metrics/scrape as a Local:
+//
+//	nodes := prometheus.NewRegistry(); nodes.MustRegister(exporter.NewNode(cfg, log))
+//	scrape.Local{Labels: {"job": "node-exporter", "instance": NODE}, Gather: nodes}
+//	state := prometheus.NewRegistry(); state.MustRegister(exporter.NewObjects(lists))
+//	scrape.Local{Labels: {"job": "kube-state-metrics", "instance": NODE, "node": ""},
+//		Gather: state, Honor: true, Interval: 5 * time.Second}   // on one server only
+//
+// Start reading at Collect in node.go and in objects.go.
+package exporter

@@ -1,0 +1,302 @@
+package exporter
+
+import (
+	"log/slog"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/procfs"
+	"github.com/prometheus/procfs/blockdevice"
+	"golang.org/x/sys/unix"
+)
+
+// NodeConfig says where the machine is mounted.
+type NodeConfig struct {
+	Proc, Sys string // /proc, /sys
+
+	// What is left out: network and block devices, mount points and types of
+	// file systems.
+	IgnoreNetwork, IgnoreDisk, IgnoreMount, IgnoreType *regexp.Regexp
+}
+
+// DefaultNode leaves out what pods bring along: their interfaces and mounts.
+func DefaultNode() NodeConfig {
+	return NodeConfig{
+		Proc: "/proc", Sys: "/sys",
+		IgnoreNetwork: regexp.MustCompile(`^(pc[0-9a-f]{6,}|veth.*)$`),
+		IgnoreDisk:    regexp.MustCompile(`^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$`),
+		IgnoreMount:   regexp.MustCompile(`^/(dev|proc|sys|run/credentials/.+|run/netns/.+|.*/(pods|containerd)/.+)($|/)`),
+		IgnoreType:    regexp.MustCompile(`^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$`),
+	}
+}
+
+// Node is a collector of the machine's numbers.
+type Node struct {
+	cfg   NodeConfig
+	log   *slog.Logger
+	proc  procfs.FS
+	block blockdevice.FS
+
+	mu   sync.Mutex
+	told map[string]bool // collectors whose failure was logged
+}
+
+// NewNode checks that /proc is there.
+func NewNode(cfg NodeConfig, log *slog.Logger) (*Node, error) {
+	proc, err := procfs.NewFS(cfg.Proc)
+	if err != nil {
+		return nil, err
+	}
+	block, err := blockdevice.NewFS(cfg.Proc, cfg.Sys)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{cfg: cfg, log: log, proc: proc, block: block, told: map[string]bool{}}, nil
+}
+
+// Describe sends nothing: the series depend on the machine.
+func (n *Node) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads each part; one that fails leaves the others alone and shows in
+// node_scrape_collector_success.
+func (n *Node) Collect(ch chan<- prometheus.Metric) {
+	for _, part := range []struct {
+		name string
+		read func(*sender) error
+	}{
+		{"cpu", n.cpu},
+		{"diskstats", n.disk},
+		{"filesystem", n.filesystem},
+		{"loadavg", n.load},
+		{"meminfo", n.memory},
+		{"netdev", n.network},
+		{"pressure", n.pressure},
+		{"uname", n.uname},
+	} {
+		ok := 1.0
+		if err := part.read(&sender{ch}); err != nil {
+			ok = 0
+			n.tell(part.name, err)
+		}
+		(&sender{ch}).gauge("node_scrape_collector_success", "Whether a collector succeeded.", ok, "collector", part.name)
+	}
+}
+
+func (n *Node) tell(part string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.told[part] {
+		n.told[part] = true
+		n.log.Warn("numbers of the machine were not readable", "part", part, "err", err)
+	}
+}
+
+// sender writes const metrics; pairs are label names and values.
+type sender struct{ ch chan<- prometheus.Metric }
+
+func (s *sender) send(t prometheus.ValueType, name, help string, v float64, pairs []string) {
+	names, values := make([]string, 0, len(pairs)/2), make([]string, 0, len(pairs)/2)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		names, values = append(names, pairs[i]), append(values, pairs[i+1])
+	}
+	m, err := prometheus.NewConstMetric(prometheus.NewDesc(name, help, names, nil), t, v, values...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
+	}
+	s.ch <- m
+}
+
+func (s *sender) gauge(name, help string, v float64, pairs ...string) {
+	s.send(prometheus.GaugeValue, name, help, v, pairs)
+}
+
+func (s *sender) counter(name, help string, v float64, pairs ...string) {
+	s.send(prometheus.CounterValue, name, help, v, pairs)
+}
+
+func (n *Node) cpu(s *sender) error {
+	st, err := n.proc.Stat()
+	if err != nil {
+		return err
+	}
+	for cpu, c := range st.CPU {
+		for mode, v := range map[string]float64{
+			"user": c.User, "nice": c.Nice, "system": c.System, "idle": c.Idle,
+			"iowait": c.Iowait, "irq": c.IRQ, "softirq": c.SoftIRQ, "steal": c.Steal,
+		} {
+			s.counter("node_cpu_seconds_total", "Time the cpus spent in each mode.", v, "cpu", strconv.FormatInt(cpu, 10), "mode", mode)
+		}
+	}
+	s.gauge("node_boot_time_seconds", "When the machine started, unix time.", float64(st.BootTime))
+	s.counter("node_context_switches_total", "Context switches.", float64(st.ContextSwitches))
+	s.counter("node_intr_total", "Interrupts served.", float64(st.IRQTotal))
+	s.counter("node_forks_total", "Processes created.", float64(st.ProcessCreated))
+	s.gauge("node_procs_running", "Processes that run.", float64(st.ProcessesRunning))
+	s.gauge("node_procs_blocked", "Processes that wait for input or output.", float64(st.ProcessesBlocked))
+	return nil
+}
+
+func (n *Node) load(s *sender) error {
+	l, err := n.proc.LoadAvg()
+	if err != nil {
+		return err
+	}
+	s.gauge("node_load1", "Load of the last minute.", l.Load1)
+	s.gauge("node_load5", "Load of the last 5 minutes.", l.Load5)
+	s.gauge("node_load15", "Load of the last 15 minutes.", l.Load15)
+	return nil
+}
+
+// memory writes every line of /proc/meminfo under its own name.
+func (n *Node) memory(s *sender) error {
+	text, err := os.ReadFile(n.cfg.Proc + "/meminfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		v, err := strconv.ParseFloat(f[1], 64)
+		if err != nil {
+			return err
+		}
+		name := "node_memory_" + strings.NewReplacer("(", "_", ")", "", ":", "").Replace(f[0])
+		if len(f) == 3 {
+			name, v = name+"_bytes", v*1024
+		}
+		s.gauge(name, "Line "+strings.TrimSuffix(f[0], ":")+" of meminfo.", v)
+	}
+	return nil
+}
+
+func (n *Node) network(s *sender) error {
+	devices, err := n.proc.NetDev()
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if n.cfg.IgnoreNetwork.MatchString(d.Name) {
+			continue
+		}
+		for _, c := range []struct {
+			name string
+			v    uint64
+		}{
+			{"receive_bytes", d.RxBytes}, {"receive_packets", d.RxPackets}, {"receive_errs", d.RxErrors}, {"receive_drop", d.RxDropped},
+			{"receive_fifo", d.RxFIFO}, {"receive_frame", d.RxFrame}, {"receive_compressed", d.RxCompressed}, {"receive_multicast", d.RxMulticast},
+			{"transmit_bytes", d.TxBytes}, {"transmit_packets", d.TxPackets}, {"transmit_errs", d.TxErrors}, {"transmit_drop", d.TxDropped},
+			{"transmit_fifo", d.TxFIFO}, {"transmit_colls", d.TxCollisions}, {"transmit_carrier", d.TxCarrier}, {"transmit_compressed", d.TxCompressed},
+		} {
+			s.counter("node_network_"+c.name+"_total", "Network device statistic "+c.name+".", float64(c.v), "device", d.Name)
+		}
+		state, err := os.ReadFile(n.cfg.Sys + "/class/net/" + d.Name + "/operstate")
+		if err == nil { // virtual devices come and go
+			up := 0.0
+			if strings.TrimSpace(string(state)) == "up" {
+				up = 1
+			}
+			s.gauge("node_network_up", "1 if the device is up.", up, "device", d.Name)
+		}
+	}
+	return nil
+}
+
+func (n *Node) disk(s *sender) error {
+	disks, err := n.block.ProcDiskstats()
+	if err != nil {
+		return err
+	}
+	const sector = 512
+	for _, d := range disks {
+		if n.cfg.IgnoreDisk.MatchString(d.DeviceName) {
+			continue
+		}
+		dev := []string{"device", d.DeviceName}
+		s.counter("node_disk_reads_completed_total", "Reads completed.", float64(d.ReadIOs), dev...)
+		s.counter("node_disk_reads_merged_total", "Reads merged.", float64(d.ReadMerges), dev...)
+		s.counter("node_disk_read_bytes_total", "Bytes read.", float64(d.ReadSectors*sector), dev...)
+		s.counter("node_disk_read_time_seconds_total", "Time spent on reads.", float64(d.ReadTicks)/1e3, dev...)
+		s.counter("node_disk_writes_completed_total", "Writes completed.", float64(d.WriteIOs), dev...)
+		s.counter("node_disk_writes_merged_total", "Writes merged.", float64(d.WriteMerges), dev...)
+		s.counter("node_disk_written_bytes_total", "Bytes written.", float64(d.WriteSectors*sector), dev...)
+		s.counter("node_disk_write_time_seconds_total", "Time spent on writes.", float64(d.WriteTicks)/1e3, dev...)
+		s.gauge("node_disk_io_now", "Inputs and outputs under way.", float64(d.IOsInProgress), dev...)
+		s.counter("node_disk_io_time_seconds_total", "Time with input or output under way.", float64(d.IOsTotalTicks)/1e3, dev...)
+		s.counter("node_disk_io_time_weighted_seconds_total", "The same, weighted by their number.", float64(d.WeightedIOTicks)/1e3, dev...)
+	}
+	return nil
+}
+
+func (n *Node) filesystem(s *sender) error {
+	mounts, err := procfs.GetProcMounts(1)
+	if err != nil {
+		if mounts, err = procfs.GetMounts(); err != nil {
+			return err
+		}
+	}
+	seen := map[string]bool{}
+	for _, m := range mounts {
+		if seen[m.MountPoint] || n.cfg.IgnoreMount.MatchString(m.MountPoint) || n.cfg.IgnoreType.MatchString(m.FSType) {
+			continue
+		}
+		seen[m.MountPoint] = true
+		pairs := []string{"device", m.Source, "mountpoint", m.MountPoint, "fstype", m.FSType, "device_error", ""}
+		var st unix.Statfs_t
+		if err := unix.Statfs(m.MountPoint, &st); err != nil {
+			pairs[7] = err.Error()
+			s.gauge("node_filesystem_device_error", "1 if the file system could not be read.", 1, pairs...)
+			continue
+		}
+		readOnly := 0.0
+		if _, ro := m.Options["ro"]; ro {
+			readOnly = 1
+		}
+		block := float64(st.Bsize)
+		s.gauge("node_filesystem_device_error", "1 if the file system could not be read.", 0, pairs...)
+		s.gauge("node_filesystem_size_bytes", "Size.", float64(st.Blocks)*block, pairs...)
+		s.gauge("node_filesystem_free_bytes", "Free, also for root.", float64(st.Bfree)*block, pairs...)
+		s.gauge("node_filesystem_avail_bytes", "Free for everyone.", float64(st.Bavail)*block, pairs...)
+		s.gauge("node_filesystem_files", "Inodes.", float64(st.Files), pairs...)
+		s.gauge("node_filesystem_files_free", "Free inodes.", float64(st.Ffree), pairs...)
+		s.gauge("node_filesystem_readonly", "1 if it cannot be written.", readOnly, pairs...)
+	}
+	return nil
+}
+
+func (n *Node) pressure(s *sender) error {
+	for _, r := range []struct{ resource, waiting, stalled string }{
+		{"cpu", "node_pressure_cpu_waiting_seconds_total", ""},
+		{"memory", "node_pressure_memory_waiting_seconds_total", "node_pressure_memory_stalled_seconds_total"},
+		{"io", "node_pressure_io_waiting_seconds_total", "node_pressure_io_stalled_seconds_total"},
+	} {
+		p, err := n.proc.PSIStatsForResource(r.resource)
+		if err != nil {
+			return err
+		}
+		if p.Some != nil {
+			s.counter(r.waiting, "Time some task waited.", float64(p.Some.Total)/1e6)
+		}
+		if p.Full != nil && r.stalled != "" {
+			s.counter(r.stalled, "Time all tasks waited.", float64(p.Full.Total)/1e6)
+		}
+	}
+	return nil
+}
+
+func (n *Node) uname(s *sender) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	text := func(b [65]byte) string { return unix.ByteSliceToString(b[:]) }
+	s.gauge("node_uname_info", "Name and version of the system.", 1,
+		"sysname", text(u.Sysname), "release", text(u.Release), "version", text(u.Version),
+		"machine", text(u.Machine), "nodename", text(u.Nodename), "domainname", text(u.Domainname))
+	return nil
+}
