@@ -1,0 +1,20 @@
+// Package dns answers the cluster's DNS names on this node, for this node's
+// pods: Services and their endpoints from the API, everything else from the
+// machine's own resolvers.
+//
+// It is CoreDNS used as a library: its server and its plugins kubernetes, cache
+// and forward are put together by hand, without Corefile, directives or
+// caddy.Start. So nothing global is configured, and several may run in one
+// process. What the library does keep globally are its metrics (default
+// registry) and its log (standard logger).
+//
+// It owns the two sockets at Config.Listen. agent/proxy leads the cluster DNS
+// Service's address there, by a static entry, on every node. It never answers
+// from an API snapshot that is not complete: then it says SERVFAIL, and the
+// client asks again. Answers about the cluster are never cached.
+//
+// Limits: 9984 cached answers and as many negative ones, evicted at random;
+// 1000 questions at a time to the resolvers, then SERVFAIL.
+//
+// Start reading at Run in run.go.
+package dns
