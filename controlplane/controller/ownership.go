@@ -9,6 +9,10 @@ func loops(d deps) []*reconcile.Controller {
 		newReplicaSet(d),
 		newReplicationController(d),
 		newEndpoint(d),
+		newNodeCIDR(d),
+		newNamespace(d),
+		newNamespaceDefault(d),
+		newGarbage(d),
 	}
 }
 

@@ -39,6 +39,10 @@ type Controller struct {
 	// Ticks, when set, calls Reconcile with the zero Key at this pace.
 	Ticks time.Duration
 
+	// Feed, when set, runs beside the workers and adds keys from sources that are not
+	// known beforehand. It returns when ctx ends.
+	Feed func(ctx context.Context, add func(Key)) error
+
 	// Reconcile brings one object closer to what is wanted. It is called again
 	// after the returned duration (0: only on change), or sooner after an error.
 	Reconcile func(ctx context.Context, key Key) (again time.Duration, err error)

@@ -40,6 +40,8 @@ func (c *Controller) Run(ctx context.Context, log *slog.Logger, m *Metrics) erro
 		return nil // asked to end before the first list
 	}
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // a failed feed ends the tick too
 	var workers sync.WaitGroup
 	for range max(1, c.Workers) {
 		workers.Go(func() {
@@ -50,10 +52,19 @@ func (c *Controller) Run(ctx context.Context, log *slog.Logger, m *Metrics) erro
 	if c.Ticks > 0 {
 		workers.Go(func() { c.tick(ctx, q) })
 	}
-	<-ctx.Done()
+	var fed error
+	if c.Feed != nil {
+		fed = c.Feed(ctx, q.Add)
+	} else {
+		<-ctx.Done()
+	}
+	if fed == nil {
+		<-ctx.Done()
+	}
+	cancel()
 	q.ShutDown()
 	workers.Wait()
-	return nil
+	return fed
 }
 
 func (c *Controller) tick(ctx context.Context, q queue) {
