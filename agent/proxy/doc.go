@@ -18,7 +18,8 @@
 //
 // Not here yet: IPv6, loadBalancerSourceRanges (such a load balancer address is
 // not served at all), healthCheckNodePort, topology hints, NodePorts on
-// 127.0.0.1. SCTP entries are written; the traffic is untested.
+// 127.0.0.1, affinity of outside clients under the external policy Local. SCTP
+// entries are written; the traffic is untested.
 //
 // A Source gives snapshots; Decide turns one into a Plan; encode turns that into
 // elements; Run writes the difference. Start reading at Run in run.go.

@@ -22,6 +22,7 @@ const (
 type kernel struct {
 	conn  *nftables.Conn
 	table *table
+	used  *inUse // timeouts that have rules; nil: unknown
 }
 
 func openKernel() (*nftables.Conn, error) {
@@ -45,6 +46,19 @@ func (k kernel) prepare() (replaced bool, err error) {
 		return false, err
 	}
 	return true, k.table.create(k.conn)
+}
+
+// affinity makes the rules for the timeouts in use, unless they are there.
+func (k *kernel) affinity(used inUse) error {
+	if k.used != nil && *k.used == used {
+		return nil
+	}
+	k.used = nil
+	if err := k.table.setAffinity(k.conn, used); err != nil {
+		return err
+	}
+	k.used = &used
+	return nil
 }
 
 // intact asks whether the table is there, in our layout.

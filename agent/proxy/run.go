@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -62,18 +63,31 @@ func (p *Proxy) Run(ctx context.Context) error {
 			p.verify()
 			settle.Reset(p.cfg.Settle)
 		case <-settle.C:
-			if err := p.sync(); err != nil {
+			err := p.sync()
+			var later incomplete
+			switch {
+			case errors.As(err, &later):
+				p.log.Debug("snapshot not complete", "reason", later.error)
+				settle.Reset(again)
+			case err != nil:
 				p.metrics.errors.Inc()
 				p.log.Warn("service table not written", "err", err, "retry", retry)
 				p.have = nil
 				settle.Reset(retry)
 				retry = min(2*retry, 10*time.Second)
-			} else {
+			default:
 				retry = 100 * time.Millisecond
 			}
 		}
 	}
 }
+
+// incomplete is why there is nothing to act on yet; the kernel keeps what it has.
+type incomplete struct{ error }
+
+// again is how soon an incomplete snapshot is asked for anew: what it waits for
+// need not be something that Changed tells of.
+const again = 100 * time.Millisecond
 
 // verify forgets what it knows of the kernel when somebody removed the table,
 // as reloading a host firewall does.
@@ -91,12 +105,10 @@ func (p *Proxy) verify() {
 func (p *Proxy) sync() error {
 	snapshot, err := p.source.Snapshot()
 	if err != nil {
-		p.log.Debug("snapshot not complete", "reason", err)
-		return nil // Changed tells when it is
+		return incomplete{err}
 	}
 	if !snapshot.Node.PodCIDR.IsValid() || !snapshot.Node.PodCIDR.Addr().Is4() {
-		p.log.Debug("snapshot not complete", "reason", "the node has no IPv4 pod CIDR")
-		return nil
+		return incomplete{errors.New("the node has no IPv4 pod CIDR")}
 	}
 	start := time.Now()
 	plan := Decide(snapshot)
@@ -105,6 +117,9 @@ func (p *Proxy) sync() error {
 		return err
 	}
 	want := encode(plan)
+	if err := p.kernel.affinity(want.timeouts()); err != nil {
+		return err
+	}
 	c := diff(p.have, want)
 	if err := p.apply(c); err != nil {
 		return err
@@ -128,7 +143,7 @@ func (p *Proxy) know(node Node) error {
 	if err != nil {
 		return err
 	}
-	p.kernel.table = t
+	p.kernel.table, p.kernel.used = t, nil
 	replaced, err := p.kernel.prepare()
 	if err != nil {
 		return err

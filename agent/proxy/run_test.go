@@ -468,6 +468,19 @@ func TestServicesOnARealKernel(t *testing.T) {
 		w.sync(next, one(at2))
 		w.want("pod1", "tcp4", vip, "pod2 "+pod1)
 	})
+	t.Run("the rules for affinity go with the last Service that needs them", func(t *testing.T) {
+		w.in("node", func() {
+			c, err := nftables.New()
+			must(t, err)
+			all, err := c.ListChains()
+			must(t, err)
+			for _, ch := range all {
+				if strings.Contains(ch.Name, "-sticky-") {
+					t.Errorf("chain %s left", ch.Name)
+				}
+			}
+		})
+	})
 	t.Run("cleanup leaves no table and may be repeated", func(t *testing.T) {
 		w.in("node", func() {
 			must(t, Cleanup("test"))

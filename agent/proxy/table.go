@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -14,7 +13,7 @@ import (
 
 // layout is the version of the sets and rules below. A table made by another
 // version, or for other CIDRs, is replaced as a whole.
-const layout = 1
+const layout = 2
 
 // clientsLimit is how many clients one affinity map remembers. When it is full,
 // further clients are spread as if their Service had no affinity.
@@ -212,27 +211,63 @@ func (t *table) balance(chain func(string) builder, name string, load []expr.Any
 	for class := range classes {
 		plain.rule(t.pick(load, class, slotMap(class)), dnat())
 	}
-	for i := range timeouts {
-		sticky := chain(fmt.Sprintf("%s-%s", name, stickySet(i)))
-		clients := t.sets[clientMap(i)]
-		remember := func(op uint32) []expr.Any {
-			return []expr.Any{source(regSlot), &expr.Dynset{
-				SrcRegKey: regAddr, SrcRegData: regTarget, SetName: clients.Name, SetID: clients.ID,
-				Operation: op, Timeout: time.Duration(0),
-			}}
-		}
-		// A known client goes where it went, and its time starts anew.
-		sticky.rule(load, []expr.Any{source(regSlot)}, t.lookup(clients.Name), remember(unix.NFT_DYNSET_OP_UPDATE), dnat())
-		for class := range classes {
-			sticky.rule(t.pick(load, class, slotMap(class)), remember(unix.NFT_DYNSET_OP_ADD), dnat())
-		}
-		sticky.rule(verdict(expr.VerdictGoto, name+"-plain")) // when the map is full
-	}
+	chain(affinityChain(name)) // empty until setAffinity
 	first := chain(name)
-	for i := range timeouts {
-		first.rule(load, t.in(stickySet(i)), verdict(expr.VerdictGoto, fmt.Sprintf("%s-%s", name, stickySet(i))))
-	}
+	first.rule(verdict(expr.VerdictJump, affinityChain(name)))
 	first.rule(verdict(expr.VerdictGoto, name+"-plain"))
+}
+
+// inUse marks the timeouts that some Service has.
+type inUse [len(timeouts)]bool
+
+func (e elements) timeouts() (out inUse) {
+	for i := range timeouts {
+		out[i] = len(e[stickySet(i)]) > 0
+	}
+	return out
+}
+
+func affinityChain(name string) string { return name + "-affinity" }
+
+// setAffinity makes the rules for client affinity with the timeouts in use, and
+// removes those for others, in one transaction. The rules exist only while
+// needed because some versions of the nft program (1.0.6) abort when they list them.
+func (t *table) setAffinity(c *nftables.Conn, used inUse) error {
+	for name, load := range map[string][]expr.Any{"services": t.loadKey(loadAddr()), "node": t.loadKey(loadAny())} {
+		first := builder{c, t.nft, &nftables.Chain{Name: affinityChain(name), Table: t.nft}}
+		c.FlushChain(first.chain)
+		for i := range timeouts {
+			own := name + "-" + stickySet(i)
+			sticky := builder{c, t.nft, c.AddChain(&nftables.Chain{Name: own, Table: t.nft})}
+			c.FlushChain(sticky.chain)
+			if !used[i] {
+				c.DelChain(sticky.chain)
+				continue
+			}
+			t.remember(sticky, load, i, name+"-plain")
+			first.rule(load, t.in(stickySet(i)), verdict(expr.VerdictGoto, own))
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write affinity rules of table %s: %w", t.nft.Name, err)
+	}
+	return nil
+}
+
+// remember makes the rules of one timeout.
+func (t *table) remember(sticky builder, load []expr.Any, timeout int, otherwise string) {
+	clients := t.sets[clientMap(timeout)]
+	note := func(op uint32) []expr.Any {
+		return []expr.Any{source(regSlot), &expr.Dynset{
+			SrcRegKey: regAddr, SrcRegData: regTarget, SetName: clients.Name, SetID: clients.ID, Operation: op,
+		}}
+	}
+	// A known client goes where it went, and its time starts anew.
+	sticky.rule(load, []expr.Any{source(regSlot)}, t.lookup(clients.Name), note(unix.NFT_DYNSET_OP_UPDATE), dnat())
+	for class := range classes {
+		sticky.rule(t.pick(load, class, slotMap(class)), note(unix.NFT_DYNSET_OP_ADD), dnat())
+	}
+	sticky.rule(verdict(expr.VerdictGoto, otherwise)) // when the map is full
 }
 
 // pick draws a slot and finds its endpoint.
