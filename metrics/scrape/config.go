@@ -86,9 +86,10 @@ type Sample = struct {
 type Parts struct {
 	Into storage.AppendableV2 // takes what is scraped
 
-	// Append takes samples of local registries; called from one goroutine per
-	// Local, so it must be safe for that. Needed when Config.Local is not empty.
-	Append func(context.Context, []Sample) error
+	// Inlet opens a way into the store; it is called once for each Local, whose
+	// samples then come from one goroutine with IDs of their own. Sharing one
+	// between Locals would mix up their series.
+	Inlet func() func(context.Context, []Sample) error
 
 	// Objects are the pods and services of now; it must answer from memory.
 	Objects func() ([]*corev1.Pod, []*corev1.Service)

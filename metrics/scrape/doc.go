@@ -8,7 +8,7 @@
 //
 // Wiring:
 //
-//	l, err := scrape.New(cfg, scrape.Parts{Into: store, Objects: …, Append: …}, log, reg)
+//	l, err := scrape.New(cfg, scrape.Parts{Into: store, Objects: …, Inlet: …}, log, reg)
 //	g.Go("scrape", l.Run)
 //	promapi.Parts{Targets: l}           // /api/v1/targets
 //	mux.Handle("GET /targets", l)       // with the reasons of what is left out

@@ -34,6 +34,7 @@ func (l *Loop) runLocal(ctx context.Context, from Local) {
 	}
 	own := l.withNode(from.Labels)
 	s := &local{labels: own, honor: from.Honor, series: map[string]*localSeries{}}
+	store := l.parts.Inlet()
 	wait := min(every, lookInterval) // the first numbers soon
 	for {
 		select {
@@ -44,7 +45,7 @@ func (l *Loop) runLocal(ctx context.Context, from Local) {
 		began := time.Now()
 		families, err := from.Gather.Gather()
 		batch := s.samples(families, began, err)
-		if err := l.parts.Append(ctx, batch); err != nil && ctx.Err() == nil {
+		if err := store(ctx, batch); err != nil && ctx.Err() == nil {
 			l.log.Warn("samples of a local registry were not stored", "err", err, "count", len(batch))
 		}
 		now := time.Now()

@@ -3,6 +3,7 @@ package scrape
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -51,6 +52,9 @@ type Loop struct {
 func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Loop, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
+	}
+	if parts.Into == nil || parts.Inlet == nil && len(cfg.Local) > 0 {
+		return nil, errors.New("build scrape: Into is needed, and Inlet for local registries")
 	}
 	if reg == nil {
 		reg = prometheus.NewRegistry()

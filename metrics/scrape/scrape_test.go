@@ -93,11 +93,18 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 	cfg := Default()
 	cfg.Node, cfg.SampleLimit = "n1", 50
 	cfg.Own = []Own{{Name: "agent", Labels: map[string]string{"job": "perch-agent", "instance": "n1"}, Socket: socket}}
-	cfg.Local = []Local{{Labels: map[string]string{"job": "perch-telemetry", "instance": "n1"}, Gather: reg}}
-	inlet := s.Inlet("local")
+	other := prometheus.NewRegistry()
+	other.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "other"}, func() float64 { return 9 }))
+	cfg.Local = []Local{
+		{Labels: map[string]string{"job": "perch-telemetry", "instance": "n1"}, Gather: reg},
+		{Labels: map[string]string{"job": "other", "instance": "n1", "node": ""}, Gather: other},
+	}
 	l, err := New(cfg, Parts{
-		Into:   s,
-		Append: func(ctx context.Context, b []Sample) error { _, err := inlet.Append(ctx, b); return err },
+		Into: s,
+		Inlet: func() func(context.Context, []Sample) error {
+			inlet := s.Inlet("local")
+			return func(ctx context.Context, b []Sample) error { _, err := inlet.Append(ctx, b); return err }
+		},
 		Objects: func() ([]*corev1.Pod, []*corev1.Service) {
 			waiting := pod("late", "/")
 			waiting.Status.PodIP = ""
@@ -124,10 +131,12 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 		requests, n := latest(t, s, "requests_total")
 		ups, _ := latest(t, s, "up")
 		local, _ := latest(t, s, "own_total")
+		others, _ := latest(t, s, "other")
 		greedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
 		_, sawGreedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
 		if requests[want] == 7 && n >= 2 && sawGreedy && greedy == 0 &&
 			ups[`{__name__="up", container="c", `+node+`pod="web-1"}`] == 1 &&
+			others[`{__name__="other", instance="n1", job="other"}`] == 9 &&
 			local[`{__name__="own_total", instance="n1", job="perch-telemetry", node="n1"}`] == 3 {
 			break
 		}
