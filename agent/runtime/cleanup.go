@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,14 +84,19 @@ func removePods(ctx context.Context, cfg CleanupConfig, log *slog.Logger) (int, 
 	if cfg.Endpoint == "" {
 		return 0, nil
 	}
+	probe, err := net.DialTimeout("unix", strings.TrimPrefix(cfg.Endpoint, "unix://"), 2*time.Second)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return 0, nil // the runtime does not run
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reach runtime: %w", err)
+	}
+	_ = probe.Close()
 	c, err := New(Config{Endpoint: cfg.Endpoint, Read: 2 * time.Second, Act: 20 * time.Second}, log, prometheus.NewRegistry())
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
-	if _, err := os.Stat(strings.TrimPrefix(cfg.Endpoint, "unix://")); errors.Is(err, os.ErrNotExist) {
-		return 0, nil // never started
-	}
 	var filter *cri.PodSandboxFilter
 	if cfg.Label != nil {
 		filter = &cri.PodSandboxFilter{LabelSelector: cfg.Label}

@@ -21,11 +21,6 @@ func main() {
 		cni.Main()
 		return
 	}
-	// containerd asks "-info" without saying which runc it means; the one beside
-	// us is a good answer, and a cached one. Without it every pod asks again.
-	if self, err := os.Executable(); err == nil {
-		_ = os.Setenv("PATH", filepath.Dir(self)+":"+os.Getenv("PATH"))
-	}
 	shim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
 }
 

@@ -22,7 +22,8 @@ var embedded embed.FS
 // Names of the helper files.
 const (
 	shimName  = "perch-shim"
-	cniName   = "perch-cni" // a hard link to perch-shim
+	cniName   = "perch-cni"               // a hard link to perch-shim
+	runtimeV2 = "containerd-shim-runc-v2" // another; containerd looks for it on PATH
 	runcName  = "runc"
 	pauseName = "pause.tar"
 )
@@ -30,8 +31,8 @@ const (
 // Helpers are the programs that the embedded runtime needs. All paths are
 // absolute and stay valid for as long as the data dir exists.
 type Helpers struct {
-	Dir        string // folder of Shim and CNI
-	Shim       string // containerd runc-v2 shim
+	Dir        string // folder of Shim and CNI; belongs in front of PATH where containerd runs
+	Shim       string // containerd runc-v2 shim, also there as containerd-shim-runc-v2
 	CNI        string // the CNI plugin; its file name is the plugin's type, "perch-cni"
 	Runc       string // OCI runtime
 	PauseImage string // OCI archive with one image whose entrypoint is /pause
@@ -107,7 +108,7 @@ func extract(files fs.FS, dir string) (at, pauseSum string, err error) {
 		if content[n], err = fs.ReadFile(files, n); err != nil {
 			return "", "", err
 		}
-		fmt.Fprintf(sum, "%s %d\n", n, len(content[n]))
+		fmt.Fprintf(sum, "%s %d\n", n, len(content[n])) // names and sizes keep the parts apart
 		sum.Write(content[n])
 	}
 	pause := sha256.Sum256(content[pauseName])
@@ -129,8 +130,10 @@ func extract(files fs.FS, dir string) (at, pauseSum string, err error) {
 			return "", "", err
 		}
 	}
-	if err := os.Link(filepath.Join(tmp, shimName), filepath.Join(tmp, cniName)); err != nil {
-		return "", "", err
+	for _, n := range []string{cniName, runtimeV2} {
+		if err := os.Link(filepath.Join(tmp, shimName), filepath.Join(tmp, n)); err != nil {
+			return "", "", err
+		}
 	}
 	if err := os.Rename(tmp, at); err != nil && !exists(at) { // another role of this node may have been first
 		return "", "", err

@@ -123,7 +123,6 @@ func generate(c Config, f facts) *srvconfig.Config {
 					"default_runtime_name": "runc",
 					"runtimes": map[string]any{"runc": map[string]any{
 						"runtime_type": "io.containerd.runc.v2",
-						"runtime_path": c.Helpers.Shim,
 						"options": map[string]any{
 							"BinaryName": c.Helpers.Runc, "Root": runcDir(c.Dir), "SystemdCgroup": false, "ShimCgroup": c.ShimCgroup,
 						},

@@ -6,8 +6,8 @@
 // process leaves the containers running, and the next one adopts them. Only
 // here and in agent/image/load may containerd be imported.
 //
-// containerd registers its plugins globally and takes over logrus, so there is
-// one Server per process. Every path is derived from Config.Dir: several
+// containerd registers its plugins globally, takes over logrus and looks for its
+// shim on PATH, so there is one Server per process. Every path is derived from Config.Dir: several
 // clusters share a machine. The one exception is the shims' sockets, which
 // must have short names: they lie in SocketDir(D), /run/perch-<hash of D>.
 //

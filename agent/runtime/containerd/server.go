@@ -49,6 +49,12 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 func (s *Server) Run(ctx context.Context) error {
 	redirectLog(s.log)
 	start := time.Now()
+	// Not by runtime_path: containerd remembers that for the sandbox only, and
+	// after a restart looks up the shim of its containers by name.
+	path := s.cfg.Helpers.Dir + ":" + filepath.Dir(s.cfg.Helpers.Runc) + ":" + os.Getenv("PATH")
+	if err := os.Setenv("PATH", path); err != nil {
+		return fmt.Errorf("start runtime: %w", err)
+	}
 	if err := mount.SetTempMountLocation(filepath.Join(s.inner.Root, "tmpmounts")); err != nil {
 		return fmt.Errorf("start runtime: %w", err)
 	}
