@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,13 +270,14 @@ func TestASinkThatIsAwayGetsEverythingLaterInOrder(t *testing.T) {
 		m := newMetrics(nil)
 		o := newOutbox(1000, m)
 		ctx, cancel := context.WithCancel(t.Context())
-		away := true
+		var away atomic.Bool
+		away.Store(true)
 		var got []int64
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			o.run(ctx, func(_ context.Context, b []Sample) error {
-				if away {
+				if away.Load() {
 					return errors.New("connection refused")
 				}
 				for _, x := range b {
@@ -288,7 +290,7 @@ func TestASinkThatIsAwayGetsEverythingLaterInOrder(t *testing.T) {
 			o.put([]Sample{{T: k}})
 			<-time.After(time.Second) // by the bubble's clock
 		}
-		away = false
+		away.Store(false)
 		<-time.After(2 * time.Second)
 		cancel()
 		<-done
