@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"perch/agent/image"
 	"perch/agent/pod"
 	"perch/agent/runtime"
 	"perch/controlplane/event"
@@ -159,7 +160,7 @@ func (w *worker) createContainer(ctx context.Context, step pod.Step, want *corev
 	if err != nil {
 		return "", because("CreateContainerConfigError", err)
 	}
-	image, err := w.image(ctx, want, c, config)
+	got, err := w.image(ctx, want, c, config)
 	if err != nil {
 		return "", err
 	}
@@ -180,7 +181,7 @@ func (w *worker) createContainer(ctx context.Context, step pod.Step, want *corev
 	if err != nil {
 		return "", because("CreateContainerConfigError", err)
 	}
-	birth := pod.Birth{Attempt: step.Attempt, Backoff: step.Backoff, ImageRef: image.GetId(), User: userOf(image), Env: env, Mounts: mounts}
+	birth := pod.Birth{Attempt: step.Attempt, Backoff: step.Backoff, ImageRef: got.ID, User: userOf(got.Image), Env: env, Mounts: mounts}
 	container, err := pod.ContainerConfig(want, c, birth, facts, w.agent.places)
 	if err != nil {
 		return "", because("CreateContainerConfigError", err)
@@ -193,50 +194,36 @@ func (w *worker) createContainer(ctx context.Context, step pod.Step, want *corev
 }
 
 // userOf is whom an image wants to run as.
-func userOf(image *cri.Image) pod.User {
-	u := pod.User{Name: image.GetUsername()}
-	if image.GetUid() != nil {
-		uid := image.GetUid().GetValue()
+func userOf(img *cri.Image) pod.User {
+	u := pod.User{Name: img.GetUsername()}
+	if img.GetUid() != nil {
+		uid := img.GetUid().GetValue()
 		u.UID = &uid
 	}
 	return u
 }
 
-func (w *worker) image(ctx context.Context, want *corev1.Pod, c *corev1.Container, config *cri.PodSandboxConfig) (*cri.Image, error) {
-	var secrets []*corev1.Secret
+func (w *worker) image(ctx context.Context, want *corev1.Pod, c *corev1.Container, config *cri.PodSandboxConfig) (image.Result, error) {
+	var secrets []corev1.Secret
 	for _, ref := range want.Spec.ImagePullSecrets {
 		if s, err := w.agent.objects.Secret(ctx, want.Namespace, ref.Name); err == nil && s != nil {
-			secrets = append(secrets, s)
+			secrets = append(secrets, *s)
 		} else {
 			w.event(event.Warning, "", "FailedToRetrieveImagePullSecret", fmt.Sprintf("Unable to retrieve image pull secret %s/%s; the image pull may not succeed", want.Namespace, ref.Name))
 		}
 	}
-	start := time.Now()
-	image, pulled, err := w.agent.parts.Images.Ensure(ctx, ImageWish{Image: c.Image, Policy: c.ImagePullPolicy, Secrets: secrets, Sandbox: config})
+	got, err := w.agent.parts.Images.Ensure(ctx, image.Request{Image: c.Image, Policy: c.ImagePullPolicy, Secrets: secrets, Pod: config})
 	switch {
-	case errors.Is(err, runtime.ErrUnavailable), err != nil && ctx.Err() != nil:
-		return nil, err
-	case errors.Is(err, ErrNeverPull):
-		w.event(event.Warning, c.Name, "ErrImageNeverPull", fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image))
-		return nil, because("ErrImageNeverPull", err)
-	case errors.Is(err, ErrImageName):
-		return nil, because("InvalidImageName", err)
 	case err != nil:
-		w.event(event.Warning, c.Name, "Failed", fmt.Sprintf("Failed to pull image %q: %s", c.Image, err))
-		return nil, because("ErrImagePull", err)
-	case pulled:
-		w.event(event.Normal, c.Name, "Pulled", fmt.Sprintf("Successfully pulled image %q in %s. Image size: %d bytes.", c.Image, time.Since(start).Round(time.Millisecond), image.GetSize()))
+		return got, err
+	case got.Pulled:
+		w.event(event.Normal, c.Name, "Pulled", fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.",
+			c.Image, (got.Took-got.Waited).Round(time.Millisecond), got.Took.Round(time.Millisecond), got.Image.GetSize()))
 	default:
 		w.event(event.Normal, c.Name, "Pulled", fmt.Sprintf("Container image %q already present on machine", c.Image))
 	}
-	return image, nil
+	return got, nil
 }
-
-// Kinds of errors of Images that a status names.
-var (
-	ErrNeverPull = errors.New("image is not present with pull policy of Never")
-	ErrImageName = errors.New("image name is not valid")
-)
 
 // sources are the objects that environment variables come from.
 func (w *worker) sources(ctx context.Context, want *corev1.Pod) pod.Sources {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,8 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"perch/agent/image"
 	"perch/agent/pod"
 	"perch/agent/probe"
 	"perch/agent/runtime"
@@ -22,21 +23,11 @@ import (
 	"perch/controlplane/event"
 )
 
-// Images makes images available. It is called at the same time for several
-// containers and may block for as long as a pull takes; it ends with ctx.
+// Images makes images available; image.Puller does. It is called at the same
+// time for several containers, may block for as long as a pull takes, and ends
+// with ctx. Its error is an *image.Waiting or that of ctx.
 type Images interface {
-	// Ensure returns the image of a container, pulling it if the policy wants it,
-	// and whether it was pulled. Errors that match ErrNeverPull or are invalid
-	// names become reasons in the container's status.
-	Ensure(ctx context.Context, want ImageWish) (*cri.Image, bool, error)
-}
-
-// ImageWish is an image that a container needs.
-type ImageWish struct {
-	Image   string
-	Policy  corev1.PullPolicy
-	Secrets []*corev1.Secret // imagePullSecrets that exist
-	Sandbox *cri.PodSandboxConfig
+	Ensure(ctx context.Context, want image.Request) (image.Result, error)
 }
 
 // Cgroups are the groups around all containers of a pod.
@@ -111,6 +102,10 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	var err error
 	if a.machine, err = readMachine(cfg); err != nil {
 		return nil, fmt.Errorf("read machine: %w", err)
+	}
+	// The mount table knows only real paths.
+	if a.places.Pods, err = filepath.EvalSymlinks(a.places.Pods); err != nil {
+		return nil, fmt.Errorf("find directory of pods: %w", err)
 	}
 	a.metrics = newMetrics(reg, a)
 	a.objects = newObjects(parts.API, log.With("part", "objects"), a.wakeAll)

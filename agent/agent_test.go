@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"os"
@@ -21,16 +20,24 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"perch/agent/image"
 	"perch/agent/pod"
 	"perch/agent/probe"
-	"perch/agent/runtime"
 	"perch/agent/runtime/runtimetest"
 	"perch/controlplane/event"
 )
+
+// TestMain drops client-go's error handlers: one of them sleeps by a clock that
+// starts before the bubbles of these tests do.
+func TestMain(m *testing.M) {
+	utilruntime.ErrorHandlers = nil
+	m.Run()
+}
 
 // world is a node with a fake runtime and a fake API, in bubble time.
 type world struct {
@@ -64,16 +71,6 @@ func (f *fakeCgroups) Remove(uid string) error {
 	defer f.mu.Unlock()
 	delete(f.have, uid)
 	return nil
-}
-
-type localImages struct{ rt runtime.Service }
-
-func (l localImages) Ensure(ctx context.Context, wish ImageWish) (*cri.Image, bool, error) {
-	image, err := l.rt.ImageStatus(ctx, &cri.ImageSpec{Image: wish.Image})
-	if err == nil && image == nil {
-		err = errors.New("no such image")
-	}
-	return image, false, err
 }
 
 func newWorld(t *testing.T) *world {
@@ -112,7 +109,7 @@ func (w *world) start() {
 	cfg := Default()
 	cfg.Node, cfg.IPs, cfg.Data, cfg.ClusterDNS = "n1", []string{"192.0.2.1"}, w.dir, []string{"10.43.0.10"}
 	a, err := New(cfg, Parts{
-		API: w.api, Runtime: w.rt, Images: localImages{w.rt}, Cgroups: w.cg,
+		API: w.api, Runtime: w.rt, Images: image.New(image.Config{}, w.rt, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Cgroups: w.cg,
 		Tell:       func(r event.Record) { w.mu.Lock(); defer w.mu.Unlock(); w.events = append(w.events, r) },
 		Services:   func(string) []*corev1.Service { return nil },
 		Conditions: func() []corev1.NodeCondition { return nil },
@@ -189,11 +186,11 @@ func simple(name, image string, command ...string) *corev1.Pod {
 	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID("uid-" + name)},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: image, Command: command}}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: image, Command: command, ImagePullPolicy: corev1.PullIfNotPresent}}},
 	}
 }
 
-func wait(d time.Duration) {
+func pass(d time.Duration) {
 	time.Sleep(d) // bubble time
 	synctest.Wait()
 }
@@ -202,7 +199,7 @@ func TestAPodRunsIsDeletedAndLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.create(simple("web", "server"))
-		wait(3 * time.Second)
+		pass(3 * time.Second)
 		p := w.get("web")
 		if p.Status.Phase != corev1.PodRunning || p.Status.PodIP == "" || p.Status.HostIP != "192.0.2.1" || p.Status.QOSClass != corev1.PodQOSBestEffort {
 			t.Errorf("status %+v", p.Status)
@@ -216,7 +213,7 @@ func TestAPodRunsIsDeletedAndLeavesNothing(t *testing.T) {
 			t.Errorf("%d conditions, want 5", len(p.Status.Conditions))
 		}
 		w.markDeleted("web", 30)
-		wait(3 * time.Second)
+		pass(3 * time.Second)
 		if _, err := w.api.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("pod is still there: %v", err)
 		}
@@ -226,7 +223,7 @@ func TestAPodRunsIsDeletedAndLeavesNothing(t *testing.T) {
 		if len(w.cg.have) != 0 {
 			t.Errorf("cgroups left: %v", w.cg.have)
 		}
-		wait(10 * time.Second) // output is looked at every 5 s
+		pass(10 * time.Second) // output is looked at every 5 s
 		for _, dir := range []string{"pods", "podlogs"} {
 			if left, _ := os.ReadDir(filepath.Join(w.dir, dir)); len(left) != 0 {
 				t.Errorf("%s left: %v", dir, left)
@@ -243,7 +240,7 @@ func TestACrashingContainerBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.create(simple("bad", "busybox", "sh", "-c", "echo last words; exit 3"))
-		wait(5 * time.Second)
+		pass(5 * time.Second)
 		s := w.get("bad").Status.ContainerStatuses[0]
 		if s.RestartCount != 1 || s.State.Waiting == nil || s.State.Waiting.Reason != "CrashLoopBackOff" {
 			t.Errorf("after 5 s: %+v", s)
@@ -251,11 +248,11 @@ func TestACrashingContainerBacksOff(t *testing.T) {
 		if l := s.LastTerminationState.Terminated; l == nil || l.ExitCode != 3 || l.Reason != "Error" {
 			t.Errorf("last state %+v", s.LastTerminationState)
 		}
-		wait(10 * time.Second)
+		pass(10 * time.Second)
 		if n := w.get("bad").Status.ContainerStatuses[0].RestartCount; n != 2 {
 			t.Errorf("after 15 s: %d restarts, want 2", n)
 		}
-		wait(20 * time.Second)
+		pass(20 * time.Second)
 		if n := w.get("bad").Status.ContainerStatuses[0].RestartCount; n != 3 {
 			t.Errorf("after 35 s: %d restarts, want 3", n)
 		}
@@ -269,12 +266,12 @@ func TestAnAgentRestartTouchesNoContainer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.create(simple("web", "server"))
-		wait(3 * time.Second)
+		pass(3 * time.Second)
 		before := w.containers()
 		w.stop()
-		wait(time.Minute)
+		pass(time.Minute)
 		w.start()
-		wait(10 * time.Second)
+		pass(10 * time.Second)
 		after := w.containers()
 		if len(before) != 1 || len(after) != 1 || before[0].Id != after[0].Id || after[0].State != cri.ContainerState_CONTAINER_RUNNING {
 			t.Errorf("before %v, after %v", before, after)
@@ -289,15 +286,15 @@ func TestContainersAreRestartedWhileTheAPIIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.create(simple("web", "server"))
-		wait(3 * time.Second)
+		pass(3 * time.Second)
 		w.mu.Lock()
 		w.away = true
 		w.mu.Unlock()
 		w.stop()
 		w.start() // even by an agent that has never seen the API
-		wait(5 * time.Second)
+		pass(5 * time.Second)
 		w.rt.Exit(w.containers()[0].Id, 9)
-		wait(5 * time.Second)
+		pass(5 * time.Second)
 		running := slices.DeleteFunc(w.containers(), func(c *cri.Container) bool { return c.State != cri.ContainerState_CONTAINER_RUNNING })
 		if len(running) != 1 || running[0].Metadata.Attempt != 1 {
 			t.Fatalf("running: %v", running)
@@ -305,7 +302,7 @@ func TestContainersAreRestartedWhileTheAPIIsAway(t *testing.T) {
 		w.mu.Lock()
 		w.away = false
 		w.mu.Unlock()
-		wait(time.Minute)
+		pass(time.Minute)
 		s := w.get("web").Status.ContainerStatuses[0]
 		if s.RestartCount != 1 || s.State.Running == nil || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 9 {
 			t.Errorf("status sent later: %+v", s)
@@ -317,7 +314,7 @@ func TestPodsTheAPIForgotAreRemovedButOnlyAfterAList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.create(simple("web", "server"))
-		wait(3 * time.Second)
+		pass(3 * time.Second)
 		w.stop()
 		if err := w.api.CoreV1().Pods("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
@@ -326,14 +323,14 @@ func TestPodsTheAPIForgotAreRemovedButOnlyAfterAList(t *testing.T) {
 		w.away = true
 		w.mu.Unlock()
 		w.start()
-		wait(time.Minute)
+		pass(time.Minute)
 		if n := len(w.containers()); n != 1 {
 			t.Fatalf("%d containers while the API is away, want 1", n)
 		}
 		w.mu.Lock()
 		w.away = false
 		w.mu.Unlock()
-		wait(2 * time.Minute)
+		pass(2 * time.Minute)
 		if n := len(w.containers()); n != 0 {
 			t.Errorf("%d containers after the list, want 0", n)
 		}
@@ -344,16 +341,16 @@ func TestAnImageThatCannotBePulledSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.create(simple("web", "nowhere/none"))
-		wait(2 * time.Second)
+		pass(2 * time.Second)
 		if s := w.get("web").Status.ContainerStatuses[0].State.Waiting; s == nil || s.Reason != "ErrImagePull" {
 			t.Errorf("after 2 s: %+v", s)
 		}
-		wait(5 * time.Second)
+		pass(5 * time.Second)
 		if s := w.get("web").Status.ContainerStatuses[0].State.Waiting; s == nil || s.Reason != "ImagePullBackOff" {
 			t.Errorf("after 7 s: %+v", s)
 		}
 		w.rt.AddImage("nowhere/none")
-		wait(10 * time.Second)
+		pass(10 * time.Second)
 		if p := w.get("web"); p.Status.Phase != corev1.PodRunning {
 			t.Errorf("after the image came: %+v", p.Status)
 		}
@@ -366,7 +363,7 @@ func TestAMissingConfigMapIsNamedAndItsArrivalHelps(t *testing.T) {
 		p := simple("web", "server")
 		p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}}}}
 		w.create(p)
-		wait(3 * time.Second)
+		pass(3 * time.Second)
 		s := w.get("web").Status.ContainerStatuses[0].State.Waiting
 		if s == nil || s.Reason != "CreateContainerConfigError" || !strings.Contains(s.Message, `configmap "cm" not found`) {
 			t.Fatalf("waiting: %+v", s)
@@ -375,7 +372,7 @@ func TestAMissingConfigMapIsNamedAndItsArrivalHelps(t *testing.T) {
 		if _, err := w.api.CoreV1().ConfigMaps("default").Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		wait(2 * time.Second)
+		pass(2 * time.Second)
 		if p := w.get("web"); p.Status.Phase != corev1.PodRunning {
 			t.Errorf("status %+v", p.Status)
 		}
@@ -388,10 +385,10 @@ func TestAJobPodEndsWithItsExitCode(t *testing.T) {
 		for name, code := range map[string]string{"good": "0", "poor": "7"} {
 			p := simple(name, "busybox", "sh", "-c", "exit "+code)
 			p.Spec.RestartPolicy = corev1.RestartPolicyNever
-			p.Spec.InitContainers = []corev1.Container{{Name: "i", Image: "busybox", Command: []string{"true"}}}
+			p.Spec.InitContainers = []corev1.Container{{Name: "i", Image: "busybox", Command: []string{"true"}, ImagePullPolicy: corev1.PullIfNotPresent}}
 			w.create(p)
 		}
-		wait(5 * time.Second)
+		pass(5 * time.Second)
 		if p := w.get("good"); p.Status.Phase != corev1.PodSucceeded || p.Status.ContainerStatuses[0].State.Terminated.Reason != "Completed" {
 			t.Errorf("good: %+v", p.Status)
 		}
@@ -407,7 +404,7 @@ func TestAJobPodEndsWithItsExitCode(t *testing.T) {
 func TestTheNodeRegistersAndBeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		wait(15 * time.Second)
+		pass(15 * time.Second)
 		n, err := w.api.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"perch/agent/image"
 	"perch/agent/pod"
 	"perch/agent/runtime"
 	"perch/controlplane/event"
@@ -48,11 +49,16 @@ func (w *worker) fail(o outcome) {
 	if errors.As(o.err, &r) {
 		f.Reason = r.reason
 	}
+	var waiting *image.Waiting
 	switch {
+	case errors.As(o.err, &waiting) && !errors.Is(o.err, runtime.ErrUnavailable):
+		f.Reason, f.Message = waiting.Reason, waiting.Message
+		f.Delay = maxIdle
+		if !waiting.Retry.IsZero() {
+			f.Delay = max(waiting.Retry.Sub(now), time.Second)
+		}
 	case errors.Is(o.err, runtime.ErrUnavailable):
 		f.Delay = time.Second // the runtime restarts; that is no fault of the pod
-	case f.Reason == "ErrImagePull" || f.Reason == "RegistryUnavailable":
-		f.Delay = pod.NextDelay(old.Delay)
 	case f.Reason == "PostStartHookError":
 		f.Delay = 0 // the container's own back-off counts
 	default:
@@ -68,7 +74,14 @@ func (w *worker) fail(o outcome) {
 	w.log.Info("step of pod failed", "reason", f.Reason, "container", o.step.Key, "err", o.err)
 	switch reason := f.Reason; o.step.Verb {
 	case pod.StartContainer:
-		if reason != "PostStartHookError" { // it has told its own
+		switch {
+		case reason == "PostStartHookError": // it has told its own
+		case reason == image.ReasonBackOff:
+			w.event(event.Normal, o.step.Key, "BackOff", f.Message)
+		case waiting != nil:
+			w.event(event.Warning, o.step.Key, "Failed", f.Message)
+			w.event(event.Warning, o.step.Key, "Failed", "Error: "+reason)
+		default:
 			w.event(event.Warning, o.step.Key, "Failed", "Error: "+f.Message)
 		}
 	case pod.StopContainer:
@@ -101,10 +114,10 @@ func (w *worker) soften(now time.Time) time.Duration {
 	again := maxIdle
 	for key, f := range w.failures {
 		at := f.Retry.Add(pullAfterglow - f.Delay)
-		if f.Reason == "ErrImagePull" && now.Before(at) {
+		if f.Reason == image.ReasonPull && now.Before(at) {
 			again = min(again, at.Sub(now))
-		} else if f.Reason == "ErrImagePull" && now.Before(f.Retry) {
-			f.Reason = "ImagePullBackOff"
+		} else if f.Reason == image.ReasonPull && now.Before(f.Retry) {
+			f.Reason = image.ReasonBackOff
 			c := pod.Find(w.want, key)
 			if c == nil {
 				continue

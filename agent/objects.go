@@ -13,9 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 )
 
 // objects keeps the config maps and secrets that pods of this node use. Each is
@@ -35,9 +33,11 @@ type objects struct {
 type objectKey struct{ kind, namespace, name string }
 
 type watched struct {
-	pods     map[types.UID]bool
-	informer cache.SharedInformer
-	stop     context.CancelFunc
+	pods map[types.UID]bool
+	run  func(context.Context)
+	wait func(context.Context) bool
+	get  func(namespace, name string) (any, bool)
+	stop context.CancelFunc
 }
 
 const (
@@ -72,7 +72,7 @@ func (o *objects) start(w *watched) {
 	}
 	ctx, cancel := context.WithCancel(o.ctx)
 	w.stop = cancel
-	o.running.Go(func() { w.informer.RunWithContext(ctx) })
+	o.running.Go(func() { w.run(ctx) })
 }
 
 // watch keeps the objects that a pod refers to, and lets go of those it no
@@ -128,27 +128,6 @@ func (o *objects) drop(uid types.UID, old, keep []objectKey) {
 func (o *objects) open(k objectKey) *watched {
 	w := &watched{pods: map[types.UID]bool{}}
 	only := fields.OneTermEqualSelector(metav1.ObjectNameField, k.name).String()
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-			opts.FieldSelector = only
-			if k.kind == kindSecret {
-				return o.api.CoreV1().Secrets(k.namespace).List(ctx, opts)
-			}
-			return o.api.CoreV1().ConfigMaps(k.namespace).List(ctx, opts)
-		},
-		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-			opts.FieldSelector = only
-			if k.kind == kindSecret {
-				return o.api.CoreV1().Secrets(k.namespace).Watch(ctx, opts)
-			}
-			return o.api.CoreV1().ConfigMaps(k.namespace).Watch(ctx, opts)
-		},
-	}
-	var example runtime.Object = &corev1.ConfigMap{}
-	if k.kind == kindSecret {
-		example = &corev1.Secret{}
-	}
-	w.informer = cache.NewSharedInformer(cache.ToListWatcherWithWatchListSemantics(lw, o.api), example, 0)
 	tell := func() {
 		o.mu.Lock()
 		var uids []types.UID
@@ -158,12 +137,19 @@ func (o *objects) open(k objectKey) *watched {
 		o.mu.Unlock()
 		o.changed(uids)
 	}
-	// The handler of a fresh informer cannot be refused.
-	_, _ = w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { tell() },
-		UpdateFunc: func(any, any) { tell() },
-		DeleteFunc: func(any) { tell() },
-	})
+	if k.kind == kindSecret {
+		api := o.api.CoreV1().Secrets(k.namespace)
+		src := source{func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, opts) }, api.Watch}
+		m := newMirror(o.api, kindSecret, only, &corev1.Secret{}, src, func(*corev1.Secret, bool) { tell() })
+		w.run, w.wait = m.run, m.wait
+		w.get = func(namespace, name string) (any, bool) { return m.get(namespace, name) }
+		return w
+	}
+	api := o.api.CoreV1().ConfigMaps(k.namespace)
+	src := source{func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, opts) }, api.Watch}
+	m := newMirror(o.api, kindConfigMap, only, &corev1.ConfigMap{}, src, func(*corev1.ConfigMap, bool) { tell() })
+	w.run, w.wait = m.run, m.wait
+	w.get = func(namespace, name string) (any, bool) { return m.get(namespace, name) }
 	return w
 }
 
@@ -197,18 +183,15 @@ func (o *objects) get(ctx context.Context, k objectKey) (any, error) {
 	if w == nil {
 		return nil, fmt.Errorf("read %s %s/%s: no pod refers to it", k.kind, k.namespace, k.name)
 	}
-	if !w.informer.HasSynced() {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		if !cache.WaitForCacheSync(ctx.Done(), w.informer.HasSynced) {
-			return nil, fmt.Errorf("read %s %s/%s: the API server has not answered", k.kind, k.namespace, k.name)
-		}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if !w.wait(limited) {
+		return nil, fmt.Errorf("read %s %s/%s: the API server has not answered", k.kind, k.namespace, k.name)
 	}
-	got, ok, err := w.informer.GetStore().GetByKey(k.namespace + "/" + k.name)
-	if err != nil || !ok {
-		return nil, err
+	if got, ok := w.get(k.namespace, k.name); ok {
+		return got, nil
 	}
-	return got, nil
+	return nil, nil
 }
 
 // Token asks for a token of a pod's service account.

@@ -24,6 +24,9 @@ func (w *worker) publish(ctx context.Context, want *corev1.Pod, status corev1.Po
 	if w.removed {
 		return true
 	}
+	if !w.told {
+		return false // what the API has now is not known
+	}
 	have := w.want.Status
 	if w.sent != nil {
 		have = *w.sent

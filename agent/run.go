@@ -12,8 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"perch/agent/pod"
@@ -45,11 +43,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		parts.Go(func() { _ = run(ctx) }) // these end only with ctx
 	}
 	for _, p := range known {
-		a.want(p)
+		a.want(p, false)
 	}
-	informer := a.podInformer()
-	parts.Go(func() { informer.RunWithContext(ctx) })
-	parts.Go(func() { a.compare(ctx, informer) })
+	wanted := a.podMirror()
+	parts.Go(func() { wanted.run(ctx) })
+	parts.Go(func() { a.compare(ctx, wanted) })
 	<-ctx.Done()
 	return nil
 }
@@ -67,8 +65,8 @@ func (a *Agent) keep(ctx context.Context, w *worker) {
 	w.log.Debug("pod gone")
 }
 
-// want takes a pod from the API, or from what is left of it here.
-func (a *Agent) want(p *corev1.Pod) {
+// want takes a pod from the API (told), or from what is left of it here.
+func (a *Agent) want(p *corev1.Pod, told bool) {
 	a.mu.Lock()
 	w := a.workers[p.UID]
 	if w == nil && a.spawn != nil {
@@ -78,7 +76,7 @@ func (a *Agent) want(p *corev1.Pod) {
 	}
 	a.mu.Unlock()
 	if w != nil {
-		w.tell(func(in *inbox) { in.want, in.removed = p, false })
+		w.tell(func(in *inbox) { in.want, in.told, in.removed = p, told, false })
 	}
 }
 
@@ -92,58 +90,36 @@ func (a *Agent) lost(uid types.UID) {
 	}
 }
 
-// podInformer watches the pods bound to this node.
-func (a *Agent) podInformer() cache.SharedInformer {
+// podMirror watches the pods bound to this node.
+func (a *Agent) podMirror() *mirror[*corev1.Pod] {
+	pods := a.parts.API.CoreV1().Pods("")
+	src := source{
+		list:  func(ctx context.Context, o metav1.ListOptions) (kruntime.Object, error) { return pods.List(ctx, o) },
+		watch: pods.Watch,
+	}
 	mine := fields.OneTermEqualSelector("spec.nodeName", a.cfg.Node).String()
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (kruntime.Object, error) {
-			opts.FieldSelector = mine
-			return a.parts.API.CoreV1().Pods("").List(ctx, opts)
-		},
-		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-			opts.FieldSelector = mine
-			return a.parts.API.CoreV1().Pods("").Watch(ctx, opts)
-		},
-	}
-	informer := cache.NewSharedInformer(cache.ToListWatcherWithWatchListSemantics(lw, a.parts.API), &corev1.Pod{}, 0)
-	take := func(obj any) {
-		if p := obj.(*corev1.Pod); p.Spec.NodeName == a.cfg.Node {
-			a.want(p)
+	return newMirror(a.parts.API, "pods", mine, &corev1.Pod{}, src, func(p *corev1.Pod, gone bool) {
+		switch {
+		case gone:
+			a.lost(p.UID)
+		case p.Spec.NodeName == a.cfg.Node:
+			a.want(p, true)
 		}
-	}
-	// The handler of a fresh informer cannot be refused.
-	_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: take,
-		UpdateFunc: func(old, obj any) {
-			if was, is := old.(*corev1.Pod), obj.(*corev1.Pod); was.UID != is.UID {
-				a.lost(was.UID)
-			}
-			take(obj)
-		},
-		DeleteFunc: func(obj any) {
-			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = gone.Obj
-			}
-			if p, ok := obj.(*corev1.Pod); ok {
-				a.lost(p.UID)
-			}
-		},
 	})
-	return informer
 }
 
 // compare looks, once the API has told which pods there are, for what belongs
 // to none of them: manifests, directories and sandboxes.
-func (a *Agent) compare(ctx context.Context, informer cache.SharedInformer) {
-	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+func (a *Agent) compare(ctx context.Context, pods *mirror[*corev1.Pod]) {
+	if !pods.wait(ctx) {
 		return
 	}
 	tick := time.NewTicker(a.cfg.Refresh)
 	defer tick.Stop()
 	for {
 		wanted := map[types.UID]bool{}
-		for _, obj := range informer.GetStore().List() {
-			wanted[obj.(*corev1.Pod).UID] = true
+		for _, p := range pods.all() {
+			wanted[p.UID] = true
 		}
 		if err := a.adoptSandboxes(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("sandboxes not compared", "err", err)
@@ -158,7 +134,9 @@ func (a *Agent) compare(ctx context.Context, informer cache.SharedInformer) {
 		a.mu.Unlock()
 		for _, w := range orphans {
 			w.tell(func(in *inbox) {
-				in.removed = in.removed || len(in.want.Spec.Containers) == 0 || !a.appeared(informer, in.want)
+				// It may have come while the rest was compared.
+				now, there := pods.get(in.want.Namespace, in.want.Name)
+				in.removed = in.removed || !there || now.UID != in.want.UID
 			})
 		}
 		a.listed.Store(true)
@@ -168,13 +146,6 @@ func (a *Agent) compare(ctx context.Context, informer cache.SharedInformer) {
 		case <-tick.C:
 		}
 	}
-}
-
-// appeared says whether the API has the pod now: it may have come while the
-// rest was compared.
-func (a *Agent) appeared(informer cache.SharedInformer, p *corev1.Pod) bool {
-	obj, ok, err := informer.GetStore().GetByKey(p.Namespace + "/" + p.Name)
-	return err == nil && ok && obj.(*corev1.Pod).UID == p.UID
 }
 
 // adoptSandboxes gives every sandbox of the runtime a worker.
@@ -190,7 +161,7 @@ func (a *Agent) adoptSandboxes(ctx context.Context) error {
 		a.mu.Unlock()
 		if uid != "" && !known {
 			a.log.Info("sandbox of an unknown pod found", "namespace", s.GetMetadata().GetNamespace(), "pod", s.GetMetadata().GetName(), "uid", uid)
-			a.want(stub(uid, s.GetMetadata().GetNamespace(), s.GetMetadata().GetName()))
+			a.want(stub(uid, s.GetMetadata().GetNamespace(), s.GetMetadata().GetName()), false)
 		}
 	}
 	return nil

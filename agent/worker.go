@@ -30,6 +30,7 @@ type worker struct {
 
 	// Below is owned by run.
 	want      *corev1.Pod
+	told      bool
 	removed   bool
 	stop      *pod.Stop
 	stopSince time.Time
@@ -50,6 +51,7 @@ type worker struct {
 // inbox is what others tell a worker.
 type inbox struct {
 	want    *corev1.Pod
+	told    bool // by the API, not only left by an earlier agent
 	removed bool
 	stop    *pod.Stop
 	objects bool // a config map or secret of the pod changed
@@ -150,11 +152,10 @@ func (w *worker) look(ctx context.Context) time.Duration {
 		return time.Second
 	}
 	now := time.Now()
-	if w.started.IsZero() {
+	if t := w.want.Status.StartTime; t != nil {
+		w.started = t.Time
+	} else if w.started.IsZero() {
 		w.started = now
-		if t := w.want.Status.StartTime; t != nil {
-			w.started = t.Time
-		}
 	}
 	w.fill(&have)
 	softer := w.soften(now)
@@ -193,7 +194,7 @@ func (w *worker) take() {
 	in := w.in
 	w.in.objects = false
 	w.mu.Unlock()
-	w.removed, w.stop = in.removed, in.stop
+	w.told, w.removed, w.stop = in.told, in.removed, in.stop
 	if in.want != w.want {
 		changed := w.want == nil || !equality.Semantic.DeepEqual(w.want.Spec, in.want.Spec) ||
 			(w.want.DeletionTimestamp == nil) != (in.want.DeletionTimestamp == nil)

@@ -18,11 +18,3 @@ func restart(last *Container) (at time.Time, next time.Duration) {
 	}
 	return last.FinishedAt.Add(last.Backoff), min(2*last.Backoff, backoffLast)
 }
-
-// NextDelay is the wait after one more failure of the same kind, e.g. pulls.
-func NextDelay(last time.Duration) time.Duration {
-	if last == 0 {
-		return backoffFirst
-	}
-	return min(2*last, backoffLast)
-}
