@@ -74,7 +74,7 @@ func TestBlocksComeBackAfterReopen(t *testing.T) {
 	}
 	_ = f.Close()
 	f, metas, cut, err := Open(path, c, 0)
-	if err != nil || cut != 0 || len(metas) != len(want) {
+	if err != nil || cut != (Lost{}) || len(metas) != len(want) {
 		t.Fatal(err, cut, len(metas))
 	}
 	defer f.Close()
@@ -135,6 +135,46 @@ func TestFileIsCutBeforeTheFirstDamagedBlock(t *testing.T) {
 				t.Fatalf("damage at %d: have %d blocks, want %d", n, len(metas), want)
 			}
 		}
+	}
+}
+
+func TestDamageInVerifiedBlocksCostsOnlyThatBlock(t *testing.T) {
+	c := codec(t)
+	path := filepath.Join(t.TempDir(), "blocks.dat")
+	f, _, _, err := Open(path, c, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 5 {
+		m := &Meta{Stream: stream(0)}
+		if err := f.Append(m, c.Encode(nil, m, someLines(rnd, 10, true, true))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := f.Size()
+	_ = f.Close()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole[size/2] ^= 1
+	whole[20] ^= 1 // in the first header
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, metas, lost, err := Open(path, c, size)
+	if err != nil || lost.Cut != 0 || lost.Skipped == 0 || len(metas) != 4 {
+		t.Fatalf("%v %+v, %d blocks", err, lost, len(metas))
+	}
+	bad := 0
+	for _, m := range metas {
+		if _, err := f.Read(m, nil); err != nil {
+			bad++
+		}
+	}
+	if bad != 1 {
+		t.Fatalf("%d blocks cannot be read", bad)
 	}
 }
 

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,18 +21,33 @@ type File struct {
 	synced int64
 }
 
+// Lost says how many bytes of a file could not be used.
+type Lost struct {
+	Cut     int64 // at the end, cut off
+	Skipped int64 // before offset verified, left in place
+}
+
 // Open reads the headers of all blocks in path, making the file when it does
-// not exist. Blocks at or after offset verified are read and checked whole; the
-// file is cut before the first that is damaged. It returns the bytes cut off.
-func Open(path string, codec *Codec, verified int64) (f *File, metas []*Meta, cut int64, err error) {
+// not exist. Blocks from offset verified on are read and checked whole; the
+// file is cut before the first that is damaged. Before that offset a damaged
+// header only costs its block.
+func Open(path string, codec *Codec, verified int64) (*File, []*Meta, Lost, error) {
+	f, metas, lost, err := open(path, codec, verified)
+	if err != nil {
+		return nil, nil, Lost{}, fmt.Errorf("open blocks: %w", err)
+	}
+	return f, metas, lost, nil
+}
+
+func open(path string, codec *Codec, verified int64) (f *File, metas []*Meta, lost Lost, err error) {
 	h, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, nil, 0, fmt.Errorf("open blocks: %w", err)
+		return nil, nil, lost, err
 	}
 	f = &File{f: h, codec: codec}
 	info, err := h.Stat()
 	if err != nil {
-		return nil, nil, 0, errors.Join(fmt.Errorf("open blocks: %w", err), h.Close())
+		return nil, nil, lost, errors.Join(err, h.Close())
 	}
 	streams := map[uint64]*Meta{}
 	for f.size < info.Size() {
@@ -43,10 +59,19 @@ func Open(path string, codec *Codec, verified int64) (f *File, metas []*Meta, cu
 			_, err = f.Read(m, nil)
 		}
 		if errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) {
-			break
+			if f.size >= verified {
+				break
+			}
+			next, err := f.resume(f.size+1, info.Size())
+			if err != nil {
+				return nil, nil, lost, errors.Join(err, h.Close())
+			}
+			lost.Skipped += next - f.size
+			f.size = next
+			continue
 		}
 		if err != nil {
-			return nil, nil, 0, errors.Join(fmt.Errorf("read blocks: %w", err), h.Close())
+			return nil, nil, lost, errors.Join(err, h.Close())
 		}
 		if known, ok := streams[m.Hash]; ok { // one copy of the labels
 			m.Stream = known.Stream
@@ -56,12 +81,35 @@ func Open(path string, codec *Codec, verified int64) (f *File, metas []*Meta, cu
 		metas = append(metas, m)
 		f.size += m.Size()
 	}
-	if cut = info.Size() - f.size; cut > 0 {
+	if lost.Cut = info.Size() - f.size; lost.Cut > 0 {
 		if err := h.Truncate(f.size); err != nil {
-			return nil, nil, 0, errors.Join(fmt.Errorf("cut damaged blocks: %w", err), h.Close())
+			return nil, nil, lost, errors.Join(err, h.Close())
 		}
 	}
-	return f, metas, cut, nil
+	return f, metas, lost, nil
+}
+
+// resume finds the next good header at or after offset at, or the end.
+func (f *File) resume(at, end int64) (int64, error) {
+	window := make([]byte, 256<<10)
+	for at < end {
+		n, err := f.f.ReadAt(window, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		b := window[:n]
+		k := bytes.Index(b, []byte(magic))
+		if k < 0 {
+			at += int64(max(1, n-len(magic)+1))
+			continue
+		}
+		at += int64(k)
+		if _, err := f.header(at); err == nil {
+			return at, nil
+		}
+		at++
+	}
+	return end, nil
 }
 
 const headerGuess = 512 // most headers fit

@@ -1,0 +1,251 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+
+	"perch/logs/record"
+)
+
+// ErrFull is returned by Append while the store cannot take more. The sender
+// keeps the batch and tries again.
+var ErrFull = errors.New("log store is full")
+
+// Entries of the write-ahead log begin with how they are packed.
+const (
+	packedRaw = 0
+	packedS2  = 1
+	packFrom  = 2 << 10 // shorter batches are not compressed
+)
+
+func pack(b []byte) []byte {
+	if len(b) < packFrom {
+		return append([]byte{packedRaw}, b...)
+	}
+	out := make([]byte, 1+s2.MaxEncodedLen(len(b)))
+	out[0] = packedS2
+	return out[:1+len(s2.Encode(out[1:], b))]
+}
+
+func unpack(b []byte) ([]byte, error) {
+	if len(b) == 0 {
+		return nil, record.ErrFormat
+	}
+	if b[0] == packedS2 {
+		if n, err := s2.DecodedLen(b[1:]); err != nil || n > maxBatch {
+			return nil, record.ErrFormat
+		}
+		return s2.Decode(nil, b[1:])
+	}
+	return append([]byte(nil), b[1:]...), nil
+}
+
+// maxBatch limits the encoded bytes of one Append.
+const maxBatch = 100 << 20
+
+// Append stores records and positions together. When it returns nil both are
+// durable and visible to views; when it fails neither is. Records' levels are
+// filled in. Bodies longer than record.MaxBody are cut with a marker.
+func (s *Store) Append(ctx context.Context, records []record.Record, positions []record.Position) error {
+	if len(records) == 0 && len(positions) == 0 {
+		return nil
+	}
+	if err := s.room(); err != nil {
+		s.m.refused.WithLabelValues("full").Inc()
+		return err
+	}
+	var raw int
+	for i := range records {
+		r := &records[i]
+		if r.Stream == nil {
+			return fmt.Errorf("append %d lines: line %d has no stream", len(records), i)
+		}
+		if len(r.Body) > record.MaxBody+64 {
+			r.Body = record.Cut(r.Body, 0)
+		}
+		if r.Level == record.Unknown {
+			r.Level = record.Detect(r.Body)
+		}
+		raw += len(r.Body)
+	}
+	plain := record.AppendBatch(s.scratch(raw+raw/8+1024), records, positions)
+	if len(plain) > maxBatch {
+		s.unscratch(plain)
+		return fmt.Errorf("append %d lines: %d bytes are more than %d", len(records), len(plain), maxBatch)
+	}
+	payload := pack(plain)
+	s.unscratch(plain)
+	err := s.wal.Append(ctx, payload, func(seq uint64) { s.apply(seq, records, positions, false) })
+	if err != nil {
+		s.m.refused.WithLabelValues("write").Inc()
+		return fmt.Errorf("append %d lines: %w", len(records), err)
+	}
+	s.m.lines.Add(float64(len(records)))
+	s.m.raw.Add(float64(raw))
+	return s.help()
+}
+
+// scratch returns an empty buffer for at least n bytes.
+func (s *Store) scratch(n int) []byte {
+	if b, ok := s.buffers.Get().(*[]byte); ok && cap(*b) >= n {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, n)
+}
+
+func (s *Store) unscratch(b []byte) {
+	if cap(b) <= 4<<20 {
+		s.buffers.Put(&b)
+	}
+}
+
+// room refuses when lines cannot be cut and heads have grown to twice their
+// budget.
+func (s *Store) room() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	if s.cutErr != nil && s.headBytes > 2*s.cfg.HeadBytes {
+		return fmt.Errorf("%w: %w", ErrFull, s.cutErr)
+	}
+	return nil
+}
+
+var errClosed = errors.New("log store is closed")
+
+// apply puts durable records into heads. Calls come in write-ahead order, one
+// at a time. replay leaves out what blocks hold already.
+func (s *Store) apply(seq uint64, records []record.Record, positions []record.Position, replay bool) {
+	now := time.Now()
+	s.mu.Lock()
+	var last *record.Stream
+	var src *source
+	for i := range records {
+		r := &records[i]
+		if r.Stream != last {
+			last, src = r.Stream, s.source(r.Stream)
+		}
+		at := place{seq, uint32(i)}
+		if replay && !src.done.before(at) {
+			continue
+		}
+		h := src.head
+		if h == nil {
+			h = &head{stream: src.stream, hash: src.hash, first: src.next, oldest: seq, born: now}
+			src.head = h
+		}
+		before := h.lines.Bytes()
+		h.add(r, at)
+		src.next++
+		s.headBytes += h.lines.Bytes() - before
+		if len(h.lines.Text)+len(h.lines.Fields) >= s.cfg.BlockBytes {
+			s.seal(src)
+		}
+	}
+	if src != nil {
+		src.idle = now
+	}
+	for _, p := range positions {
+		s.positions[fileKey{p.File, p.Inode}] = p
+	}
+	s.lastSeq = seq
+	s.dirty = true
+	for s.headBytes-s.sealedBytes > s.cfg.HeadBytes {
+		if !s.sealLargest() {
+			break
+		}
+	}
+	s.publish(records)
+	s.mu.Unlock()
+}
+
+// source finds or makes the source of a stream. Labels are looked up by
+// pointer first; the pointers of a source are forgotten with it.
+func (s *Store) source(stream *record.Stream) *source {
+	if src, ok := s.byPointer[stream]; ok {
+		return src
+	}
+	h := stream.Hash()
+	src, ok := s.sources[h]
+	if !ok {
+		src = &source{stream: stream, hash: h, idle: time.Now()}
+		s.sources[h] = src
+	}
+	if src.stream == nil { // known only by a checkpoint
+		src.stream = stream
+	}
+	if len(s.byPointer) >= maxPointers {
+		clear(s.byPointer)
+	}
+	s.byPointer[stream] = src
+	return src
+}
+
+const maxPointers = 1 << 14
+
+// seal moves the head of src to the queue of blocks to be cut.
+func (s *Store) seal(src *source) {
+	h := src.head
+	if h == nil {
+		return
+	}
+	src.head = nil
+	s.sealed = append(s.sealed, h)
+	s.sealedBytes += h.lines.Bytes()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) sealLargest() bool {
+	var most *source
+	for _, src := range s.sources {
+		if src.head != nil && (most == nil || src.head.lines.Bytes() > most.head.lines.Bytes()) {
+			most = src
+		}
+	}
+	if most == nil {
+		return false
+	}
+	s.seal(most)
+	return true
+}
+
+// Position returns how much of a source file is stored.
+func (s *Store) Position(file string, inode uint64) (record.Position, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p, ok := s.positions[fileKey{file, inode}]
+	return p, ok
+}
+
+// Positions returns all remembered positions.
+func (s *Store) Positions() []record.Position {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]record.Position, 0, len(s.positions))
+	for _, p := range s.positions {
+		out = append(out, p)
+	}
+	return out
+}
+
+// Forget drops the position of a file that no longer exists.
+func (s *Store) Forget(file string, inode uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.positions, fileKey{file, inode})
+	s.dirty = true
+}
+
+type fileKey struct {
+	file  string
+	inode uint64
+}

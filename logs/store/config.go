@@ -1,0 +1,62 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"perch/logs/wal"
+)
+
+// Config says where lines are kept and how many. Zero is not a default; use
+// Default.
+type Config struct {
+	Dir             string
+	BlockBytes      int           // a head is cut at this size
+	HeadAge         time.Duration // and at this age
+	HeadBytes       int           // all heads together; the largest are cut early
+	WALBytes        int64         // the heads that hold back the write-ahead log beyond this are cut
+	PartitionAge    time.Duration // a partition is closed after this time
+	PartitionBytes  int64         // or at this size of its blocks
+	RetentionAge    time.Duration // a closed partition is removed after this time; 0 keeps it
+	RetentionBytes  int64         // the oldest closed partitions go beyond this; 0 keeps them
+	LearnBlocks     int           // sample blocks for a vocabulary
+	CheckpointEvery time.Duration
+
+	// CreateWAL makes write-ahead segments; nil means real files. For fault tests.
+	CreateWAL func(path string) (wal.File, error)
+}
+
+// Default returns the configuration for a small machine.
+func Default(dir string) Config {
+	return Config{
+		Dir: dir, BlockBytes: 256 << 10, HeadAge: 10 * time.Minute, HeadBytes: 48 << 20, WALBytes: 256 << 20,
+		PartitionAge: 6 * time.Hour, PartitionBytes: 1 << 30, RetentionAge: 7 * 24 * time.Hour, RetentionBytes: 8 << 30,
+		LearnBlocks: 64, CheckpointEvery: 2 * time.Second,
+	}
+}
+
+// Validate names all problems at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("logs directory is empty"))
+	}
+	positive := func(name string, v int64) {
+		if v <= 0 {
+			errs = append(errs, fmt.Errorf("logs %s is %d, want more than 0", name, v))
+		}
+	}
+	positive("block bytes", int64(c.BlockBytes))
+	positive("head age", int64(c.HeadAge))
+	positive("head bytes", int64(c.HeadBytes))
+	positive("write-ahead bytes", c.WALBytes)
+	positive("partition age", int64(c.PartitionAge))
+	positive("partition bytes", c.PartitionBytes)
+	positive("learn blocks", int64(c.LearnBlocks))
+	positive("checkpoint interval", int64(c.CheckpointEvery))
+	if c.RetentionAge < 0 || c.RetentionBytes < 0 {
+		errs = append(errs, errors.New("logs retention is negative"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,178 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"perch/logs/block"
+	"perch/logs/index"
+)
+
+// maxSealed heads may wait before appenders cut blocks themselves.
+const maxSealed = 8
+
+// help cuts blocks in the appender's goroutine while the queue is long. A disk
+// that refuses blocks is not the appender's failure: its lines are durable.
+func (s *Store) help() error {
+	for {
+		s.mu.RLock()
+		long := len(s.sealed) > maxSealed && s.cutErr == nil
+		s.mu.RUnlock()
+		if !long {
+			return nil
+		}
+		if more := s.cutOne(); !more {
+			return nil
+		}
+	}
+}
+
+// cutOne writes the oldest sealed head as a block. It returns false when there
+// was none or it could not be written; it stays in the queue then.
+func (s *Store) cutOne() bool {
+	s.cutting.Lock()
+	defer s.cutting.Unlock()
+	s.mu.RLock()
+	var h *head
+	if len(s.sealed) > 0 {
+		h = s.sealed[0]
+	}
+	s.mu.RUnlock()
+	if h == nil {
+		return false
+	}
+	err := s.cut(h)
+	s.mu.Lock()
+	s.cutErr = err
+	s.mu.Unlock()
+	if err != nil {
+		s.m.cutFailures.Inc()
+		s.log.Error("block was not written", "err", err)
+		return false
+	}
+	return true
+}
+
+func (s *Store) cut(h *head) error {
+	p, err := s.writable()
+	if err != nil {
+		return err
+	}
+	m := &block.Meta{Stream: h.stream, Hash: h.hash, First: h.first, Seq: h.last.Seq, Ord: h.last.Ord}
+	s.encoded = s.codec.Encode(s.encoded[:0], m, &h.lines)
+	if err := p.file.Append(m, s.encoded); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	n := len(p.metas)
+	p.metas = append(p.metas, m)
+	s.sealed = s.sealed[1:]
+	s.sealedBytes -= h.lines.Bytes()
+	s.headBytes -= h.lines.Bytes()
+	if src := s.sources[h.hash]; src != nil {
+		src.done = h.last
+	}
+	s.dirty = true
+	s.mu.Unlock()
+	s.m.blocks.Inc()
+	s.m.blockBytes.Add(float64(len(s.encoded)))
+	if x := p.index(); x != nil && x.Added() == n {
+		if err := x.Add(n, h.lines.Text, h.lines.Fields); err != nil {
+			s.log.Error("block was not indexed", "err", err)
+			if err := p.dropIndex(); err != nil {
+				s.log.Warn("index was not closed", "err", err)
+			}
+		}
+	}
+	return nil
+}
+
+// writable returns the partition for the next block, closing the current one
+// when it is old or large. Called with cutting held.
+func (s *Store) writable() (*partition, error) {
+	now := time.Now().UTC()
+	s.mu.RLock()
+	var p *partition
+	if n := len(s.parts); n > 0 {
+		p = s.parts[n-1]
+	}
+	s.mu.RUnlock()
+	if p != nil && !decideRoll(now, p.start, p.file.Size(), len(p.metas), s.cfg) {
+		return p, nil
+	}
+	var vocab *index.Vocabulary
+	if p != nil {
+		if _, err := p.file.Sync(); err != nil {
+			return nil, err
+		}
+		vocab = s.relearn(p)
+		now = latest(now, p.start.Add(time.Millisecond))
+	}
+	next, _, err := openPartition(s.cfg.Dir, now.Format(partitionName), s.codec, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := syncDirs(next.dir, partitionsDir(s.cfg.Dir)); err != nil {
+		return nil, fmt.Errorf("open partition %s: %w", next.name, err)
+	}
+	if vocab != nil {
+		x, err := index.Create(next.indexDir(), vocab)
+		if err != nil {
+			s.log.Error("index was not made", "err", err)
+		} else {
+			next.setIndex(x)
+		}
+	}
+	s.mu.Lock()
+	s.parts = append(s.parts, next)
+	s.mu.Unlock()
+	s.log.Info("partition opened", "part", next.name)
+	return next, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func syncDirs(dirs ...string) error {
+	for _, d := range dirs {
+		f, err := os.Open(d)
+		if err != nil {
+			return err
+		}
+		err = f.Sync()
+		_ = f.Close() // read only
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relearn makes a vocabulary from sample blocks all over a partition.
+func (s *Store) relearn(p *partition) *index.Vocabulary {
+	s.mu.RLock()
+	metas := p.metas
+	s.mu.RUnlock()
+	if len(metas) < s.cfg.LearnBlocks {
+		if x := p.index(); x != nil {
+			return x.Vocabulary()
+		}
+		return nil
+	}
+	l := index.NewLearner()
+	lines := &block.Lines{}
+	for i := range s.cfg.LearnBlocks {
+		var err error
+		if lines, err = p.file.Read(metas[i*len(metas)/s.cfg.LearnBlocks], lines); err != nil {
+			s.log.Error("block was not read", "err", err)
+			return nil
+		}
+		l.Add(lines.Text, lines.Fields)
+	}
+	return l.Vocabulary()
+}

@@ -1,0 +1,87 @@
+package store
+
+import (
+	"bytes"
+	"sync/atomic"
+
+	"perch/logs/record"
+)
+
+// Numbered is a durable record with its number within its stream.
+type Numbered struct {
+	record.Record
+	Hash   uint64
+	Number uint64
+}
+
+// Follower receives new lines until it is closed.
+type Follower struct {
+	s       *Store
+	want    func(*record.Stream) bool
+	lines   chan Numbered
+	dropped atomic.Int64
+}
+
+// Follow starts to receive new lines of wanted streams. When buffer lines wait,
+// further ones are dropped and counted.
+func (s *Store) Follow(buffer int, want func(*record.Stream) bool) *Follower {
+	f := &Follower{s: s, want: want, lines: make(chan Numbered, buffer)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		close(f.lines)
+	} else {
+		s.followers[f] = struct{}{}
+	}
+	return f
+}
+
+// Lines is closed when the follower or the store is.
+func (f *Follower) Lines() <-chan Numbered { return f.lines }
+
+// Dropped returns how many lines were dropped since it was asked last.
+func (f *Follower) Dropped() int64 { return f.dropped.Swap(0) }
+
+// Close stops receiving.
+func (f *Follower) Close() {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	if _, ok := f.s.followers[f]; ok {
+		delete(f.s.followers, f)
+		close(f.lines)
+	}
+}
+
+// publish hands records that were just applied to followers. Called with mu
+// held; never blocks.
+func (s *Store) publish(records []record.Record) {
+	if len(s.followers) == 0 {
+		return
+	}
+	// The numbers are known from the end: a source's last line has next-1.
+	left := map[*source]uint64{}
+	for i := range records {
+		left[s.source(records[i].Stream)]++
+	}
+	for i := range records {
+		src := s.source(records[i].Stream)
+		number := src.next - left[src]
+		left[src]--
+		n := Numbered{Record: records[i], Hash: src.hash, Number: number}
+		copied := false
+		for f := range s.followers {
+			if !f.want(src.stream) {
+				continue
+			}
+			if len(f.lines) == cap(f.lines) {
+				f.dropped.Add(1)
+				s.m.followDrop.Inc()
+				continue
+			}
+			if !copied {
+				n.Body, copied = bytes.Clone(n.Body), true
+			}
+			f.lines <- n
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package store
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	lines       prometheus.Counter
+	raw         prometheus.Counter
+	refused     *prometheus.CounterVec
+	blocks      prometheus.Counter
+	blockBytes  prometheus.Counter
+	cutFailures prometheus.Counter
+	headBytes   prometheus.Gauge
+	diskBytes   prometheus.Gauge
+	partitions  prometheus.Gauge
+	unindexed   prometheus.Gauge
+	rebuilds    prometheus.Counter
+	removed     *prometheus.CounterVec
+	followDrop  prometheus.Counter
+	followers   prometheus.Gauge
+	damaged     prometheus.Counter
+	positions   prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_logs_" + name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_logs_" + name, Help: help})
+	}
+	m := &metrics{
+		lines:       counter("stored_lines_total", "Lines made durable."),
+		raw:         counter("stored_bytes_total", "Bytes of line text made durable."),
+		refused:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_refused_batches_total", Help: "Batches refused; their senders keep them."}, []string{"reason"}),
+		blocks:      counter("blocks_total", "Blocks cut."),
+		blockBytes:  counter("block_bytes_total", "Compressed bytes of blocks cut."),
+		cutFailures: counter("cut_failures_total", "Blocks that could not be written."),
+		headBytes:   gauge("head_bytes", "Bytes of lines not yet cut into blocks."),
+		diskBytes:   gauge("disk_bytes", "Bytes of all block files."),
+		partitions:  gauge("partitions", "Partitions kept."),
+		unindexed:   gauge("unindexed_blocks", "Blocks that are searched by scanning."),
+		rebuilds:    counter("index_rebuilds_total", "Indexes built anew because they were missing or broken."),
+		removed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_partitions_total", Help: "Partitions removed by retention."}, []string{"reason"}),
+		followDrop:  counter("follow_dropped_lines_total", "Lines not shown to slow followers."),
+		followers:   gauge("followers", "Live followers."),
+		damaged:     counter("damaged_bytes_total", "Bytes of damaged blocks cut off when opened."),
+		positions:   gauge("source_positions", "Source files whose position is remembered."),
+	}
+	reg.MustRegister(m.lines, m.raw, m.refused, m.blocks, m.blockBytes, m.cutFailures, m.headBytes, m.diskBytes, m.partitions,
+		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions)
+	return m
+}

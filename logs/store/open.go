@@ -1,0 +1,249 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"perch/logs/block"
+	"perch/logs/record"
+	"perch/logs/wal"
+)
+
+// Store keeps lines. Make it with Open.
+type Store struct {
+	cfg   Config
+	log   *slog.Logger
+	m     *metrics
+	lock  *os.File
+	codec *block.Codec
+	wal   *wal.Log
+	wake  chan struct{}
+
+	buffers sync.Pool
+
+	cutting sync.Mutex // held by the one that cuts; guards encoded
+	encoded []byte
+
+	maintaining sync.Mutex // held by checkpoint and retention
+
+	mu          sync.RWMutex // guards what follows
+	parts       []*partition // oldest first; the last is being written
+	sources     map[uint64]*source
+	byPointer   map[*record.Stream]*source
+	sealed      []*head // to be cut, in order
+	headBytes   int     // heads and sealed
+	sealedBytes int
+	positions   map[fileKey]record.Position
+	lastSeq     uint64
+	cutErr      error
+	followers   map[*Follower]struct{}
+	dirty       bool // something changed since the last checkpoint
+	closed      bool
+}
+
+// checkpoint is what the write-ahead log no longer needs to tell.
+type checkpoint struct {
+	Positions []record.Position `json:"positions"`
+	Marks     []mark            `json:"marks"`
+	Partition string            `json:"partition"` // later blocks are checked when opened
+	Bytes     int64             `json:"bytes"`
+}
+
+// mark says how far a stream was cut, in case its blocks are gone.
+type mark struct {
+	Hash uint64 `json:"hash,string"`
+	Next uint64 `json:"next"`
+	place
+}
+
+const checkpointName = "checkpoint.json"
+
+// Open opens the store in cfg.Dir and puts uncut lines back into heads. It
+// fails when another process uses the directory.
+func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(partitionsDir(cfg.Dir), 0o700); err != nil {
+		return nil, fmt.Errorf("open log store: %w", err)
+	}
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg: cfg, log: log, lock: lock, m: newMetrics(reg), wake: make(chan struct{}, 1),
+		sources: map[uint64]*source{}, byPointer: map[*record.Stream]*source{},
+		positions: map[fileKey]record.Position{}, followers: map[*Follower]struct{}{},
+	}
+	if err := s.load(reg); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log store %s: %w", cfg.Dir, err), s.closeFiles())
+	}
+	return s, nil
+}
+
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log store: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, fmt.Errorf("open log store: directory %s is in use by another process", dir)
+	}
+	return f, nil
+}
+
+func (s *Store) load(reg prometheus.Registerer) error {
+	var err error
+	if s.codec, err = block.NewCodec(); err != nil {
+		return err
+	}
+	cp, err := readCheckpoint(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if err := s.loadPartitions(cp); err != nil {
+		return err
+	}
+	for _, p := range cp.Positions {
+		s.positions[fileKey{p.File, p.Inode}] = p
+	}
+	s.wal, err = wal.Open(wal.Config{Dir: filepath.Join(s.cfg.Dir, "wal"), SegmentBytes: 16 << 20, Create: s.cfg.CreateWAL}, func(seq uint64, payload []byte) error {
+		plain, err := unpack(payload)
+		if err != nil {
+			return err
+		}
+		b, err := record.DecodeBatch(plain)
+		if err != nil {
+			return err
+		}
+		s.apply(seq, b.Records, b.Positions, true)
+		return s.help()
+	}, s.log, reg)
+	clear(s.byPointer)
+	return err
+}
+
+func readCheckpoint(dir string) (checkpoint, error) {
+	var cp checkpoint
+	b, err := os.ReadFile(filepath.Join(dir, checkpointName))
+	if errors.Is(err, os.ErrNotExist) {
+		return cp, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &cp)
+	}
+	if err != nil {
+		return cp, fmt.Errorf("read checkpoint: %w", err)
+	}
+	return cp, nil
+}
+
+// loadPartitions opens all partitions. Blocks written after the checkpoint are
+// checked; after a damaged one everything later is cut too, for the write-ahead
+// log still has it.
+func (s *Store) loadPartitions(cp checkpoint) error {
+	entries, err := os.ReadDir(partitionsDir(s.cfg.Dir))
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, e := range entries {
+		if _, err := time.Parse(partitionName, e.Name()); err == nil {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	next := map[uint64]mark{}
+	for _, m := range cp.Marks {
+		next[m.Hash] = m
+	}
+	torn := false
+	for _, name := range names {
+		if torn && name > cp.Partition {
+			if err := os.RemoveAll(filepath.Join(partitionsDir(s.cfg.Dir), name)); err != nil {
+				return err
+			}
+			continue
+		}
+		verified := int64(1 << 62)
+		if name == cp.Partition {
+			verified = cp.Bytes
+		} else if name > cp.Partition {
+			verified = 0
+		}
+		p, cut, err := openPartition(s.cfg.Dir, name, s.codec, verified)
+		if err != nil {
+			return err
+		}
+		s.parts = append(s.parts, p)
+		if cut > 0 {
+			s.m.damaged.Add(float64(cut))
+			s.log.Warn("damaged blocks cut off", "part", name, "bytes", cut)
+			torn = name >= cp.Partition
+		}
+		for _, m := range p.metas {
+			at := place{m.Seq, m.Ord}
+			if have, ok := next[m.Hash]; !ok || have.before(at) {
+				next[m.Hash] = mark{Hash: m.Hash, Next: m.First + uint64(m.Lines), place: at}
+			}
+			if _, ok := s.sources[m.Hash]; !ok {
+				s.sources[m.Hash] = &source{stream: m.Stream, hash: m.Hash, idle: time.Now()}
+			}
+		}
+	}
+	for h, m := range next {
+		src, ok := s.sources[h]
+		if !ok {
+			src = &source{hash: h, idle: time.Now()}
+			s.sources[h] = src
+		}
+		src.next, src.done = m.Next, m.place
+	}
+	return nil
+}
+
+// Close cuts nothing: uncut lines stay in the write-ahead log. It waits for
+// the maintenance under way and closes all files.
+func (s *Store) Close() error {
+	err := s.checkpoint()
+	s.mu.Lock()
+	s.closed = true
+	for f := range s.followers {
+		delete(s.followers, f)
+		close(f.lines)
+	}
+	s.mu.Unlock()
+	return errors.Join(err, s.closeFiles())
+}
+
+func (s *Store) closeFiles() error {
+	var errs error
+	if s.wal != nil {
+		errs = errors.Join(errs, s.wal.Close())
+	}
+	s.cutting.Lock()
+	defer s.cutting.Unlock()
+	for _, p := range s.parts {
+		if x := p.index(); x != nil && p == s.parts[len(s.parts)-1] {
+			errs = errors.Join(errs, x.Flush())
+			x.Settle(2 * time.Second)
+		}
+		errs = errors.Join(errs, p.close())
+	}
+	if s.codec != nil {
+		s.codec.Close()
+	}
+	return errors.Join(errs, s.lock.Close())
+}

@@ -1,0 +1,120 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"perch/logs/block"
+	"perch/logs/index"
+)
+
+// partition is a directory of blocks that arrived within one stretch of time.
+type partition struct {
+	dir   string
+	name  string
+	start time.Time
+	file  *block.File
+
+	metas []*block.Meta // append-only; guarded by Store.mu
+
+	mu   sync.RWMutex // guards what follows
+	idx  *index.Index // nil while there is none
+	used int          // views that read it
+	gone bool         // closed as soon as nobody reads it
+}
+
+const partitionName = "20060102T150405.000Z"
+
+func partitionsDir(dir string) string { return filepath.Join(dir, "parts") }
+
+// openPartition opens or makes a partition. Blocks from offset verified on are
+// checked. It returns the bytes that were cut off.
+func openPartition(dir, name string, codec *block.Codec, verified int64) (*partition, int64, error) {
+	start, err := time.Parse(partitionName, name)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
+	}
+	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start}
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
+	}
+	file, metas, lost, err := block.Open(filepath.Join(p.dir, "blocks.dat"), codec, verified)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
+	}
+	p.file, p.metas = file, metas
+	if lost.Skipped > 0 { // blocks have other numbers than the index knows
+		if err := os.RemoveAll(p.indexDir()); err != nil {
+			return nil, 0, errors.Join(fmt.Errorf("open partition %s: %w", name, err), file.Close())
+		}
+	}
+	return p, lost.Skipped + lost.Cut, nil
+}
+
+func (p *partition) indexDir() string { return filepath.Join(p.dir, "index") }
+
+// take keeps the partition open until drop.
+func (p *partition) take() {
+	p.mu.Lock()
+	p.used++
+	p.mu.Unlock()
+}
+
+func (p *partition) drop() error {
+	p.mu.Lock()
+	p.used--
+	last := p.gone && p.used == 0
+	p.mu.Unlock()
+	if last {
+		return p.closeFiles()
+	}
+	return nil
+}
+
+// close closes the partition now or when the last reader is done.
+func (p *partition) close() error {
+	p.mu.Lock()
+	was := p.gone
+	p.gone = true
+	busy := p.used > 0
+	p.mu.Unlock()
+	if was || busy {
+		return nil
+	}
+	return p.closeFiles()
+}
+
+func (p *partition) closeFiles() error {
+	var err error
+	if x := p.index(); x != nil {
+		err = x.Close()
+	}
+	return errors.Join(err, p.file.Close())
+}
+
+func (p *partition) index() *index.Index {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.idx
+}
+
+// dropIndex closes the index; blocks are searched by scanning until
+// completeIndex makes another.
+func (p *partition) dropIndex() error {
+	x := p.index()
+	p.setIndex(nil)
+	if x == nil {
+		return nil
+	}
+	return x.Close()
+}
+
+func (p *partition) setIndex(x *index.Index) {
+	p.mu.Lock()
+	p.idx = x
+	p.mu.Unlock()
+}

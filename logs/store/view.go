@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"errors"
+
+	"perch/logs/block"
+	"perch/logs/index"
+	"perch/logs/record"
+)
+
+// Piece is a run of lines of one stream: a block, or a head. Pieces are values
+// of a View and must not be used after its Release.
+type Piece struct {
+	Stream   *record.Stream
+	Hash     uint64 // of Stream
+	First    uint64 // number of its first line within the stream
+	Lines    int
+	Bytes    int64 // of text and fields
+	Min, Max int64 // times, ns
+
+	part *partition // nil for a head
+	n    int        // number of the block
+	meta *block.Meta
+	head block.Lines
+}
+
+// Times reads times and levels, using l's memory when it can.
+func (p *Piece) Times(l *block.Lines) (*block.Lines, error) {
+	if p.part == nil {
+		return &p.head, nil
+	}
+	return p.part.file.ReadTimes(p.meta, l)
+}
+
+// Read reads the lines, using l's memory when it can. The result may be l or
+// shared with the store: it must not be changed.
+func (p *Piece) Read(l *block.Lines) (*block.Lines, error) {
+	if p.part == nil {
+		return &p.head, nil
+	}
+	return p.part.file.Read(p.meta, l)
+}
+
+// Stored tells whether the piece is a block, whose memory may be used again.
+func (p *Piece) Stored() bool { return p.part != nil }
+
+// Levels counts the lines by level, when that is known without reading.
+func (p *Piece) Levels() ([record.LevelCount]uint32, bool) {
+	if p.part == nil {
+		return [record.LevelCount]uint32{}, false
+	}
+	return p.meta.Levels, true
+}
+
+// View is a consistent picture of the store.
+type View struct {
+	s      *Store
+	parts  []*partition
+	blocks [][]*block.Meta
+	heads  []Piece
+}
+
+// View pictures the store: every durable line is in exactly one piece.
+func (s *Store) View() (*View, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	v := &View{s: s, parts: append([]*partition(nil), s.parts...)}
+	for _, p := range v.parts {
+		p.take()
+		v.blocks = append(v.blocks, p.metas)
+	}
+	add := func(h *head) {
+		v.heads = append(v.heads, Piece{Stream: h.stream, Hash: h.hash, First: h.first, Lines: h.lines.Len(),
+			Bytes: int64(len(h.lines.Text) + len(h.lines.Fields)), Min: h.min, Max: h.max, head: h.lines})
+	}
+	for _, h := range s.sealed {
+		add(h)
+	}
+	for _, src := range s.sources {
+		if src.head != nil {
+			add(src.head)
+		}
+	}
+	return v, nil
+}
+
+// Release ends the use of the view.
+func (v *View) Release() error {
+	var errs error
+	for _, p := range v.parts {
+		errs = errors.Join(errs, p.drop())
+	}
+	v.parts = nil
+	return errs
+}
+
+// Select returns the pieces that overlap from..to (ns, both included), whose
+// stream is wanted, and which may satisfy need, in no order. An index that
+// cannot answer makes more pieces be read, not less.
+func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Stream) bool, need index.Need) []Piece {
+	streams := map[*record.Stream]bool{}
+	wanted := func(st *record.Stream) bool {
+		ok, known := streams[st]
+		if !known {
+			ok = want(st)
+			streams[st] = ok
+		}
+		return ok
+	}
+	var out []Piece
+	for i := range v.heads {
+		h := &v.heads[i]
+		if h.Max >= from && h.Min <= to && wanted(h.Stream) {
+			out = append(out, *h)
+		}
+	}
+	for i, p := range v.parts {
+		metas := v.blocks[i]
+		var may index.Set
+		known, asked := 0, false
+		for n, m := range metas {
+			if m.Max < from || m.Min > to || !wanted(m.Stream) {
+				continue
+			}
+			if !asked && need.Op != index.Any {
+				asked = true
+				if x := p.index(); x != nil {
+					var err error
+					if may, known, err = x.Candidates(ctx, need); err != nil {
+						known = 0
+						v.s.log.Error("index was not read", "part", p.name, "err", err)
+					}
+				}
+			}
+			if n < known && !may.Has(n) {
+				continue
+			}
+			out = append(out, Piece{Stream: m.Stream, Hash: m.Hash, First: m.First, Lines: m.Lines, Bytes: m.Raw, Min: m.Min, Max: m.Max, part: p, n: n, meta: m})
+		}
+	}
+	return out
+}
