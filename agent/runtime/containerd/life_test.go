@@ -274,7 +274,7 @@ func BenchmarkPod(b *testing.B) {
 	}
 	for _, e := range entries {
 		exe, _ := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if strings.HasPrefix(exe, filepath.Join(n.dir, "bin")) && strings.HasSuffix(exe, "perch-shim") {
+		if strings.HasPrefix(exe, filepath.Join(n.dir, "bin")) && strings.HasSuffix(exe, "containerd-shim-runc-v2") {
 			shims, pss = shims+1, pss+memory(b, e.Name())
 		}
 	}

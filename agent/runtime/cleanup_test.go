@@ -1,0 +1,141 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func TestProcessesOfACluster(t *testing.T) {
+	shim := func(pid, parent int, exe, socket string) process {
+		return process{pid: pid, parent: parent, exe: exe, args: []string{exe, "-namespace", "k8s.io", "-id", "x", "-address", socket}}
+	}
+	table := []process{
+		{pid: 1, exe: "/sbin/init", args: []string{"init"}},
+		shim(10, 1, "/data/a/bin/abc/containerd-shim-runc-v2", "/data/a/run/runtime.sock"),
+		{pid: 11, parent: 10, exe: "/pause", args: []string{"/pause"}},
+		{pid: 12, parent: 10, exe: "/bin/sh", args: []string{"sh"}},
+		{pid: 13, parent: 12, exe: "/bin/sleep", args: []string{"sleep", "9"}},
+		{pid: 14, parent: 12, zombie: true},
+		shim(20, 1, "/data/b/bin/abc/containerd-shim-runc-v2", "/data/b/run/runtime.sock"),
+		{pid: 21, parent: 20, exe: "/pause", args: []string{"/pause"}},
+		shim(30, 1, "/data/a/bin/old/perch-shim (deleted)", "/data/a/run/runtime.sock"),
+		shim(40, 1, "/usr/bin/containerd-shim-runc-v2", "/run/containerd/containerd.sock"),
+		{pid: 50, parent: 1, exe: "/data/a/bin/perch", args: []string{"perch", "up"}},
+		{pid: 60, parent: 1, exe: "/bin/grep", args: []string{"grep", "-address", "/data/a/run/runtime.sock"}},
+	}
+	for dir, want := range map[string]string{"/data/a": "[11 13 12 10 30]", "/data/b": "[21 20]", "/data": "[]"} {
+		if have := fmt.Sprint(processesOf(table, dir, dir+"/run/runtime.sock")); have != want {
+			t.Errorf("%s: have %s, want %s: only its shims and what they started, children first", dir, have, want)
+		}
+	}
+}
+
+func TestMountsBelow(t *testing.T) {
+	text := `22 1 254:0 / / rw - ext4 /dev/vda rw
+30 22 0:30 / /data/a rw - ext4 /dev/vdb rw
+31 30 0:31 / /data/a/containerd/state/x/rootfs rw - overlay overlay rw
+32 30 0:32 / /data/a/pods/1/volumes/my\040disk rw - tmpfs tmpfs rw
+33 32 0:33 / /data/a/pods/1/volumes/my\040disk/in rw - tmpfs tmpfs rw
+34 22 0:34 / /data/ab rw - tmpfs tmpfs rw
+`
+	want := "[/data/a/pods/1/volumes/my disk/in /data/a/pods/1/volumes/my disk /data/a/containerd/state/x/rootfs]"
+	if have := fmt.Sprint(mountsBelow(text, "/data/a/")); have != want {
+		t.Errorf("have %s, want %s", have, want)
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	for text, want := range map[string]string{
+		"12 (sh) S 3 12 12 0":      "3 false true",
+		"12 (a) b (c) Z 7 12 12 0": "7 true true",
+		"12 (sh":                   "0 false false",
+		"12 (sh) S":                "0 false false",
+		"12 (sh) S x":              "0 false false",
+	} {
+		p, ok := parseStat(text)
+		if have := fmt.Sprint(p.parent, p.zombie, ok); have != want {
+			t.Errorf("%q: have %s, want %s", text, have, want)
+		}
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("12 (sh) S 3 12")
+	f.Fuzz(func(_ *testing.T, text string) { parseStat(text) })
+}
+
+func FuzzMountsBelow(f *testing.F) {
+	f.Add("31 30 0:31 / /data/a/x rw - overlay overlay rw\n", "/data/a")
+	f.Fuzz(func(t *testing.T, text, dir string) {
+		for _, m := range mountsBelow(text, dir) {
+			if len(m) == 0 {
+				t.Error("a mount has no name")
+			}
+		}
+	})
+}
+
+func TestCleanupRefusesTheWholeMachine(t *testing.T) {
+	for _, dir := range []string{"", "/", "relative", "//"} {
+		if _, err := Cleanup(context.Background(), CleanupConfig{Dir: dir}, quiet()); err == nil {
+			t.Errorf("data dir %q was accepted", dir)
+		}
+	}
+	if _, err := removeCgroups(context.Background(), "/.."); err == nil {
+		t.Error("the root of all cgroups was accepted")
+	}
+}
+
+func TestKindOfErrors(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want error
+	}{
+		{status.Error(codes.NotFound, "no"), ErrNotFound},
+		{status.Error(codes.Unavailable, "no"), ErrUnavailable},
+		{status.Error(codes.DeadlineExceeded, "no"), ErrTimeout},
+		{status.Error(codes.FailedPrecondition, `name "a" is reserved for "b"`), ErrExists},
+		{status.Error(codes.Unknown, "container is in CONTAINER_EXITED state"), ErrState},
+		{status.Error(codes.Unknown, "unexpected status from HEAD request: 401 Unauthorized"), ErrUnauthorized},
+		{status.Error(codes.Unknown, "strange"), nil},
+	} {
+		have := wrap("act on", "id", c.err)
+		if c.want != nil && !errors.Is(have, c.want) || c.want == nil && kindOf(c.err) != nil {
+			t.Errorf("%v: have %v, want %v", c.err, have, c.want)
+		}
+	}
+	if wrap("act on", "id", nil) != nil {
+		t.Error("success became an error")
+	}
+}
+
+func TestRuntimeThatIsAway(t *testing.T) {
+	c, err := New(Config{Endpoint: t.TempDir() + "/no.sock"}, quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.RunPodSandbox(t.Context(), &cri.PodSandboxConfig{}, ""); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a change: have %v, want ErrUnavailable at once", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := c.WaitReady(ctx); err == nil {
+		t.Error("waiting for a runtime that is away succeeded")
+	}
+	if _, err := New(Config{Endpoint: "tcp://x"}, quiet(), prometheus.NewRegistry()); err == nil {
+		t.Error("an endpoint that is no socket was accepted")
+	}
+}
