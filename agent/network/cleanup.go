@@ -31,8 +31,11 @@ func Cleanup(cluster, dir string) error {
 	}
 	others, err := dropRules(cluster)
 	errs = append(errs, err)
-	if !others {
-		// Another cluster on this machine would still need them.
+	bridged, err := hasBridge()
+	errs = append(errs, err)
+	if !others && !bridged {
+		// Another cluster, Docker or a hypervisor on this machine may have come to
+		// rely on forwarding since; then it stays on.
 		for name, value := range s.Sysctls {
 			errs = append(errs, setSysctl(name, value))
 		}
@@ -50,6 +53,20 @@ func Cleanup(cluster, dir string) error {
 		return fmt.Errorf("remove network state: %w", err)
 	}
 	return nil
+}
+
+// hasBridge tells whether somebody else connects containers or machines here.
+func hasBridge() (bool, error) {
+	all, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return false, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range all {
+		if l.Type() == "bridge" {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func dropGateway(gateway netip.Addr) error {

@@ -249,6 +249,20 @@ func TestSysctlsStayWhileAnotherClusterNeedsThem(t *testing.T) {
 	}
 }
 
+func TestForwardingStaysOnWhereDockerCameLater(t *testing.T) {
+	newSpace(t)
+	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
+	cfg := testConfig(t)
+	must(t, open(t, cfg, node("n1", "10.42.0.0/24", "192.0.2.1")).sync(context.Background()))
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "docker0"
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	must(t, Cleanup(cfg.Cluster, cfg.Dir))
+	if now := picture(t); !strings.Contains(now, "ip_forward=1") {
+		t.Errorf("after cleanup:\n%s", now)
+	}
+}
+
 func TestPodReachesTheOutsideThroughAClosedFirewall(t *testing.T) {
 	router := newSpace(t)
 	dockerLike(t)

@@ -73,6 +73,7 @@ func newWorld(t testing.TB) *world {
 	w.wire("client", clientIP, nodeIP)
 	w.in("node", func() {
 		must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
+		must(t, os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("1"), 0)) // the strictest machine
 		lo, err := netlink.LinkByName("lo")
 		must(t, err)
 		must(t, netlink.AddrAdd(lo, &netlink.Addr{IPNet: cidr("10.42.0.1/32")}))

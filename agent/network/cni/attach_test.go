@@ -218,7 +218,7 @@ func TestPluginKilledAtAnyPointLeavesNothingAfterDEL(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	killed := 0
-	for i := range 60 {
+	for i := range 25 {
 		at := call{"ADD", fmt.Sprintf("s%d", i), pods[0].path(), stdin}
 		cmd := at.command()
 		if err := cmd.Start(); err != nil {
@@ -241,7 +241,7 @@ func TestPluginKilledAtAnyPointLeavesNothingAfterDEL(t *testing.T) {
 		}
 		wantNothingLeft(t, c)
 	}
-	t.Logf("%d of 60 calls were killed", killed)
+	t.Logf("%d of 25 calls were killed", killed)
 }
 
 func TestGCRemovesWhatNoSandboxHolds(t *testing.T) {
