@@ -48,7 +48,7 @@ func serve(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := New(Config{Dir: dir, Helpers: h, NoSync: true}, log)
+	s, err := New(Config{Dir: dir, Helpers: h, NoSync: true, ShimCgroup: os.Getenv("PERCH_TEST_SHIM_CGROUP")}, log)
 	if err != nil {
 		return err
 	}
@@ -131,6 +131,17 @@ func (n *node) start(t testing.TB) {
 		text, _ := os.ReadFile(n.log.Name())
 		t.Fatalf("%v\n%s", err, text)
 	}
+}
+
+// stop asks the runtime to end and returns how it did.
+func (n *node) stop(t testing.TB) error {
+	t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err := n.cmd.Wait()
+	n.cmd = nil
+	return err
 }
 
 func (n *node) kill(t testing.TB) {

@@ -120,6 +120,76 @@ func TestKilledRuntimeLosesNoLine(t *testing.T) {
 	}
 }
 
+func TestStoppedRuntimeEndsCleanlyAndContainersLiveOn(t *testing.T) {
+	n := newNode(t)
+	_, id, log := n.run(t, t.TempDir(), busybox, nil, "sh", "-c", "while true; do echo on; sleep 0.02; done")
+	until(t, "lines are written", func() bool { return countLines(t, log) > 3 })
+	if err := n.stop(t); err != nil {
+		t.Errorf("the runtime ended with %v, want exit code 0", err)
+	}
+	n.start(t)
+	st, err := n.client.ContainerStatus(t.Context(), id)
+	if err != nil || st.State != cri.ContainerState_CONTAINER_RUNNING {
+		t.Fatalf("have %v, %v; want a running container", st, err)
+	}
+	before := countLines(t, log)
+	until(t, "more lines are written", func() bool { return countLines(t, log) > before+3 })
+	start := time.Now()
+	if err := n.client.StopContainer(t.Context(), id, 0); err != nil || time.Since(start) > 5*time.Second {
+		t.Errorf("stopping an adopted container took %v: %v", time.Since(start), err)
+	}
+}
+
+func TestShimsJoinTheirCgroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: containers are made of namespaces, mounts and cgroups")
+	}
+	tops, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, top := range append(tops, "/sys/fs/cgroup/cgroup.procs") {
+		if _, err := os.Stat(top); err != nil || filepath.Base(filepath.Dir(top)) == "cpuset" {
+			continue // cpuset takes no process before it has cpus
+		}
+		if err := os.MkdirAll(filepath.Join(filepath.Dir(top), testCgroup, "system"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PERCH_TEST_SHIM_CGROUP", testCgroup+"/system")
+	n := newNode(t)
+	n.run(t, t.TempDir(), busybox, nil, "sleep", "1000")
+	for _, pid := range n.shims(t) {
+		text, err := os.ReadFile("/proc/" + pid + "/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "memory:"+testCgroup+"/system\n") && !strings.Contains(string(text), "0::"+testCgroup+"/system\n") {
+			t.Errorf("shim %s is in %s, want %s/system", pid, text, testCgroup)
+		}
+	}
+}
+
+// shims are the pids of this node's shims.
+func (n *node) shims(t testing.TB) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		exe, _ := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
+		if strings.HasPrefix(exe, filepath.Join(n.dir, "bin")) && strings.HasSuffix(exe, "containerd-shim-runc-v2") {
+			out = append(out, e.Name())
+		}
+	}
+	if len(out) == 0 {
+		t.Fatal("no shim runs")
+	}
+	return out
+}
+
 func TestContainerOverItsMemoryIsOOMKilled(t *testing.T) {
 	n := newNode(t)
 	_, id, _ := n.run(t, t.TempDir(), busybox, func(c *cri.ContainerConfig) {
@@ -267,18 +337,11 @@ func BenchmarkPod(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-p50")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99")
-	shims, pss := 0, 0
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		b.Fatal(err)
+	shims, pss := n.shims(b), 0
+	for _, pid := range shims {
+		pss += memory(b, pid)
 	}
-	for _, e := range entries {
-		exe, _ := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if strings.HasPrefix(exe, filepath.Join(n.dir, "bin")) && strings.HasSuffix(exe, "containerd-shim-runc-v2") {
-			shims, pss = shims+1, pss+memory(b, e.Name())
-		}
-	}
-	b.ReportMetric(float64(pss)/float64(max(1, shims)), "kB-PSS/shim")
+	b.ReportMetric(float64(pss)/float64(len(shims)), "kB-PSS/shim")
 	b.ReportMetric(float64(memory(b, strconv.Itoa(n.cmd.Process.Pid))), "kB-PSS-runtime")
 	b.ReportMetric(float64(len(pods)), "pods")
 	before := ticks(b, n.cmd.Process.Pid)
