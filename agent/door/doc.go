@@ -1,0 +1,16 @@
+// Package door is the node's HTTPS door: the kubelet API that API servers,
+// kubectl and Prometheus know, on :10250.
+//
+// It owns the listener, authentication and authorization of every request but
+// /healthz, and the streams of logs, exec, attach and port-forward. It never
+// makes numbers: /metrics… and /stats/summary are handlers given from outside,
+// as is everything in Parts.Handlers.
+//
+//	d, err := door.New(door.Config{Listen: ":10250", Node: name, …}, door.Parts{…}, log, reg) // opens the listener
+//	group.Go("door", d.Run)
+//	auth := door.Reviews(api, name) // Parts.Authenticate and Parts.Authorize by asking the API
+//
+// Limits: Config.Streams long-lived requests at the same time, more get 429.
+//
+// Start reading at routes in door.go.
+package door
