@@ -29,7 +29,8 @@ type pool struct {
 	size   int
 	value  func(i int) string
 	number func(value string) (int, bool)
-	first  int // values below are never chosen, only given on request
+	low    int // smallest value that may be used
+	first  int // values below are chosen last
 }
 
 // allocator hands out cluster IPs and node ports.
@@ -51,7 +52,7 @@ func newAllocator(etcd *clientv3.Client, cidr netip.Prefix, firstPort, lastPort 
 	return &allocator{
 		etcd: etcd, log: log,
 		ips: pool{
-			name: "ip", size: size - 1, value: address, first: min(16, size/4),
+			name: "ip", size: size - 1, value: address, low: 1, first: min(16, size/4),
 			number: func(v string) (int, bool) {
 				a, err := netip.ParseAddr(v)
 				if err != nil || !a.Is4() || !cidr.Contains(a) {
@@ -79,7 +80,7 @@ func (p pool) key(value string) string { return path.Join(claimsPrefix, p.name, 
 // has it.
 func (a *allocator) take(ctx context.Context, p pool, value, owner string) error {
 	if _, ok := p.number(value); !ok {
-		return fmt.Errorf("the provided value is not in the valid range %s-%s", p.value(max(0, p.lowest())), p.value(p.size-1))
+		return fmt.Errorf("the provided value is not in the valid range %s-%s", p.value(p.low), p.value(p.size-1))
 	}
 	key := p.key(value)
 	r, err := a.etcd.Txn(ctx).
@@ -98,13 +99,6 @@ func (a *allocator) take(ctx context.Context, p pool, value, owner string) error
 	return errTaken
 }
 
-func (p pool) lowest() int {
-	if p.name == "ip" {
-		return 1 // the network's own address is nobody's
-	}
-	return 0
-}
-
 // next claims any free value for an owner. The low part of an address range is
 // left for those who ask for a certain address.
 func (a *allocator) next(ctx context.Context, p pool, owner string) (string, error) {
@@ -121,7 +115,7 @@ func (a *allocator) next(ctx context.Context, p pool, owner string) (string, err
 			return v, err
 		}
 	}
-	for i := p.size - 1; i >= p.lowest(); i-- {
+	for i := p.size - 1; i >= p.low; i-- {
 		if v, ok, err := try(i); ok || err != nil {
 			return v, err
 		}

@@ -145,7 +145,8 @@ func (e *evictionREST) spend(ctx context.Context, p *corev1.Pod, how *metav1.Del
 	free := !ready(p) && (always || status.CurrentHealthy >= status.DesiredHealthy && status.DesiredHealthy > 0)
 	if !free {
 		if status.DisruptionsAllowed <= 0 {
-			refused := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+			// No time to retry after: client-go would wait for it by itself, ten times.
+			refused := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
 			refused.ErrStatus.Details.Causes = append(refused.ErrStatus.Details.Causes, metav1.StatusCause{
 				Type:    policyv1.DisruptionBudgetCause,
 				Message: fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", budget.Name, status.DesiredHealthy, status.CurrentHealthy),

@@ -3,12 +3,9 @@ package legal
 import (
 	"context"
 
-	"k8s.io/apimachinery/pkg/api/operation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/rest"
 )
 
 // check holds the validation of one kind, on internal types. A nil entry means
@@ -19,10 +16,6 @@ type check struct {
 	status func(o, old runtime.Object) field.ErrorList
 	parts  map[string]func(o, old runtime.Object) field.ErrorList // other subresources, by name
 	warn   func(ctx context.Context, o, old runtime.Object) []string
-
-	// declared says that Kubernetes validates this kind by generated code too,
-	// and deletes the hand-written counterpart over time.
-	declared bool
 }
 
 // one, two and both adapt typed validation functions.
@@ -38,8 +31,9 @@ func both[T runtime.Object](f func(T) field.ErrorList, g func(o, old T) field.Er
 	return func(o, old runtime.Object) field.ErrorList { return append(f(o.(T)), g(o.(T), old.(T))...) }
 }
 
-// Create returns what is wrong with a new object.
-func (r *Rules) Create(ctx context.Context, obj runtime.Object) field.ErrorList {
+// Create returns what is wrong with a new object. Hand-written validation is
+// authoritative for all our kinds; Kubernetes' generated one only shadows it.
+func (r *Rules) Create(_ context.Context, obj runtime.Object) field.ErrorList {
 	c, in, _, errs := r.prepare(obj, nil)
 	if errs != nil {
 		return errs
@@ -47,11 +41,11 @@ func (r *Rules) Create(ctx context.Context, obj runtime.Object) field.ErrorList 
 	if c.create != nil {
 		errs = c.create(in)
 	}
-	return r.declared(ctx, c, in, nil, errs, operation.Create)
+	return errs
 }
 
 // Update returns what is wrong with obj as the successor of old.
-func (r *Rules) Update(ctx context.Context, obj, old runtime.Object) field.ErrorList {
+func (r *Rules) Update(_ context.Context, obj, old runtime.Object) field.ErrorList {
 	c, in, was, errs := r.prepare(obj, old)
 	if errs != nil {
 		return errs
@@ -59,12 +53,12 @@ func (r *Rules) Update(ctx context.Context, obj, old runtime.Object) field.Error
 	if c.update != nil {
 		errs = c.update(in, was)
 	}
-	return r.declared(ctx, c, in, was, errs, operation.Update)
+	return errs
 }
 
 // Part returns what is wrong with obj after a write to a subresource, such as
 // "status", "finalize", "approval", "ephemeralcontainers" or "resize".
-func (r *Rules) Part(ctx context.Context, subresource string, obj, old runtime.Object) field.ErrorList {
+func (r *Rules) Part(_ context.Context, subresource string, obj, old runtime.Object) field.ErrorList {
 	c, in, was, errs := r.prepare(obj, old)
 	if errs != nil {
 		return errs
@@ -76,7 +70,7 @@ func (r *Rules) Part(ctx context.Context, subresource string, obj, old runtime.O
 	if f != nil {
 		errs = f(in, was)
 	}
-	return r.declared(ctx, c, in, was, errs, operation.Update)
+	return errs
 }
 
 // Warnings returns Kubernetes' own hints about an object; old is nil on create.
@@ -103,16 +97,4 @@ func (r *Rules) prepare(obj, old runtime.Object) (c check, in, was runtime.Objec
 		return check{}, nil, nil, field.ErrorList{field.InternalError(nil, err)}
 	}
 	return r.checks[schema.GroupKind{Group: gv.Group, Kind: kinds[0].Kind}], in, was, nil
-}
-
-// declared adds generated validation. It needs to know the request's version,
-// so it is silent outside of a request.
-func (r *Rules) declared(ctx context.Context, c check, in, was runtime.Object, errs field.ErrorList, op operation.Type) field.ErrorList {
-	if _, ok := genericapirequest.RequestInfoFrom(ctx); !ok || !c.declared {
-		return errs
-	}
-	if op == operation.Create {
-		return rest.ValidateDeclarativelyWithMigrationChecks(ctx, r.hub, in, nil, errs, op)
-	}
-	return rest.ValidateDeclarativelyWithMigrationChecks(ctx, r.hub, in, was, errs, op)
 }

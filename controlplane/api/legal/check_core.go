@@ -77,8 +77,7 @@ func coreChecks() map[schema.GroupKind]check {
 			update: two(func(o, old *core.ReplicationController) field.ErrorList {
 				return validation.ValidateReplicationControllerUpdate(o, old, podapi.GetValidationOptionsFromPodTemplate(o.Spec.Template, old.Spec.Template))
 			}),
-			status:   two(validation.ValidateReplicationControllerStatusUpdate),
-			declared: true,
+			status: two(validation.ValidateReplicationControllerStatusUpdate),
 		},
 		core.Kind("PodTemplate"): {
 			create: one(func(o *core.PodTemplate) field.ErrorList {

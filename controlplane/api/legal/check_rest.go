@@ -51,9 +51,8 @@ func networkChecks() map[schema.GroupKind]check {
 			status: two(networkingvalidation.ValidateIngressStatusUpdate),
 		},
 		networking.Kind("IngressClass"): {
-			create:   one(networkingvalidation.ValidateIngressClass),
-			update:   two(networkingvalidation.ValidateIngressClassUpdate),
-			declared: true,
+			create: one(networkingvalidation.ValidateIngressClass),
+			update: two(networkingvalidation.ValidateIngressClassUpdate),
 		},
 		networking.Kind("NetworkPolicy"): {
 			create: one(func(o *networking.NetworkPolicy) field.ErrorList {
@@ -62,12 +61,10 @@ func networkChecks() map[schema.GroupKind]check {
 			update: two(func(o, old *networking.NetworkPolicy) field.ErrorList {
 				return networkingvalidation.ValidateNetworkPolicyUpdate(o, old, networkingvalidation.ValidationOptionsForNetworking(o, old))
 			}),
-			declared: true,
 		},
 		discovery.Kind("EndpointSlice"): {
-			create:   one(discoveryvalidation.ValidateEndpointSliceCreate),
-			update:   two(discoveryvalidation.ValidateEndpointSliceUpdate),
-			declared: true,
+			create: one(discoveryvalidation.ValidateEndpointSliceCreate),
+			update: two(discoveryvalidation.ValidateEndpointSliceUpdate),
 		},
 		policy.Kind("PodDisruptionBudget"): {
 			create: one(func(o *policy.PodDisruptionBudget) field.ErrorList {
@@ -88,9 +85,8 @@ func networkChecks() map[schema.GroupKind]check {
 func storageChecks() map[schema.GroupKind]check {
 	return map[schema.GroupKind]check{
 		storage.Kind("StorageClass"): {
-			create:   one(storagevalidation.ValidateStorageClass),
-			update:   both(storagevalidation.ValidateStorageClass, storagevalidation.ValidateStorageClassUpdate),
-			declared: true,
+			create: one(storagevalidation.ValidateStorageClass),
+			update: both(storagevalidation.ValidateStorageClass, storagevalidation.ValidateStorageClassUpdate),
 		},
 		storage.Kind("CSIDriver"): {create: one(storagevalidation.ValidateCSIDriver), update: two(storagevalidation.ValidateCSIDriverUpdate)},
 		storage.Kind("CSINode"):   {create: one(storagevalidation.ValidateCSINode), update: two(storagevalidation.ValidateCSINodeUpdate)},
@@ -106,9 +102,8 @@ func storageChecks() map[schema.GroupKind]check {
 			}),
 		},
 		storage.Kind("VolumeAttachment"): {
-			create:   one(storagevalidation.ValidateVolumeAttachment),
-			update:   two(storagevalidation.ValidateVolumeAttachmentUpdate),
-			declared: true,
+			create: one(storagevalidation.ValidateVolumeAttachment),
+			update: two(storagevalidation.ValidateVolumeAttachmentUpdate),
 		},
 		storage.Kind("VolumeAttributesClass"): {
 			create: one(storagevalidation.ValidateVolumeAttributesClass),
@@ -119,8 +114,8 @@ func storageChecks() map[schema.GroupKind]check {
 
 func accessChecks() map[schema.GroupKind]check {
 	return map[schema.GroupKind]check{
-		rbac.Kind("Role"):               {create: one(rbacvalidation.ValidateRole), update: two(rbacvalidation.ValidateRoleUpdate), declared: true},
-		rbac.Kind("RoleBinding"):        {create: one(rbacvalidation.ValidateRoleBinding), update: two(rbacvalidation.ValidateRoleBindingUpdate), declared: true},
+		rbac.Kind("Role"):               {create: one(rbacvalidation.ValidateRole), update: two(rbacvalidation.ValidateRoleUpdate)},
+		rbac.Kind("RoleBinding"):        {create: one(rbacvalidation.ValidateRoleBinding), update: two(rbacvalidation.ValidateRoleBindingUpdate)},
 		rbac.Kind("ClusterRoleBinding"): {create: one(rbacvalidation.ValidateClusterRoleBinding), update: two(rbacvalidation.ValidateClusterRoleBindingUpdate)},
 		rbac.Kind("ClusterRole"): {
 			create: one(func(o *rbac.ClusterRole) field.ErrorList {
@@ -137,7 +132,6 @@ func accessChecks() map[schema.GroupKind]check {
 				}
 				return rbacvalidation.ValidateClusterRoleUpdate(o, old, opts)
 			}),
-			declared: true,
 		},
 		certificates.Kind("CertificateSigningRequest"): {
 			create: one(certificatesvalidation.ValidateCertificateSigningRequestCreate),
@@ -146,7 +140,6 @@ func accessChecks() map[schema.GroupKind]check {
 			parts: map[string]func(o, old runtime.Object) field.ErrorList{
 				"approval": two(certificatesvalidation.ValidateCertificateSigningRequestApprovalUpdate),
 			},
-			declared: true,
 		},
 		coordination.Kind("Lease"):                     {create: one(coordinationvalidation.ValidateLease), update: two(coordinationvalidation.ValidateLeaseUpdate)},
 		scheduling.Kind("PriorityClass"):               {create: one(schedulingvalidation.ValidatePriorityClass), update: two(schedulingvalidation.ValidatePriorityClassUpdate)},
@@ -155,9 +148,8 @@ func accessChecks() map[schema.GroupKind]check {
 		authorization.Kind("SelfSubjectAccessReview"):  {create: one(authorizationvalidation.ValidateSelfSubjectAccessReview)},
 		authorization.Kind("LocalSubjectAccessReview"): {create: one(authorizationvalidation.ValidateLocalSubjectAccessReview)},
 		node.Kind("RuntimeClass"): {
-			create:   one(nodevalidation.ValidateRuntimeClass),
-			update:   both(nodevalidation.ValidateRuntimeClass, nodevalidation.ValidateRuntimeClassUpdate),
-			declared: true,
+			create: one(nodevalidation.ValidateRuntimeClass),
+			update: both(nodevalidation.ValidateRuntimeClass, nodevalidation.ValidateRuntimeClassUpdate),
 		},
 	}
 }
@@ -178,9 +170,8 @@ func admissionChecks() map[schema.GroupKind]check {
 			status: two(admregvalidation.ValidateValidatingAdmissionPolicyStatusUpdate),
 		},
 		admreg.Kind("ValidatingAdmissionPolicyBinding"): {
-			create:   one(admregvalidation.ValidateValidatingAdmissionPolicyBinding),
-			update:   two(admregvalidation.ValidateValidatingAdmissionPolicyBindingUpdate),
-			declared: true,
+			create: one(admregvalidation.ValidateValidatingAdmissionPolicyBinding),
+			update: two(admregvalidation.ValidateValidatingAdmissionPolicyBindingUpdate),
 		},
 		admreg.Kind("MutatingAdmissionPolicy"): {
 			create: one(admregvalidation.ValidateMutatingAdmissionPolicy),

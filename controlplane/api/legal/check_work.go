@@ -59,7 +59,6 @@ func workChecks() map[schema.GroupKind]check {
 		func(o *batch.CronJob) *core.PodTemplateSpec { return &o.Spec.JobTemplate.Spec.Template }, nil,
 		batchvalidation.ValidateCronJobCreate, batchvalidation.ValidateCronJobUpdate, nil,
 		field.NewPath("spec", "jobTemplate", "spec", "template"))
-	cron.declared = true
 	return map[schema.GroupKind]check{
 		apps.Kind("Deployment"): templated(
 			func(o *apps.Deployment) *core.PodTemplateSpec { return &o.Spec.Template },
@@ -112,8 +111,7 @@ func workChecks() map[schema.GroupKind]check {
 			update: two(func(o, old *autoscaling.HorizontalPodAutoscaler) field.ErrorList {
 				return autoscalingvalidation.ValidateHorizontalPodAutoscalerUpdate(o, old, hpaOptions(o, old))
 			}),
-			status:   two(autoscalingvalidation.ValidateHorizontalPodAutoscalerStatusUpdate),
-			declared: true,
+			status: two(autoscalingvalidation.ValidateHorizontalPodAutoscalerStatusUpdate),
 		},
 		autoscaling.Kind("Scale"): {create: one(autoscalingvalidation.ValidateScale)},
 	}
