@@ -3,8 +3,8 @@
 //
 // It owns the REST surface: storage and strategy of every kind of the table in
 // controlplane/api, subresources, kubectl's columns, cluster IPs and node ports,
-// the objects a cluster cannot be without (system namespaces, priority classes,
-// Service default/kubernetes). It never decides who may do what (Collaborators
+// the objects a cluster cannot be without (system namespaces and the Service
+// default/kubernetes). It never decides who may do what (Collaborators
 // do), never acts on objects, and imports no k8s.io/kubernetes (api/legal does).
 //
 //	s, err := apiserver.New(cfg, apiserver.Collaborators{...}, objects, log, reg)

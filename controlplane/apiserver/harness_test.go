@@ -143,8 +143,12 @@ func start(dir string) (*world, func() error, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.server.Run(ctx) }()
+	go func() {
+		done <- w.server.Run(ctx)
+		cancel() // ends the wait below when the server ended by itself
+	}()
 	if !waitReady(ctx, w.server.Client()) {
+		cancel()
 		return nil, nil, <-done
 	}
 	w.config = ca.config(address, "admin")
@@ -163,6 +167,9 @@ func (w *world) answer(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	w.asked = append(w.asked, r.URL.String())
 	w.mu.Unlock()
+	if w.stream(rw, r) {
+		return
+	}
 	_, _ = fmt.Fprintf(rw, "agent %s\n", r.URL.Path)
 }
 

@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,9 +21,8 @@ import (
 // selfEvery is how often the server looks after its own objects.
 const selfEvery = 10 * time.Second
 
-// self keeps what a cluster cannot be without: the system namespaces, the two
-// priority classes above all others, and the Service by which pods reach this
-// server.
+// self keeps what a cluster cannot be without: the system namespaces and the
+// Service by which pods reach this server.
 type self struct {
 	client  kubernetes.Interface
 	ip      netip.Addr // cluster IP of the Service
@@ -57,18 +55,6 @@ func (s *self) repair(ctx context.Context) error {
 		}
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("keep namespace %s: %w", name, err)
-		}
-	}
-	for name, value := range map[string]int32{"system-cluster-critical": 2000000000, "system-node-critical": 2000001000} {
-		_, err := s.client.SchedulingV1().PriorityClasses().Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			_, err = s.client.SchedulingV1().PriorityClasses().Create(ctx, &schedulingv1.PriorityClass{
-				ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value,
-				Description: "Used for system critical pods that must run in the cluster.",
-			}, metav1.CreateOptions{})
-		}
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("keep priority class %s: %w", name, err)
 		}
 	}
 	if err := s.repairService(ctx); err != nil {
