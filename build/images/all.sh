@@ -12,4 +12,4 @@ for n in busybox nginx redis; do
 	fi
 done
 # The demo application's image follows its source; go build knows when.
-"$here/static.sh" "$dir/perch-demo.tar" docker.io/library/perch-demo:latest ./cmd/perch-demo
+"$here/static.sh" "$dir/perch-demo.tar" docker.io/library/perch-demo:1 ./cmd/perch-demo

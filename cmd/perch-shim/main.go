@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
-	_ "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task/plugin" // registers the task service that RunShim serves
 	"github.com/containerd/containerd/v2/pkg/shim"
 
 	"perch/agent/network/cni"
@@ -21,6 +20,7 @@ func main() {
 		cni.Main()
 		return
 	}
+	registerTasks()
 	shim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
 }
 

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -111,52 +110,4 @@ func inheritCpuset(tree, path string) error {
 		dir = child
 	}
 	return nil
-}
-
-// removeCgroups removes the tree below root in all hierarchies, leaves first.
-func removeCgroups(root string) error {
-	var errs error
-	for _, tree := range hierarchies() {
-		var dirs []string
-		top := filepath.Join(tree, root)
-		_ = filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, p)
-			}
-			return nil // what has vanished meanwhile needs no removal
-		})
-		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := os.Remove(dirs[i]); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = errors.Join(errs, fmt.Errorf("remove cgroup: %w", err))
-			}
-		}
-	}
-	return errs
-}
-
-// processesIn lists the pids below a cgroup, in any hierarchy.
-func processesIn(root string) []int {
-	seen := map[int]bool{}
-	for _, tree := range hierarchies() {
-		_ = filepath.WalkDir(filepath.Join(tree, root), func(p string, d os.DirEntry, err error) error {
-			if err != nil || d.Name() != "cgroup.procs" {
-				return nil
-			}
-			text, err := os.ReadFile(p)
-			if err != nil {
-				return nil
-			}
-			for _, f := range strings.Fields(string(text)) {
-				if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
-					seen[pid] = true
-				}
-			}
-			return nil
-		})
-	}
-	var out []int
-	for pid := range seen {
-		out = append(out, pid)
-	}
-	return out
 }

@@ -21,13 +21,11 @@ import (
 
 	"perch/cmd/perch/daemon/config"
 	"perch/controlplane/auth/pki"
+	"perch/controlplane/auth/rbac"
 )
 
-// Who perch's own processes are, beside the node itself.
-const (
-	telemetryUser = "system:perch:telemetry" // bound to the ClusterRole of the same name
-	kubeletClient = "perch-apiserver"        // the API server towards the nodes
-)
+// kubeletClient is the API server towards the nodes.
+const kubeletClient = "perch-apiserver"
 
 // certificates are the key pairs of a server's machine by file name in D/pki.
 func certificates(cfg config.Config) map[string]pki.Request {
@@ -46,7 +44,7 @@ func certificates(cfg config.Config) map[string]pki.Request {
 		"server":         {CommonName: "perch-server", DNS: names, IPs: ips, Server: true},
 		"admin":          {CommonName: "admin", Organizations: []string{"system:masters"}, Client: true},
 		"kubelet-client": {CommonName: kubeletClient, Organizations: []string{"system:masters"}, Client: true},
-		"telemetry":      {CommonName: telemetryUser, Client: true},
+		"telemetry":      {CommonName: rbac.TelemetryUser, Client: true},
 		"peer":           {CommonName: "perch-peer", DNS: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), self}, Server: true, Client: true},
 		"node":           {CommonName: node, Organizations: []string{"system:nodes"}, Client: true},
 		"node-serving":   {CommonName: node, Organizations: []string{"system:nodes"}, DNS: []string{cfg.NodeName}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), self}, Server: true},
@@ -96,12 +94,17 @@ func writeKubeconfig(cfg config.Config, path, name string) error {
 	}
 	server := cfg.APIServer()
 	if name == "admin" { // this one travels
-		server = fmt.Sprintf("https://%s:%d", cfg.AdvertiseAddress, cfg.APIPort)
+		server = adminURL(cfg)
 	}
 	if err := pki.WriteFile(path, pki.Kubeconfig(server, parts[0], parts[1], parts[2])); err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
 	return nil
+}
+
+// adminURL is the API as other machines reach it.
+func adminURL(cfg config.Config) string {
+	return fmt.Sprintf("https://%s:%d", cfg.AdvertiseAddress, cfg.APIPort)
 }
 
 // joinLimit is how long a machine waits for its certificates.
@@ -139,10 +142,12 @@ func join(ctx context.Context, cfg config.Config, text string) error {
 		return fmt.Errorf("write ca.crt: %w", err)
 	}
 	user := "system:node:" + cfg.NodeName
-	asToken := &rest.Config{Host: cfg.Server, BearerToken: token.Bearer(), TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
-	if err := request(ctx, cfg, asToken, "node", certificatesv1.KubeAPIServerClientKubeletSignerName, x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: user, Organization: []string{"system:nodes"}}}); err != nil {
-		return err
+	if _, err := os.Stat(cfg.Path("pki", "node.crt")); err != nil { // an interrupted join has spent its token already
+		asToken := &rest.Config{Host: cfg.Server, BearerToken: token.Bearer(), TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
+		if err := request(ctx, cfg, asToken, "node", certificatesv1.KubeAPIServerClientKubeletSignerName, x509.CertificateRequest{
+			Subject: pkix.Name{CommonName: user, Organization: []string{"system:nodes"}}}); err != nil {
+			return err
+		}
 	}
 	asNode := &rest.Config{Host: cfg.Server, TLSClientConfig: rest.TLSClientConfig{CAData: ca, CertFile: cfg.Path("pki", "node.crt"), KeyFile: cfg.Path("pki", "node.key")}}
 	if err := request(ctx, cfg, asNode, "node-serving", certificatesv1.KubeletServingSignerName, x509.CertificateRequest{

@@ -51,3 +51,11 @@ func Node(_ *Door, ctx context.Context, u User) (context.Context, error) {
 	}
 	return ctx, nil
 }
+
+// Masters lets in administrators of the whole cluster.
+func Masters(_ *Door, ctx context.Context, u User) (context.Context, error) {
+	if !slices.Contains(u.Groups, "system:masters") {
+		return ctx, refusal{http.StatusForbidden, u.Name + " is not an administrator of the cluster"}
+	}
+	return ctx, nil
+}

@@ -1,0 +1,386 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/spf13/cobra"
+)
+
+// line is one record as /logs/api/v1/query answers it.
+type line struct {
+	Time      time.Time `json:"time"`
+	ID        string    `json:"id,omitempty"`
+	Namespace string    `json:"namespace,omitempty"`
+	Pod       string    `json:"pod,omitempty"`
+	Container string    `json:"container,omitempty"`
+	UID       string    `json:"uid,omitempty"`
+	Instance  string    `json:"instance,omitempty"`
+	Node      string    `json:"node,omitempty"`
+	Stream    string    `json:"stream,omitempty"`
+	Level     string    `json:"level,omitempty"`
+	Kind      string    `json:"kind,omitempty"`
+	Line      string    `json:"line"`
+	raw       []byte
+}
+
+type trailer struct {
+	Partial bool     `json:"partial"`
+	Missing []string `json:"missing"`
+	Hidden  []string `json:"hidden"`
+	Cursor  string   `json:"cursor"`
+}
+
+type logsOptions struct {
+	all, follow, previous, events, timestamps  bool
+	since, until, grep, query, container, node string
+	selector, output, instance                 string
+	tail                                       int
+}
+
+// maxLines bounds what one call prints when neither --tail nor --since says
+// otherwise; the newest are shown and the cut is told.
+const maxLines = 10_000
+
+func logsCommand(s Streams) *cobra.Command {
+	var o logsOptions
+	c := &cobra.Command{
+		Use:   "logs [KIND/NAME|POD]…",
+		Short: "Show lines of many pods, ended and deleted ones too",
+		Example: `  perch logs deploy/web --since 10m --grep 'timeout|refused'
+  perch logs web-7d9f4c6b8-kx2mq -p
+  perch logs -l app=web -f
+  perch logs -q 'level:>=warn -healthz' -A --since 1h -o json`,
+	}
+	a := newAccess(c.PersistentFlags())
+	f := c.Flags()
+	f.BoolVarP(&o.all, "all-namespaces", "A", false, "lines of all namespaces")
+	f.BoolVarP(&o.follow, "follow", "f", false, "go on with new lines")
+	f.BoolVarP(&o.previous, "previous", "p", false, "the instance before the current one")
+	f.StringVar(&o.instance, "instance", "", "the container's instance by number, 0 is the first")
+	f.BoolVar(&o.events, "events", false, "Kubernetes events of these pods among the lines")
+	f.BoolVar(&o.timestamps, "timestamps", false, "the full time before each line")
+	f.StringVar(&o.since, "since", "", "newer than 10m, 2h, or a time in RFC 3339")
+	f.StringVar(&o.until, "until", "", "older than 10m, or a time in RFC 3339")
+	f.StringVar(&o.grep, "grep", "", "lines that match this regular expression")
+	f.StringVarP(&o.query, "query", "q", "", "a query in the log language: words, \"phrases\", field:value, -not")
+	f.StringVarP(&o.container, "container", "c", "", "lines of this container")
+	f.StringVarP(&o.selector, "selector", "l", "", "lines of the pods with these labels (pods that exist now)")
+	f.IntVar(&o.tail, "tail", -1, "at most this many lines, the newest")
+	f.StringVarP(&o.output, "output", "o", "text", "text or json")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if o.output != "text" && o.output != "json" {
+			return Usage{fmt.Errorf("-o %s: use text or json", o.output)}
+		}
+		w, err := a.web(c.Context())
+		if err != nil {
+			return err
+		}
+		ns, err := a.namespace()
+		if err != nil {
+			return err
+		}
+		return runLogs(c.Context(), s, w, ns, args, o)
+	}
+	return c
+}
+
+func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o logsOptions) error {
+	now := time.Now()
+	query, err := logQuery(ctx, w, ns, args, o)
+	if err != nil {
+		return err
+	}
+	ask := url.Values{"query": {query}}
+	if ask, err = timeRange(ask, o, now); err != nil {
+		return err
+	}
+	limit := o.tail
+	if limit < 0 {
+		limit = maxLines
+	}
+	many := len(args) != 1 || strings.Contains(args[0], "/") && !strings.HasPrefix(args[0], "pod") || o.selector != ""
+	p := printer{out: bufio.NewWriter(s.Out), json: o.output == "json", many: many, colour: colour(s.Out), timestamps: o.timestamps, grep: grepRE(o.grep)}
+	var last trailer
+	if limit > 0 {
+		ask.Set("limit", strconv.Itoa(limit))
+		ask.Set("direction", "backward")
+		lines, t, err := fetchLines(ctx, w, ask)
+		if err != nil {
+			return err
+		}
+		last = t
+		slices.Reverse(lines)
+		for _, l := range lines {
+			p.print(l)
+		}
+		if len(lines) == limit && o.tail < 0 {
+			fmt.Fprintf(s.Err, "note: the newest %d lines; --tail or --since choose others\n", limit)
+		}
+	}
+	if err := p.out.Flush(); err != nil {
+		return fmt.Errorf("write lines: %w", err)
+	}
+	tellTrailer(s.Err, last)
+	if !o.follow {
+		return nil
+	}
+	return follow(ctx, w, query, p)
+}
+
+func tellTrailer(out io.Writer, t trailer) {
+	if len(t.Missing) > 0 {
+		fmt.Fprintf(out, "note: without %s, which does not answer\n", strings.Join(t.Missing, ", "))
+	} else if t.Partial {
+		fmt.Fprintln(out, "note: the search was cut off by its limits; narrow the time or the query")
+	}
+	if len(t.Hidden) > 0 {
+		fmt.Fprintf(out, "note: %d namespaces are not visible to you\n", len(t.Hidden))
+	}
+}
+
+// logQuery builds the query in the log language.
+func logQuery(ctx context.Context, w *web, ns string, args []string, o logsOptions) (string, error) {
+	var parts []string
+	if !o.all {
+		parts = append(parts, "namespace:"+quoted(ns))
+	}
+	var pods []string
+	for _, arg := range args {
+		t, err := podTerm(arg)
+		if err != nil {
+			return "", Usage{err}
+		}
+		pods = append(pods, t)
+	}
+	if o.selector != "" {
+		names, err := w.podsBySelector(ctx, ns, o)
+		if err != nil {
+			return "", err
+		}
+		for _, n := range names {
+			pods = append(pods, "pod:"+quoted(n))
+		}
+	}
+	if len(pods) > 0 {
+		parts = append(parts, "("+strings.Join(pods, " or ")+")")
+	} else if o.query == "" && o.grep == "" && !o.all {
+		return "", Usage{errors.New("say whose lines: POD, deploy/NAME, -l SELECTOR, -q QUERY or -A")}
+	}
+	if o.container != "" {
+		parts = append(parts, "container:"+quoted(o.container))
+	}
+	if o.instance != "" {
+		parts = append(parts, "instance:"+quoted(o.instance))
+	}
+	if o.previous {
+		n, err := w.previousInstance(ctx, ns, args, o)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, "instance:"+n)
+	}
+	if !o.events {
+		parts = append(parts, "-kind:event")
+	}
+	if o.grep != "" {
+		if _, err := regexp.Compile(o.grep); err != nil {
+			return "", Usage{fmt.Errorf("--grep: %w", err)}
+		}
+		parts = append(parts, "line:~"+strconv.Quote(o.grep))
+	}
+	if o.query != "" {
+		parts = append(parts, "("+o.query+")")
+	}
+	return strings.Join(parts, " "), nil
+}
+
+var plain = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+
+func quoted(v string) string {
+	if plain.MatchString(v) {
+		return v
+	}
+	return strconv.Quote(v)
+}
+
+// podTerm names pods by their owner, whether they still exist or not: the names
+// that controllers give to their pods tell it.
+func podTerm(arg string) (string, error) {
+	kind, name, ok := strings.Cut(arg, "/")
+	if !ok {
+		return "pod:" + quoted(arg), nil
+	}
+	const five = "[a-z0-9]{5}"
+	suffix := ""
+	switch strings.ToLower(kind) {
+	case "po", "pod", "pods":
+		return "pod:" + quoted(name), nil
+	case "deploy", "deployment", "deployments", "deployments.apps", "deployment.apps":
+		suffix = "-[a-z0-9]{1,10}-" + five
+	case "rs", "replicaset", "replicasets", "ds", "daemonset", "daemonsets", "job", "jobs", "rc", "replicationcontroller":
+		suffix = "-" + five
+	case "sts", "statefulset", "statefulsets":
+		suffix = "-[0-9]+"
+	default:
+		return "", fmt.Errorf("%q: use pod, deploy, rs, sts, ds or job", arg)
+	}
+	return "pod:~" + strconv.Quote("^"+regexp.QuoteMeta(name)+suffix+"$"), nil
+}
+
+func timeRange(ask url.Values, o logsOptions, now time.Time) (url.Values, error) {
+	for flag, text := range map[string]string{"since": o.since, "until": o.until} {
+		if text == "" {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			d, derr := model.ParseDuration(text)
+			if derr != nil {
+				return nil, Usage{fmt.Errorf("--%s %q: write a duration such as 10m, or a time in RFC 3339", flag, text)}
+			}
+			at = now.Add(-time.Duration(d))
+		}
+		ask.Set(map[string]string{"since": "from", "until": "to"}[flag], at.UTC().Format(time.RFC3339Nano))
+	}
+	return ask, nil
+}
+
+func fetchLines(ctx context.Context, w *web, ask url.Values) (lines []line, last trailer, _ error) {
+	body, err := w.get(ctx, "/logs/api/v1/query", ask)
+	if err != nil {
+		return nil, last, err
+	}
+	defer body.Close()
+	in := bufio.NewReaderSize(body, 64<<10)
+	for {
+		raw, err := in.ReadBytes('\n')
+		if len(strings.TrimSpace(string(raw))) > 0 {
+			l, isLine, perr := parseLine(raw)
+			if perr != nil {
+				return nil, last, perr
+			}
+			if isLine {
+				lines = append(lines, l)
+			} else if err := json.Unmarshal(raw, &last); err != nil {
+				return nil, last, fmt.Errorf("read end of lines: %w", err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return lines, last, nil
+		} else if err != nil {
+			return nil, last, fmt.Errorf("read lines: %w", err)
+		}
+	}
+}
+
+func parseLine(raw []byte) (l line, isLine bool, _ error) {
+	if err := json.Unmarshal(raw, &l); err != nil {
+		return l, false, fmt.Errorf("read line: %w", err)
+	}
+	l.raw = raw
+	return l, !l.Time.IsZero(), nil
+}
+
+// follow prints new lines until ctx ends or the door closes.
+func follow(ctx context.Context, w *web, query string, p printer) error {
+	body, err := w.get(ctx, "/logs/api/v1/tail", url.Values{"query": {query}})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	in := bufio.NewScanner(body)
+	in.Buffer(nil, 8<<20)
+	for in.Scan() {
+		data, ok := strings.CutPrefix(in.Text(), "data:")
+		if !ok {
+			continue
+		}
+		l, isLine, err := parseLine([]byte(strings.TrimSpace(data) + "\n"))
+		if err != nil {
+			return err
+		}
+		if !isLine {
+			continue
+		}
+		p.print(l)
+		if err := p.out.Flush(); err != nil {
+			return fmt.Errorf("write lines: %w", err)
+		}
+	}
+	if err := in.Err(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("follow lines: %w", err)
+	}
+	return nil
+}
+
+func grepRE(text string) *regexp.Regexp {
+	if text == "" {
+		return nil
+	}
+	re, err := regexp.Compile(text)
+	if err != nil {
+		return nil // told already
+	}
+	return re
+}
+
+// printer writes lines: bare for one pod, with time and pod for many.
+type printer struct {
+	out                            *bufio.Writer
+	json, many, colour, timestamps bool
+	grep                           *regexp.Regexp
+}
+
+var podColours = []string{"36", "35", "33", "34", "32", "96", "95", "94"}
+
+func (p printer) print(l line) {
+	if p.json {
+		p.out.Write(l.raw)
+		return
+	}
+	paint := func(code, text string) string {
+		if !p.colour {
+			return text
+		}
+		return "\x1b[" + code + "m" + text + "\x1b[0m"
+	}
+	if p.timestamps {
+		fmt.Fprintf(p.out, "%s ", l.Time.UTC().Format(time.RFC3339Nano))
+	}
+	if p.many {
+		if !p.timestamps {
+			fmt.Fprintf(p.out, "%s ", paint("2", l.Time.Local().Format("15:04:05.000")))
+		}
+		who := l.Pod
+		if i := strings.LastIndexByte(who, '-'); i >= 0 && len(who)-i <= 11 {
+			who = who[i+1:]
+		}
+		h := 0
+		for _, r := range l.Pod {
+			h = h*31 + int(r)
+		}
+		fmt.Fprintf(p.out, "%s ", paint(podColours[uint(h)%uint(len(podColours))], who))
+	}
+	text := strings.TrimRight(l.Line, "\n")
+	if l.Kind == "event" {
+		text = paint("35", "● "+text)
+	} else if p.grep != nil && p.colour {
+		text = p.grep.ReplaceAllStringFunc(text, func(m string) string { return paint("43;30", m) })
+	} else if code, ok := map[string]string{"error": "31", "fatal": "31", "warn": "33"}[l.Level]; ok && p.colour {
+		text = paint(code, text)
+	}
+	p.out.WriteString(text)
+	p.out.WriteByte('\n')
+}

@@ -1,0 +1,114 @@
+package daemon
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
+
+	"perch/cmd/perch/daemon/config"
+	"perch/controlplane/auth/rbac"
+)
+
+// infoName is the ConfigMap in kube-public that tells clients where the web
+// door is; rbac.ClusterConfigMap in kube-system tells joining nodes the same.
+const infoName = "perch-info"
+
+//go:embed crd_prometheusrule.yaml
+var prometheusRuleCRD []byte
+
+// ensureObjects keeps the objects that perch itself needs: repeated until all
+// are there, since the API may still be starting.
+func ensureObjects(ctx context.Context, cfg config.Config, c clients) error {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ensureOnce(ctx, cfg, c)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("keep perch's own objects: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
+	info := map[string]string{
+		"web": webURL(cfg), "clusterCIDR": cfg.ClusterCIDR.String(), "serviceCIDR": cfg.ServiceCIDR.String(),
+		"clusterDomain": cfg.ClusterDomain, "clusterDNS": cfg.ServiceIP(10).String(), "name": cfg.Name,
+	}
+	for ns, name := range map[string]string{metav1.NamespacePublic: infoName, metav1.NamespaceSystem: rbac.ClusterConfigMap} {
+		maps := c.kube.CoreV1().ConfigMaps(ns)
+		want := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: ns}, Data: info}
+		if _, err := maps.Create(ctx, want, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
+			if _, err := maps.Update(ctx, want, metav1.UpdateOptions{}); err != nil {
+				return fmt.Errorf("update ConfigMap %s: %w", name, err)
+			}
+		} else if err != nil {
+			return fmt.Errorf("create ConfigMap %s: %w", name, err)
+		}
+	}
+	dns := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}},
+		Spec: corev1.ServiceSpec{ClusterIP: cfg.ServiceIP(10).String(), Ports: []corev1.ServicePort{
+			{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, TargetPort: intstr.FromInt32(53)},
+			{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: 53, TargetPort: intstr.FromInt32(53)}}}}
+	if _, err := c.kube.CoreV1().Services(metav1.NamespaceSystem).Create(ctx, dns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create Service kube-dns: %w", err)
+	}
+	if err := ensureRoles(ctx, c); err != nil {
+		return err
+	}
+	return ensureCRD(ctx, c, prometheusRuleCRD)
+}
+
+// ensureRoles adds to the default roles what belongs to objects of this file:
+// everybody may find the web door, the telemetry role may read its alert routes.
+func ensureRoles(ctx context.Context, c clients) error {
+	api := c.kube.RbacV1()
+	for _, r := range []struct {
+		namespace string
+		rule      rbacv1.PolicyRule
+		subject   rbacv1.Subject
+	}{
+		{metav1.NamespacePublic, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{infoName}, Verbs: []string{"get"}},
+			rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "system:authenticated"}},
+		{metav1.NamespaceSystem, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{alertConfigName}, Verbs: []string{"get"}},
+			rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: rbac.TelemetryUser}},
+	} {
+		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "perch:daemon", Namespace: r.namespace}, Rules: []rbacv1.PolicyRule{r.rule}}
+		if _, err := api.Roles(r.namespace).Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create Role %s/%s: %w", r.namespace, role.Name, err)
+		}
+		bind := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: role.Name, Namespace: r.namespace},
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name}, Subjects: []rbacv1.Subject{r.subject}}
+		if _, err := api.RoleBindings(r.namespace).Create(ctx, bind, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create RoleBinding %s/%s: %w", r.namespace, role.Name, err)
+		}
+	}
+	return nil
+}
+
+var crds = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+
+func ensureCRD(ctx context.Context, c clients, text []byte) error {
+	var want unstructured.Unstructured
+	if err := yaml.Unmarshal(text, &want.Object); err != nil {
+		return fmt.Errorf("read shipped definition: %w", err)
+	}
+	if _, err := c.dynamic.Resource(crds).Create(ctx, &want, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create CustomResourceDefinition %s: %w", want.GetName(), err)
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package daemon
+
+import (
+	"fmt"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"perch/cmd/perch/daemon/config"
+)
+
+// clients are the ways one identity speaks to the API.
+type clients struct {
+	rest     *rest.Config
+	kube     kubernetes.Interface
+	dynamic  dynamic.Interface
+	metadata metadata.Interface
+}
+
+// connect uses D/pki/<name>.kubeconfig. It does not wait for the API.
+func connect(cfg config.Config, name string) (clients, error) {
+	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Path("pki", name+".kubeconfig"))
+	if err != nil {
+		return clients{}, fmt.Errorf("read kubeconfig %s: %w", name, err)
+	}
+	rc.QPS, rc.Burst = 100, 200
+	return clientsFor(rc)
+}
+
+func clientsFor(rc *rest.Config) (clients, error) {
+	c := clients{rest: rc}
+	binary := rest.CopyConfig(rc)
+	binary.ContentType = "application/vnd.kubernetes.protobuf"
+	binary.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	var err error
+	if c.kube, err = kubernetes.NewForConfig(binary); err != nil {
+		return c, fmt.Errorf("make API client: %w", err)
+	}
+	if c.dynamic, err = dynamic.NewForConfig(rc); err != nil {
+		return c, fmt.Errorf("make API client: %w", err)
+	}
+	if c.metadata, err = metadata.NewForConfig(rc); err != nil {
+		return c, fmt.Errorf("make API client: %w", err)
+	}
+	return c, nil
+}

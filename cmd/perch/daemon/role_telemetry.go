@@ -1,0 +1,339 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/rules"
+
+	"perch/alerts/route"
+	"perch/alerts/rule"
+	"perch/cmd/perch/daemon/config"
+	"perch/cmd/perch/daemon/door"
+	"perch/controlplane/auth/token"
+	"perch/metrics/promapi"
+	metricstore "perch/metrics/store"
+	"perch/metrics/stream"
+	"perch/ui"
+)
+
+// evaluation is how often rules are evaluated where a group says nothing.
+const evaluation = 5 * time.Second
+
+// nodePatience is how long a node may be silent before answers say that it is
+// missing: three times the slow sample rate.
+const nodePatience = 45 * time.Second
+
+// buildTelemetry starts the stores of this node and, on servers, everything
+// that asks them. Read it top to bottom: numbers, lines, alerts, doors.
+func buildTelemetry(ctx context.Context, r role) error {
+	server := r.cfg.Kind == config.Server
+	identity := "node"
+	if server {
+		identity = "telemetry"
+	}
+	api, err := connect(r.cfg, identity)
+	if err != nil {
+		return err
+	}
+	own := http.NewServeMux() // on the unix socket: this machine's own roles
+
+	numbers, err := openNumbers(r, own)
+	if err != nil {
+		return err
+	}
+	lines, err := openLines(ctx, r, own)
+	if err != nil {
+		return err
+	}
+	factory := informers.NewSharedInformerFactory(api.kube, 0)
+	if err := r.collect(api, factory, numbers); err != nil {
+		return err
+	}
+	if server {
+		if err := buildServerTelemetry(r, api, factory, numbers, lines, own); err != nil {
+			return err
+		}
+	} else if err := r.forwardNumbers(numbers); err != nil {
+		return err
+	}
+	own.Handle("/metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	r.group.Go("objects", func(ctx context.Context) error {
+		factory.StartWithContext(ctx)
+		<-ctx.Done()
+		factory.Shutdown()
+		return nil
+	})
+	socket, err := newUnixDoor(r.cfg.Socket("telemetry"), everything(own))
+	if err != nil {
+		return err
+	}
+	r.group.Go("socket", socket.Run)
+	return nil
+}
+
+// everything lets perch's own roles, which alone may open the socket, see all.
+func everything(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := promapi.WithAccess(door.WithScope(r.Context(), door.Scope{All: true}), promapi.Everything())
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// numbers are the metric store of this process and how samples come in.
+type numbers struct {
+	store *metricstore.Store
+	local *stream.Receiver // the agent of this machine
+}
+
+func openNumbers(r role, own *http.ServeMux) (numbers, error) {
+	cfg := metricstore.Default()
+	if r.cfg.Kind == config.Agent {
+		cfg = metricstore.DefaultWorker()
+	}
+	cfg.Dir = r.cfg.Path("metrics")
+	db, err := metricstore.New(cfg, r.part("metrics"), r.reg)
+	if err != nil {
+		return numbers{}, err
+	}
+	r.group.OnStop("metrics", db.Close)
+	local := stream.NewReceiver("local", stream.DefaultReceiver(), db, r.part("samples"), r.reg)
+	own.Handle("POST /perch/v1/samples", local)
+	return numbers{db, local}, nil
+}
+
+// forwardNumbers sends a worker's samples to the server, from the store's WAL.
+func (r role) forwardNumbers(n numbers) error {
+	web, err := url.Parse(r.cfg.Server)
+	if err != nil {
+		return fmt.Errorf("read server URL: %w", err)
+	}
+	client, err := nodeClient(r.cfg)
+	if err != nil {
+		return err
+	}
+	target := &url.URL{Scheme: "https", Host: net.JoinHostPort(web.Hostname(), strconv.Itoa(r.cfg.WebPort)), Path: "/perch/v1/samples"}
+	f, err := stream.NewForwarder(stream.DefaultForward(r.cfg.Path("metrics-sent")), n.store.Dir(), stream.NewClient("server", stream.ClientConfig{URL: target.String(), Timeout: 30 * time.Second}, client, r.reg), r.part("forward"), r.reg)
+	if err != nil {
+		return err
+	}
+	r.group.Go("forward", f.Run)
+	return nil
+}
+
+// nodeClient speaks HTTPS as this node.
+func nodeClient(cfg config.Config) (*http.Client, error) {
+	rc := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: cfg.Path("ca.crt"), CertFile: cfg.Path("pki", "node.crt"), KeyFile: cfg.Path("pki", "node.key")}}
+	transport, err := rest.TransportFor(rc)
+	if err != nil {
+		return nil, fmt.Errorf("read node certificate: %w", err)
+	}
+	return &http.Client{Transport: transport}, nil
+}
+
+// buildServerTelemetry adds what only servers have: queries, rules, alerts and
+// the web door.
+func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, lines *lines, own *http.ServeMux) error {
+	page, err := url.Parse(webURL(r.cfg))
+	if err != nil {
+		return fmt.Errorf("make page URL: %w", err)
+	}
+	nodes := factory.Core().V1().Nodes()
+	fromNodes := stream.DefaultReceiver()
+	fromNodes.NodeOf = nodeOfCaller
+	remote := stream.NewReceiver("nodes", fromNodes, n.store, r.part("samples"), r.reg)
+	missing := func(context.Context) []string {
+		all, err := nodes.Lister().List(labels.Everything())
+		if err != nil {
+			return nil // the cache cannot fail
+		}
+		var want []string
+		for _, node := range all {
+			if node.Name != r.cfg.NodeName {
+				want = append(want, node.Name)
+			}
+		}
+		return remote.Missing(want, time.Now(), nodePatience)
+	}
+
+	router, err := route.New(route.Config{Dir: r.cfg.Path("alerts"), ExternalURL: page.JoinPath("alertmanager")}, r.part("alerts"), r.reg)
+	if err != nil {
+		return err
+	}
+	if err := router.Apply(route.Default); err != nil {
+		return err
+	}
+	var ruleSet *rule.Rules
+	prom, err := promapi.New(promapi.Default(), promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg,
+		Rules:         func(context.Context) promapi.Rules { return ruleSet.Manager() },
+		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
+	if err != nil {
+		return err
+	}
+	objects := watchRules(api.dynamic)
+	ruleSet = rule.New(rule.Config{Interval: evaluation, Dir: r.cfg.RulesDir, ExternalURL: page},
+		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), n.store), missing), Queryable: n.store, Append: n.store},
+		objects.sources, func(ctx context.Context, in ...rule.Alert) error {
+			out := make([]route.Alert, len(in))
+			for i, a := range in {
+				out[i] = route.Alert(a)
+			}
+			return router.Receive(ctx, out...)
+		}, r.part("rules"), r.reg)
+	r.group.Go("route", router.Run)
+	r.group.Go("alertconfig", r.keepAlertConfig(api.kube, router))
+	r.group.Go("ruleobjects", objects.Run)
+	r.group.Go("rules", ruleSet.Run)
+	if err := lines.serveCluster(r, api, factory); err != nil {
+		return err
+	}
+
+	sessions, err := door.NewSessions(r.cfg.Path("pki", "session.key"), func(ctx context.Context, life time.Duration) (string, error) {
+		return adminToken(ctx, api.kube, life)
+	}, time.Now)
+	if err != nil {
+		return err
+	}
+	web := door.New(door.Reviews{API: api.kube, NamespaceL: factory.Core().V1().Namespaces().Lister()}, sessions, r.part("door"), r.reg)
+	code := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]string{"code": sessions.Code()}) // the asker is gone if this fails
+	}
+	own.HandleFunc("POST /ui/api/v1/code", code)
+	own.Handle("/prometheus/", http.StripPrefix("/prometheus", prom))
+	web.Handle("POST /ui/api/v1/code", door.Masters, http.HandlerFunc(code))
+	web.Handle("POST /perch/v1/samples", door.Node, remote)
+	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
+	web.Handle("/alertmanager/", door.Path("get", "/metrics"), router.Handler("/alertmanager"))
+	web.Handle("/logs/api/v1/", door.Logs, lines.handler())
+	web.Handle("GET /metrics", door.Path("get", "/metrics"), promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	apiURL, err := url.Parse(r.cfg.APIServer())
+	if err != nil {
+		return fmt.Errorf("make API URL: %w", err)
+	}
+	plain, err := rest.TransportFor(&rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: r.cfg.Path("ca.crt")}})
+	if err != nil {
+		return fmt.Errorf("read CA: %w", err)
+	}
+	web.Handle("/k8s/", door.Anyone, door.Proxy("/k8s", apiURL, plain, r.part("door")))
+	files, err := ui.New()
+	if err != nil {
+		return err
+	}
+	web.Public("/", files)
+	return r.serveWeb(web)
+}
+
+// nodeOfCaller names the node whose certificate the request came with.
+func nodeOfCaller(req *http.Request) (string, error) {
+	const prefix = "system:node:"
+	name := door.UserOf(req.Context()).Name
+	if len(name) <= len(prefix) || name[:len(prefix)] != prefix {
+		return "", fmt.Errorf("%q is not a node", name)
+	}
+	return name[len(prefix):], nil
+}
+
+// promScoped gives the caller's scope to the query engine.
+func promScoped(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s := door.ScopeOf(req.Context())
+		a := promapi.Access{All: s.All, Namespaces: s.Namespaces, Unlabelled: s.All}
+		next.ServeHTTP(w, req.WithContext(promapi.WithAccess(req.Context(), a)))
+	})
+}
+
+// errPartial keeps a rule's alerts as they are while a node is missing: a
+// partial answer never resolves an alert.
+var errPartial = errors.New("the answer is partial: a node does not answer")
+
+// wholeAnswers fails an evaluation that finds nothing while nodes are missing;
+// what it does find still counts.
+func wholeAnswers(query rules.QueryFunc, missing func(context.Context) []string) rules.QueryFunc {
+	return func(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
+		v, err := query(ctx, expr, at)
+		if err == nil && len(v) == 0 && len(missing(ctx)) > 0 {
+			return nil, errPartial
+		}
+		return v, err
+	}
+}
+
+// adminToken lets a session of the page act as perch's administrator.
+func adminToken(ctx context.Context, api kubernetes.Interface, life time.Duration) (string, error) {
+	seconds := int64(life / time.Second)
+	got, err := api.CoreV1().ServiceAccounts(metav1.NamespaceSystem).CreateToken(ctx, token.AdminAccount,
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("make session token: %w", err)
+	}
+	return got.Status.Token, nil
+}
+
+// serveWeb opens the web door: TLS with the server's certificate, client
+// certificates of the cluster's CA are taken but not demanded.
+func (r role) serveWeb(h http.Handler) error {
+	text, err := os.ReadFile(r.cfg.Path("ca.crt"))
+	if err != nil {
+		return fmt.Errorf("read CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	l, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(r.cfg.WebPort)))
+	if err != nil {
+		return refused{fmt.Errorf("open web door: %w: move it with --web-port", err)}
+	}
+	cert := reloading(r.cfg.Path("pki", "server.crt"), r.cfg.Path("pki", "server.key"))
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(r.part("door").Handler(), slog.LevelDebug)}
+	tl := tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert() }})
+	r.group.Go("web", func(ctx context.Context) error { return serve(ctx, srv, tl) })
+	return nil
+}
+
+// reloading reads a key pair again when it changes, at most once a minute.
+func reloading(certFile, keyFile string) func() (*tls.Certificate, error) {
+	type loaded struct {
+		cert *tls.Certificate
+		at   time.Time
+	}
+	last := make(chan loaded, 1)
+	last <- loaded{}
+	return func() (*tls.Certificate, error) {
+		have := <-last
+		defer func() { last <- have }()
+		if have.cert != nil && time.Since(have.at) < time.Minute {
+			return have.cert, nil
+		}
+		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			if have.cert != nil {
+				return have.cert, nil // half-written now; the next minute reads it again
+			}
+			return nil, fmt.Errorf("read certificate: %w", err)
+		}
+		have = loaded{&pair, time.Now()}
+		return have.cert, nil
+	}
+}

@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/yaml"
+
+	"perch/alerts/route"
+	"perch/alerts/rule"
+	"perch/cmd/perch/daemon/config"
+)
+
+var prometheusRules = schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: "prometheusrules"}
+
+// ruleObjects keeps PrometheusRule objects as rule sources.
+type ruleObjects struct{ informer cache.SharedIndexInformer }
+
+func watchRules(client dynamic.Interface) *ruleObjects {
+	source := client.Resource(prometheusRules)
+	return &ruleObjects{cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return source.List(ctx, o) },
+		WatchFuncWithContext: source.Watch,
+	}, client), &unstructured.Unstructured{}, 0, nil)}
+}
+
+// Run watches until ctx ends; without the kind it tries again.
+func (r *ruleObjects) Run(ctx context.Context) error {
+	r.informer.RunWithContext(ctx)
+	return nil
+}
+
+// sources are the objects as they are now, sorted by name.
+func (r *ruleObjects) sources() []rule.Source {
+	var out []rule.Source
+	for _, o := range r.informer.GetStore().List() {
+		u, ok := o.(*unstructured.Unstructured)
+		if !ok {
+			continue
+		}
+		name := "PrometheusRule/" + u.GetNamespace() + "/" + u.GetName()
+		text, err := yaml.Marshal(u.Object["spec"])
+		if err != nil {
+			text = []byte("groups: " + err.Error()) // shown as this source's problem
+		}
+		out = append(out, rule.Source{Name: name, Text: string(text)})
+	}
+	slices.SortFunc(out, func(a, b rule.Source) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// alertConfigName is the Secret whose key alertmanager.yaml routes the alerts.
+const alertConfigName = "perch-alertmanager"
+
+// keepAlertConfig puts the newest Alertmanager configuration into force: that
+// of --alert-config, else of the Secret, else route.Default. It looks every two
+// seconds; a broken one is told once and the one before stays.
+func (r role) keepAlertConfig(client kubernetes.Interface, router *route.Router) func(context.Context) error {
+	log := r.part("alertconfig")
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(2 * time.Second)
+		defer tick.Stop()
+		last := ""
+		for {
+			text, err := alertConfig(ctx, r.cfg, client)
+			if err != nil {
+				log.Debug("alert configuration was not read", "err", err)
+			} else if text != last {
+				last = text
+				if err := router.Apply(text); err != nil {
+					log.Error("alert configuration refused, the one before stays in force", "err", err)
+				} else {
+					log.Info("alert configuration applied", "bytes", len(text))
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+func alertConfig(ctx context.Context, cfg config.Config, client kubernetes.Interface) (string, error) {
+	if cfg.AlertConfig != "" {
+		text, err := os.ReadFile(cfg.AlertConfig)
+		if err != nil {
+			return "", fmt.Errorf("read --alert-config: %w", err)
+		}
+		return string(text), nil
+	}
+	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, alertConfigName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return route.Default, nil
+	} else if err != nil {
+		return "", fmt.Errorf("read Secret %s: %w", alertConfigName, err)
+	}
+	text, ok := secret.Data["alertmanager.yaml"]
+	if !ok {
+		return "", errors.New("the Secret has no key alertmanager.yaml")
+	}
+	return string(text), nil
+}
+
+// eventLine writes a Kubernetes event as one line of text.
+func eventLine(e *corev1.Event) string {
+	line := fmt.Sprintf("%s %s %s/%s: %s", e.Type, e.Reason, e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Message)
+	if e.Count > 1 {
+		line += fmt.Sprintf(" (x%d)", e.Count)
+	}
+	return line
+}
