@@ -67,10 +67,11 @@ type strategy struct {
 }
 
 var (
-	_ rest.RESTCreateStrategy         = strategy{}
-	_ rest.RESTUpdateStrategy         = strategy{}
-	_ rest.RESTGracefulDeleteStrategy = strategy{}
-	_ rest.ResetFieldsStrategy        = strategy{}
+	_ rest.RESTCreateStrategy              = strategy{}
+	_ rest.RESTUpdateStrategy              = strategy{}
+	_ rest.RESTGracefulDeleteStrategy      = strategy{}
+	_ rest.GarbageCollectionDeleteStrategy = strategy{}
+	_ rest.ResetFieldsStrategy             = strategy{}
 )
 
 func newStrategy(k api.Kind, does behaviour, rules *legal.Rules, served []schema.GroupVersion) strategy {
