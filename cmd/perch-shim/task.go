@@ -29,16 +29,17 @@ func registerTasks() {
 				return nil, err
 			}
 			inner, err := shimtask.NewTaskService(ic.Context, events.(shim.Publisher), stop.(shutdown.Service))
-			return keeper{inner}, err
+			return keeper{inner, newOutputs()}, err
 		},
 	})
 }
 
-// keeper keeps a container that ended while the runtime was away. A runtime
-// that starts again takes a task without processes for a leak and deletes it,
-// with its exit code and the output it has not read. So Pids names the process
-// that ended until the runtime has collected it.
-type keeper struct{ taskapi.TTRPCTaskService }
+// keeper keeps the exit code and the output of a container that ended while the
+// runtime was away, until the next runtime has taken both.
+type keeper struct {
+	taskapi.TTRPCTaskService
+	out *outputs
+}
 
 // RegisterTTRPC implements shim.TTRPCService.
 func (k keeper) RegisterTTRPC(s *ttrpc.Server) error {
@@ -46,13 +47,41 @@ func (k keeper) RegisterTTRPC(s *ttrpc.Server) error {
 	return nil
 }
 
-// Pids lists a task's processes.
+// Create makes a container.
+func (k keeper) Create(ctx context.Context, req *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	have, err := k.TTRPCTaskService.Create(ctx, req)
+	if err == nil {
+		k.out.hold(req.ID, req.Stdout, req.Stderr)
+	}
+	return have, err
+}
+
+// State tells what became of a container or of a command in it.
+func (k keeper) State(ctx context.Context, req *taskapi.StateRequest) (*taskapi.StateResponse, error) {
+	have, err := k.TTRPCTaskService.State(ctx, req)
+	if err == nil && req.ExecID == "" && have.Status == task.Status_STOPPED {
+		k.out.ended(req.ID)
+	}
+	return have, err
+}
+
+// Delete removes a container or a command in it.
+func (k keeper) Delete(ctx context.Context, req *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	if req.ExecID == "" {
+		k.out.forget(req.ID)
+	}
+	return k.TTRPCTaskService.Delete(ctx, req)
+}
+
+// Pids lists a task's processes. A runtime that starts again takes a task
+// without processes for a leak and deletes it; so the process that ended is
+// named until the runtime has collected it.
 func (k keeper) Pids(ctx context.Context, req *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
 	have, err := k.TTRPCTaskService.Pids(ctx, req)
 	if err != nil || len(have.Processes) > 0 {
 		return have, err
 	}
-	state, err := k.State(ctx, &taskapi.StateRequest{ID: req.ID})
+	state, err := k.TTRPCTaskService.State(ctx, &taskapi.StateRequest{ID: req.ID})
 	if err == nil && state.Status == task.Status_STOPPED && state.Pid != 0 {
 		have.Processes = append(have.Processes, &task.ProcessInfo{Pid: state.Pid})
 	}

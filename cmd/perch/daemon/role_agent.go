@@ -77,7 +77,7 @@ func buildAgent(ctx context.Context, r role) error {
 	}
 	telemetry := unixClient(r.cfg.Socket("telemetry"))
 	puller := image.New(image.Config{}, cri, r.part("image"), r.reg)
-	probes := newProbeNumbers(r.reg)
+	probes := newProbeNumbers()
 	podCfg := agent.Default()
 	podCfg.Node, podCfg.IPs, podCfg.Data, podCfg.Door = r.cfg.NodeName, []string{r.cfg.AdvertiseAddress.String()}, r.cfg.DataDir, int32(r.cfg.AgentPort)
 	podCfg.ClusterDNS, podCfg.ClusterDomain = []string{r.cfg.ServiceIP(10).String()}, r.cfg.ClusterDomain
@@ -105,7 +105,7 @@ func buildAgent(ctx context.Context, r role) error {
 		return err
 	}
 
-	if err := r.openNodeDoor(api, cri, pods, numbers, telemetry); err != nil {
+	if err := r.openNodeDoor(api, cri, pods, numbers, probes, telemetry); err != nil {
 		return err
 	}
 	if err := cri.WaitReady(ctx); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -165,6 +166,13 @@ func buildServer(ctx context.Context, r role) error {
 	r.group.Go("quota", counter.Run)
 	r.group.Go("controllers", set.Run)
 	r.group.Go("scheduler", placer.Run)
+	own := http.NewServeMux()
+	own.Handle("GET /metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	socket, err := newUnixDoor(r.cfg.Socket("server"), own)
+	if err != nil {
+		return err
+	}
+	r.group.Go("socket", socket.Run)
 	for _, m := range more {
 		r.group.Go(m.name, m.run)
 	}

@@ -32,6 +32,7 @@ import (
 	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/auth/token"
 	"perch/metrics/promapi"
+	"perch/metrics/scrape"
 	metricstore "perch/metrics/store"
 	"perch/metrics/stream"
 	"perch/ui"
@@ -67,11 +68,12 @@ func buildTelemetry(ctx context.Context, r role) error {
 		return err
 	}
 	factory := informers.NewSharedInformerFactory(api.kube, 0)
-	if err := r.collect(api, factory, numbers); err != nil {
+	targets, err := r.collect(api, factory, numbers)
+	if err != nil {
 		return err
 	}
 	if server {
-		if err := buildServerTelemetry(r, api, factory, numbers, lines, own); err != nil {
+		if err := buildServerTelemetry(r, api, factory, numbers, targets, lines, own); err != nil {
 			return err
 		}
 	} else if err := r.forwardNumbers(numbers); err != nil {
@@ -153,7 +155,7 @@ func nodeClient(cfg config.Config) (*http.Client, error) {
 
 // buildServerTelemetry adds what only servers have: queries, rules, alerts and
 // the web door.
-func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, lines *lines, own *http.ServeMux) error {
+func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, targets *scrape.Loop, lines *lines, own *http.ServeMux) error {
 	page, err := url.Parse(webURL(r.cfg))
 	if err != nil {
 		return fmt.Errorf("make page URL: %w", err)
@@ -184,7 +186,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		return err
 	}
 	var ruleSet *rule.Rules
-	prom, err := promapi.New(promapi.Default(), promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg,
+	prom, err := promapi.New(promapi.Default(), promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg, Targets: targets,
 		Rules:         func(context.Context) promapi.Rules { return ruleSet.Manager() },
 		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
 	if err != nil {

@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"perch/cmd/perch/daemon/config"
+	"perch/metrics/exporter"
+	"perch/metrics/scrape"
+)
+
+// collect scrapes the pods of this node, reads the machine, perch's own parts
+// and, on servers, the state of all objects.
+func (r role) collect(api clients, factory informers.SharedInformerFactory, n numbers) (*scrape.Loop, error) {
+	mine := informers.NewSharedInformerFactoryWithOptions(api.kube, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.FieldSelector = "spec.nodeName=" + r.cfg.NodeName
+	}))
+	pods, services := mine.Core().V1().Pods().Lister(), factory.Core().V1().Services().Lister()
+	changed := make(chan struct{}, 1)
+
+	cfg := scrape.Default()
+	cfg.Node = r.cfg.NodeName
+	machine, err := exporter.NewNode(exporter.DefaultNode(), r.part("exporter"))
+	if err != nil {
+		return nil, fmt.Errorf("read machine: %w", err)
+	}
+	instance := r.cfg.NodeName
+	local := func(job string, gather prometheus.Gatherer) scrape.Local {
+		return scrape.Local{Labels: map[string]string{"job": job, "instance": instance}, Gather: gather}
+	}
+	cfg.Local = []scrape.Local{local("node-exporter", registryOf(machine)), local("perch-telemetry", r.reg)}
+	cfg.Own = []scrape.Own{{Name: "perch-agent", Labels: map[string]string{"job": "perch-agent", "instance": instance}, Socket: r.cfg.Socket("agent"), Path: "/metrics"}}
+	if r.cfg.Kind == config.Server {
+		state := local("kube-state-metrics", registryOf(exporter.NewObjects(objectLists(factory))))
+		state.Labels["node"], state.Honor, state.Interval = "", true, 5*time.Second
+		cfg.Local = append(cfg.Local, state)
+		cfg.Own = append(cfg.Own,
+			scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),
+				CA: r.cfg.Path("ca.crt"), Cert: r.cfg.Path("pki", "telemetry.crt"), Key: r.cfg.Path("pki", "telemetry.key")},
+			scrape.Own{Name: "perch-server", Labels: map[string]string{"job": "perch-server", "instance": instance}, Socket: r.cfg.Socket("server")})
+	}
+	loop, err := scrape.New(cfg, scrape.Parts{
+		Into: n.store,
+		Inlet: func() func(context.Context, []scrape.Sample) error {
+			inlet := n.store.Inlet("local")
+			return func(ctx context.Context, batch []scrape.Sample) error {
+				_, err := inlet.Append(ctx, batch)
+				return err
+			}
+		},
+		Objects: func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
+		Changed: changed,
+	}, r.part("scrape"), r.reg)
+	if err != nil {
+		return nil, err
+	}
+	r.group.Go("own pods", func(ctx context.Context) error {
+		mine.StartWithContext(ctx)
+		<-ctx.Done()
+		mine.Shutdown()
+		return nil
+	})
+	r.group.Go("scrape", loop.Run)
+	return loop, nil
+}
+
+func registryOf(c prometheus.Collector) *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(c)
+	return reg
+}
+
+// all lists from memory, which cannot fail.
+func all[T any](list func(labels.Selector) ([]T, error)) []T {
+	out, err := list(labels.Everything())
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
+func objectLists(f informers.SharedInformerFactory) exporter.Lists {
+	core, apps := f.Core().V1(), f.Apps().V1()
+	nodes, namespaces, pods, services := core.Nodes().Lister(), core.Namespaces().Lister(), core.Pods().Lister(), core.Services().Lister()
+	deployments, sets, stateful, daemons := apps.Deployments().Lister(), apps.ReplicaSets().Lister(), apps.StatefulSets().Lister(), apps.DaemonSets().Lister()
+	jobs, scalers := f.Batch().V1().Jobs().Lister(), f.Autoscaling().V2().HorizontalPodAutoscalers().Lister()
+	return exporter.Lists{
+		Nodes: of(nodes.List), Namespaces: of(namespaces.List), Pods: of(pods.List), Services: of(services.List),
+		Deployments: of(deployments.List), ReplicaSets: of(sets.List), StatefulSets: of(stateful.List), DaemonSets: of(daemons.List),
+		Jobs: of(jobs.List), HorizontalPodAutoscalers: of(scalers.List),
+	}
+}
+
+func of[T any](list func(labels.Selector) ([]T, error)) func() []T {
+	return func() []T { return all(list) }
+}

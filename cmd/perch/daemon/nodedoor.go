@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"perch/agent"
+	"perch/agent/door"
+	"perch/agent/pod"
+	"perch/agent/probe"
+	"perch/agent/runtime"
+	"perch/agent/stats"
+)
+
+// openNodeDoor opens the kubelet API of this node, and the socket on which this
+// machine's telemetry role reads the agent's own numbers.
+func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, numbers *stats.Stats, probes *probeNumbers, telemetry *http.Client) error {
+	text, err := os.ReadFile(r.cfg.Path("ca.crt"))
+	if err != nil {
+		return fmt.Errorf("read CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	cert := reloading(r.cfg.Path("pki", "node-serving.crt"), r.cfg.Path("pki", "node-serving.key"))
+	who := door.Reviews(api.kube, r.cfg.NodeName)
+	own := promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{})
+	handlers := map[string]http.Handler{
+		"/metrics": own, "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
+		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
+		"/perch/v1/ring": numbers.RingHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
+	}
+	d, err := door.New(door.Config{
+		Listen: net.JoinHostPort("", strconv.Itoa(r.cfg.AgentPort)), Node: r.cfg.NodeName, ClientCA: pool,
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert() },
+		Places:      pod.Places{Pods: r.cfg.Path("pods"), Logs: r.cfg.Path("podlogs"), Seccomp: r.cfg.Path("seccomp")},
+	}, door.Parts{Pods: pods.Pods, Runtime: cri, Authenticate: who.Authenticate, Authorize: who.Authorize, Handlers: handlers}, r.part("door"), r.reg)
+	if err != nil {
+		return refused{fmt.Errorf("%w: move it with --agent-port", err)}
+	}
+	r.group.Go("door", d.Run)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{r.reg, probes.reg}, promhttp.HandlerOpts{}))
+	socket, err := newUnixDoor(r.cfg.Socket("agent"), mux)
+	if err != nil {
+		return err
+	}
+	r.group.Go("socket", socket.Run)
+	r.group.Go("probe numbers", probes.forget(pods))
+	return nil
+}
+
+// towards hands a request to a role of this machine.
+func towards(client *http.Client, log *slog.Logger) http.Handler {
+	return &httputil.ReverseProxy{
+		Transport:     client.Transport,
+		FlushInterval: -1, // tails are streams
+		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "http", Host: "telemetry"})
+			p.Out.Header.Del("Authorization")
+		},
+	}
+}
+
+// probeNumbers counts probe results with kubelet's names.
+type probeNumbers struct {
+	reg   *prometheus.Registry
+	total *prometheus.CounterVec
+	took  *prometheus.HistogramVec
+}
+
+func newProbeNumbers() *probeNumbers {
+	labels := []string{"probe_type", "container", "pod", "namespace", "pod_uid"}
+	p := &probeNumbers{reg: prometheus.NewRegistry(),
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "prober_probe_total", Help: "Results of probes by container."}, append([]string{"result"}, labels...)),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "prober_probe_duration_seconds", Help: "Duration of probes by container.",
+			Buckets: []float64{.001, .01, .1, 1, 10}}, labels[:4])}
+	p.reg.MustRegister(p.total, p.took)
+	return p
+}
+
+// observe takes one result.
+func (p *probeNumbers) observe(r probe.Result) {
+	result := "successful"
+	if !r.OK {
+		result = "failed"
+	}
+	p.total.WithLabelValues(result, string(r.Kind), r.Container, r.Pod, r.Namespace, string(r.UID)).Inc()
+	p.took.WithLabelValues(string(r.Kind), r.Container, r.Pod, r.Namespace).Observe(r.Took.Seconds())
+}
+
+// forget drops the series of pods that are gone, so that they do not grow with
+// uptime.
+func (p *probeNumbers) forget(pods *agent.Agent) func(context.Context) error {
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(time.Minute)
+		defer tick.Stop()
+		known := map[string]string{} // namespace/name by uid
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			now := map[string]string{}
+			for _, pd := range pods.Pods() {
+				now[string(pd.UID)] = pd.Namespace + "/" + pd.Name
+			}
+			names := map[string]bool{}
+			for _, n := range now {
+				names[n] = true
+			}
+			for uid, name := range known {
+				if now[uid] != "" {
+					continue
+				}
+				p.total.DeletePartialMatch(prometheus.Labels{"pod_uid": uid})
+				if !names[name] {
+					ns, pod, _ := strings.Cut(name, "/")
+					p.took.DeletePartialMatch(prometheus.Labels{"namespace": ns, "pod": pod})
+				}
+			}
+			known = now
+		}
+	}
+}
