@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -53,6 +55,25 @@ func newWorld(t *testing.T, build func(deps) []*reconcile.Controller, objects ..
 		}
 		return false, nil, nil
 	})
+	w.client.PrependReactor("update", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		o, err := meta.Accessor(action.(clienttesting.UpdateAction).GetObject())
+		if err != nil {
+			return false, nil, nil
+		}
+		have, err := w.client.Tracker().Get(action.GetResource(), action.GetNamespace(), o.GetName())
+		if err != nil {
+			return true, nil, err
+		}
+		old, err := meta.Accessor(have)
+		if err != nil || old.GetResourceVersion() != o.GetResourceVersion() {
+			return true, nil, apierrors.NewConflict(action.GetResource().GroupResource(), o.GetName(), errors.New("the object has been modified"))
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.number++
+		o.SetResourceVersion(fmt.Sprint(w.number))
+		return false, nil, nil
+	})
 	for _, object := range objects {
 		o, err := meta.Accessor(object)
 		if err != nil {
@@ -92,6 +113,7 @@ func (w *world) stamp(o metav1.Object) {
 	if o.GetUID() == "" {
 		o.SetUID(types.UID(fmt.Sprint("uid-", w.number)))
 	}
+	o.SetResourceVersion(fmt.Sprint(w.number))
 	if t := o.GetCreationTimestamp(); t.IsZero() {
 		o.SetCreationTimestamp(metav1.Now())
 	}

@@ -181,9 +181,10 @@ func (p *rolloutPlan) shrinkOld(d *appsv1.Deployment, sets []*appsv1.ReplicaSet,
 	}
 	var available int32
 	for _, set := range sets {
-		available += set.Status.AvailableReplicas
+		// A set that was just made smaller still counts pods it is about to lose.
+		available += min(set.Status.AvailableReplicas, replicasOr1(set.Spec.Replicas))
 	}
-	spare := available - keep
+	spare := min(available-keep, may-taken)
 	for _, set := range old {
 		take := min(size[set.Name], spare)
 		if take > 0 {

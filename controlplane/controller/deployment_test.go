@@ -87,10 +87,22 @@ func TestARolloutCompletesWithinItsBudgetAndCanBeUndone(t *testing.T) {
 			t.Errorf("progress condition %+v", c)
 		}
 
-		// Watch the budget on every change of a pod: at most 5 pods, at least 3 available.
-		w.client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if have := len(w.pods("app=web")); have >= 5 {
-				t.Errorf("%d pods exist before a create, surge allows 5", have)
+		// Watch the budget: the sets never ask for more than 5 pods, at least 3 stay ready.
+		w.client.PrependReactor("update", "replicasets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			if action.GetSubresource() != "" {
+				return false, nil, nil
+			}
+			changed := action.(clienttesting.UpdateAction).GetObject().(*appsv1.ReplicaSet)
+			total := *changed.Spec.Replicas
+			list, err := w.client.Tracker().List(appsv1.SchemeGroupVersion.WithResource("replicasets"), appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), "shop")
+			w.ok(err)
+			for _, other := range list.(*appsv1.ReplicaSetList).Items {
+				if other.Name != changed.Name {
+					total += *other.Spec.Replicas
+				}
+			}
+			if total > 5 {
+				t.Errorf("the sets ask for %d pods, surge allows 5", total)
 			}
 			return false, nil, nil
 		})
