@@ -12,13 +12,6 @@ import (
 // Amounts are resources in base units: thousandths for cpu, else bytes or pieces.
 type Amounts map[corev1.ResourceName]int64
 
-// What a container that asks for nothing counts for when nodes are compared, so
-// that such pods spread too. It never decides whether a pod fits.
-var (
-	unaskedCPU    = resource.MustParse("100m")
-	unaskedMemory = resource.MustParse("200Mi")
-)
-
 // Requests returns what a pod takes from a node, init containers, overhead and
 // finished resizes included, and one of the node's pod slots.
 func Requests(pod *corev1.Pod) Amounts {
@@ -27,10 +20,14 @@ func Requests(pod *corev1.Pod) Amounts {
 	return out
 }
 
+// scoredRequests counts containers that ask for nothing a little, so that such
+// pods spread when nodes are compared. It never decides whether a pod fits.
 func scoredRequests(pod *corev1.Pod) Amounts {
 	return amountsOf(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{
-		UseStatusResources:          true,
-		NonMissingContainerRequests: corev1.ResourceList{corev1.ResourceCPU: unaskedCPU, corev1.ResourceMemory: unaskedMemory},
+		UseStatusResources: true,
+		NonMissingContainerRequests: corev1.ResourceList{
+			corev1.ResourceCPU: *resource.NewMilliQuantity(100, resource.DecimalSI), corev1.ResourceMemory: *resource.NewQuantity(200<<20, resource.BinarySI),
+		},
 	}))
 }
 
