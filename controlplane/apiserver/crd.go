@@ -8,6 +8,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	extensioninformers "k8s.io/apiextensions-apiserver/pkg/client/informers/externalversions"
+	openapiv2 "k8s.io/apiextensions-apiserver/pkg/controller/openapi"
 	"k8s.io/apiextensions-apiserver/pkg/controller/openapiv3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -48,6 +49,12 @@ func serveSchemas(front *genericapiserver.GenericAPIServer, f extensioninformers
 	c.Run(front.OpenAPIV3VersionedService, stop)
 }
 
+// serveOldSchemas does the same for OpenAPI v2, which clients before 1.24 read.
+func serveOldSchemas(front *genericapiserver.GenericAPIServer, f extensioninformers.SharedInformerFactory, stop <-chan struct{}) {
+	c := openapiv2.NewController(f.Apiextensions().V1().CustomResourceDefinitions())
+	c.Run(front.StaticOpenAPISpec, front.OpenAPIVersionedService, stop)
+}
+
 // extensionGroups lists the groups of established definitions in the front
 // server's /apis, where clients look that do not know aggregated discovery.
 type extensionGroups struct {
@@ -67,6 +74,9 @@ func newExtensionGroups(front *genericapiserver.GenericAPIServer, f extensioninf
 			return crds.Lister().List(labels.Everything())
 		},
 	}
+	// The definitions' own group comes from the server behind the front one.
+	v := metav1.GroupVersionForDiscovery{GroupVersion: apiextensionsv1.SchemeGroupVersion.String(), Version: apiextensionsv1.SchemeGroupVersion.Version}
+	front.DiscoveryGroupManager.AddGroup(metav1.APIGroup{Name: apiextensionsv1.GroupName, Versions: []metav1.GroupVersionForDiscovery{v}, PreferredVersion: v})
 	wake := func(any) {
 		select {
 		case e.changed <- struct{}{}:

@@ -149,6 +149,9 @@ func TestCustomResourcesGoRoundTrip(t *testing.T) {
 		}
 		return string(body)
 	}
+	if !strings.Contains(get("/apis"), `"apiextensions.k8s.io"`) {
+		t.Error("old clients do not find the group of the definitions")
+	}
 	eventually(t, "old clients find the group", func() bool { return strings.Contains(get("/apis"), "test.perch.dev") })
 	eventually(t, "the schema can be explained", func() bool {
 		return strings.Contains(get("/openapi/v3/apis/test.perch.dev/v1"), "what the widget shall be")

@@ -357,6 +357,7 @@ func (s *Server) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(ctx)
 	var loops sync.WaitGroup
 	loops.Go(func() { serveSchemas(s.front, s.crds.Informers, inner.Done()) })
+	loops.Go(func() { serveOldSchemas(s.front, s.crds.Informers, inner.Done()) })
 	loops.Go(func() { s.groups.run(inner.Done()) })
 	loops.Go(func() {
 		if waitReady(inner, s.parts.Client) {
