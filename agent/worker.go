@@ -281,6 +281,9 @@ func (w *worker) begin(ctx context.Context, step pod.Step, want *corev1.Pod, hav
 	w.ops.Go(func() {
 		start := time.Now()
 		err := w.act(ctx, step, want, have)
+		if err != nil && ctx.Err() != nil {
+			err = context.Canceled // whatever the runtime made of it
+		}
 		w.agent.metrics.step(string(step.Verb), time.Since(start), err)
 		cancel()
 		select {
@@ -305,6 +308,13 @@ func (w *worker) finish(o outcome) {
 	switch o.step.Verb {
 	case verbStatus:
 		w.sent = o.status
+		// With its status, so that the next agent knows it before it sees the API.
+		if w.removed {
+			break
+		}
+		if err := w.agent.saveManifest(w.base()); err != nil {
+			w.log.Warn("manifest not saved", "err", err)
+		}
 	case pod.Prepare:
 		w.prepared, w.held = true, true
 		w.refresh = time.Now().Add(w.agent.cfg.Refresh)

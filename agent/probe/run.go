@@ -192,10 +192,21 @@ func (s *subject) id() string {
 	return s.target.ContainerID
 }
 
+func (s *subject) since() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.target.StartedAt
+}
+
 func (s *subject) update(t Target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.target = t
+	for kind, known := range map[Kind]bool{Startup: t.Started, Readiness: t.Ready} {
+		if st, has := s.states[kind]; has && known && !st.decided && st.run == 0 {
+			s.states[kind] = begin(kind, true) // the API knew it, and has just said so
+		}
+	}
 }
 
 func (s *subject) health() pod.Health {
@@ -224,9 +235,12 @@ func lower(k Kind) string { return string(k[0]|0x20) + string(k[1:]) }
 // watch runs one probe in its rhythm until ctx ends.
 func (p *Probes) watch(ctx context.Context, s *subject, kind Kind, probe *corev1.Probe) {
 	every := period(probe)
-	// Probes of pods that start together, or after a restart of the agent, do
-	// not all run in the same moment. The first one does not wait long.
-	wait := rand.N(min(every, time.Second))
+	// The first probe of a new container comes at once. After a restart of the
+	// agent they spread over their period.
+	wait := rand.N(100 * time.Millisecond)
+	if time.Since(s.since()) > 10*time.Second {
+		wait = rand.N(every)
+	}
 	for {
 		t := time.NewTimer(wait)
 		select {
