@@ -44,7 +44,7 @@ func (w *worker) fail(o outcome) {
 	}
 	now := time.Now()
 	old := w.failures[o.step.Key]
-	f := pod.Failure{Reason: stepReasons[o.step.Verb], Message: o.err.Error()}
+	f := pod.Failure{Verb: o.step.Verb, Reason: stepReasons[o.step.Verb], Message: o.err.Error()}
 	var r *reasonError
 	if errors.As(o.err, &r) {
 		f.Reason = r.reason
@@ -130,9 +130,10 @@ func (w *worker) soften(now time.Time) time.Duration {
 	return again
 }
 
-// event tells what happened to the pod, or to one of its containers.
+// event tells what happened to the pod, or to one of its containers. Operations
+// may call it too: a pod is shown before its first one begins.
 func (w *worker) event(kind, container, reason, message string) {
-	w.agent.parts.Tell(podEvent(w.want, kind, container, reason, message))
+	w.agent.parts.Tell(podEvent(w.shown.Load(), kind, container, reason, message))
 }
 
 func podEvent(p *corev1.Pod, kind, container, reason, message string) event.Record {

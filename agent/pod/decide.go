@@ -73,7 +73,7 @@ func (p *planner) do(s Step) {
 	if _, busy := p.have.Busy[s.Key]; busy {
 		return
 	}
-	if f, failed := p.have.Failures[s.Key]; failed && f.Retry.After(p.now) {
+	if f, failed := p.have.Failures[s.Key]; failed && f.Verb == s.Verb && f.Retry.After(p.now) {
 		p.again(f.Retry)
 		return
 	}
@@ -180,8 +180,8 @@ func (p *planner) keep(c *corev1.Container, sandbox string, policy corev1.Restar
 		return true // done in an earlier sandbox
 	}
 	at, next := last.FinishedAt, backoffFirst
-	if here != nil {
-		at, next = restart(here)
+	if here != nil && here.Hash == Hash(c) || here != nil && here.Hash == "" {
+		at, next = restart(here) // another definition has a clean record
 	}
 	if at.After(p.now) {
 		p.again(at)

@@ -127,7 +127,7 @@ func (p *planner) stopOne(c *Container) {
 	} else if busy {
 		return
 	}
-	if f, failed := p.have.Failures[c.Name]; failed && f.Retry.After(p.now) && f.Reason == "KillContainerError" {
+	if f, failed := p.have.Failures[c.Name]; failed && f.Verb == StopContainer && f.Retry.After(p.now) {
 		p.again(f.Retry)
 		return
 	}

@@ -98,7 +98,7 @@ func TestNext(t *testing.T) {
 			ready(running("a")).with(func(o *Observed) { o.Busy = map[string]Operation{"a": {Verb: StartContainer}} }), ""},
 		{"a container that cannot start does not hold back the next", made(always, "a", "b"),
 			ready().with(func(o *Observed) {
-				o.Failures = map[string]Failure{"a": {Reason: "ErrImagePull", Retry: t0.Add(10 * time.Second)}}
+				o.Failures = map[string]Failure{"a": {Verb: StartContainer, Reason: "ErrImagePull", Retry: t0.Add(10 * time.Second)}}
 			}), "start container b, again 10s"},
 		{"an init container comes before containers", made(always, "init:i", "a"), ready(), "start container i"},
 		{"containers wait for the init container", made(always, "init:i", "a"), ready(running("i")), ""},
@@ -140,6 +140,13 @@ func TestNext(t *testing.T) {
 		{"a pod that never restarts does not get a second sandbox", made(never, "a"), ready(exited("a", 255, 0)).with(func(o *Observed) { o.Sandboxes[0].Ready = false }), "release"},
 		{"a container that was created but not started is started", made(always, "a"), ready(Container{ID: "a-0", Name: "a", SandboxID: "s0", State: Created}), "start container a-0"},
 		{"another image replaces the container", made(always, "a"), ready(func() Container { c := running("a"); c.Hash = "other"; return c }()), "stop container a-0 30s"},
+		{"and starts at once, however often the old one crashed", made(always, "a"),
+			ready(func() Container {
+				c := exited("a", 1, time.Second)
+				c.Hash, c.Attempt, c.Backoff = "other", 4, 80*time.Second
+				return c
+			}()), "start container a #5"},
+		{"a pod whose volumes were missing can be released at once", deleted(made(always, "a"), 5), Observed{Held: true, Failures: map[string]Failure{KeyPod: {Verb: Prepare, Retry: t0.Add(time.Minute)}}}, "release"},
 		{"an unhealthy container is stopped", made(always, "a"), ready(running("a")).with(func(o *Observed) {
 			o.Health = map[string]Health{"a": {ContainerID: "a-0", Started: true, Unhealthy: "liveness probe"}}
 		}), "stop container a-0 30s"},

@@ -54,6 +54,7 @@ type Operation struct {
 
 // Failure is a step that failed and will be tried again.
 type Failure struct {
+	Verb            Verb   // of the step; others under the same key do not wait
 	Reason, Message string // as in a waiting state, e.g. ImagePullBackOff
 	Retry           time.Time
 	Delay           time.Duration // between the failure and Retry
