@@ -36,8 +36,27 @@ type world struct {
 	mu     sync.Mutex
 	told   []event.Record
 	number int
-	// behave decides what the kubelet makes of a pod; nil status leaves it as it is.
 	behave func(pod *corev1.Pod) *corev1.PodStatus
+	hooks  []clienttesting.ReactionFunc
+}
+
+// behaves decides what the kubelet makes of a pod; nil leaves it as it is.
+func (w *world) behaves(how func(pod *corev1.Pod) *corev1.PodStatus) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.behave = how
+}
+
+// intercept lets f see, and refuse, a verb on a resource while the world runs.
+func (w *world) intercept(verb, resource string, f clienttesting.ReactionFunc) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hooks = append(w.hooks, func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if action.GetVerb() != verb || action.GetResource().Resource != resource {
+			return false, nil, nil
+		}
+		return f(action)
+	})
 }
 
 // newWorld names and stamps created objects as the API server does, with
@@ -72,6 +91,17 @@ func newWorld(t *testing.T, build func(deps) []*reconcile.Controller, objects ..
 		defer w.mu.Unlock()
 		w.number++
 		o.SetResourceVersion(fmt.Sprint(w.number))
+		return false, nil, nil
+	})
+	w.client.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		w.mu.Lock()
+		hooks := w.hooks
+		w.mu.Unlock()
+		for _, hook := range hooks {
+			if handled, object, err := hook(action); handled {
+				return true, object, err
+			}
+		}
 		return false, nil, nil
 	})
 	for _, object := range objects {
@@ -149,7 +179,10 @@ func (w *world) kubelet(factory informers.SharedInformerFactory) {
 			if wait := pod.CreationTimestamp.Add(time.Second).Sub(time.Now()); wait > 0 {
 				return wait, nil
 			}
-			status := w.behave(pod)
+			w.mu.Lock()
+			behave := w.behave
+			w.mu.Unlock()
+			status := behave(pod)
 			if status == nil || status.Phase == pod.Status.Phase && podReady(&corev1.Pod{Status: *status}) == podReady(pod) {
 				return 0, nil
 			}

@@ -88,7 +88,7 @@ func TestARolloutCompletesWithinItsBudgetAndCanBeUndone(t *testing.T) {
 		}
 
 		// Watch the budget: the sets never ask for more than 5 pods, at least 3 stay ready.
-		w.client.PrependReactor("update", "replicasets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		w.intercept("update", "replicasets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			if action.GetSubresource() != "" {
 				return false, nil, nil
 			}
@@ -106,7 +106,7 @@ func TestARolloutCompletesWithinItsBudgetAndCanBeUndone(t *testing.T) {
 			}
 			return false, nil, nil
 		})
-		w.client.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		w.intercept("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 			ready := 0
 			for _, p := range w.pods("app=web") {
 				if podReady(&p) {
@@ -155,12 +155,12 @@ func TestAStuckRolloutMissesItsDeadlineAndScalesProportionally(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, rolloutLoops, webDeployment(8, "web:1"))
 		<-time.After(time.Minute)
-		w.behave = func(p *corev1.Pod) *corev1.PodStatus {
+		w.behaves(func(p *corev1.Pod) *corev1.PodStatus {
 			if p.Spec.Containers[0].Image == "web:bad" {
 				return stuck(p)
 			}
 			return running(p)
-		}
+		})
 		w.edit(func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = "web:bad" })
 		<-time.After(time.Minute)
 		// surge 2 and unavailable 2 of 8: six old ones stay, four new ones wait
@@ -210,7 +210,7 @@ func TestRecreateEndsAllOldPodsFirst(t *testing.T) {
 		d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
 		w := newWorld(t, rolloutLoops, d)
 		<-time.After(time.Minute)
-		w.client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		w.intercept("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			for _, p := range w.pods("app=web") {
 				if p.Spec.Containers[0].Image == "web:1" {
 					t.Error("a new pod was made while an old one lived")

@@ -31,7 +31,7 @@ func ends(phase corev1.PodPhase) func(*corev1.Pod) *corev1.PodStatus {
 
 func jobWorld(t *testing.T, job *batchv1.Job, behave func(*corev1.Pod) *corev1.PodStatus) (*world, func() *batchv1.Job) {
 	w := newWorld(t, func(d deps) []*reconcile.Controller { return []*reconcile.Controller{newJob(d)} }, job)
-	w.behave = behave
+	w.behaves(behave)
 	return w, func() *batchv1.Job {
 		t.Helper()
 		have, err := w.client.BatchV1().Jobs("shop").Get(w.ctx, "sums", metav1.GetOptions{})

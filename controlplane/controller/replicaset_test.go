@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,10 +68,10 @@ func TestAReplicaSetAdoptsReleasesAndReplaces(t *testing.T) {
 func TestAQuotaThatRefusesPodsShowsInTheConditionAndCostsFewRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, setLoop, webSet(50))
-		refusals, full := 0, true
-		w.client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if full && len(w.pods("app=web")) >= 2 {
-				refusals++
+		var refusals, raised atomic.Int32
+		w.intercept("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			if raised.Load() == 0 && len(w.pods("app=web")) >= 2 {
+				refusals.Add(1)
 				return true, nil, errors.New("exceeded quota")
 			}
 			return false, nil, nil
@@ -81,10 +82,10 @@ func TestAQuotaThatRefusesPodsShowsInTheConditionAndCostsFewRequests(t *testing.
 		if len(set.Status.Conditions) != 1 || set.Status.Conditions[0].Reason != "FailedCreate" || set.Status.Replicas != 2 {
 			t.Errorf("status %+v", set.Status)
 		}
-		if refusals > 20 {
-			t.Errorf("%d refused requests in a minute", refusals)
+		if refusals.Load() > 20 {
+			t.Errorf("%d refused requests in a minute", refusals.Load())
 		}
-		full = false
+		raised.Store(1)
 		<-time.After(time.Minute)
 		if have := len(w.pods("app=web")); have != 50 {
 			t.Errorf("%d pods after the quota was raised, want 50 exactly", have)
