@@ -23,13 +23,14 @@ type Index struct {
 
 	mu      sync.RWMutex // guards what follows
 	bleve   bleve.Index
+	queue   *bleve.AnalysisQueue
 	filters *filters
 	batch   *bleve.Batch
 	upto    int // blocks handed to Bleve
 	added   int // blocks added, some still in batch
 	closed  bool
 
-	persisted chan struct{} // has a value when all that was flushed is on disk
+	persisted chan struct{} // closed when all that was flushed is on disk
 }
 
 // batchBlocks are given to Bleve at once.
@@ -69,20 +70,26 @@ func Open(dir string, blocks int) (x *Index, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
+	queue := bleve.NewAnalysisQueue(1)
+	defer func() {
+		if err != nil {
+			queue.Close()
+		}
+	}()
 	b, err := scorch.NewScorch(scorch.Name, map[string]any{
 		"path":         filepath.Join(dir, "bleve"),
 		"unsafe_batch": true, // durability is upto's business
 		"scorchPersisterOptions": map[string]any{
 			"PersisterNapTimeMSec": 1000, "PersisterNapUnderNumFiles": 200,
 		},
-	}, bleve.NewAnalysisQueue(1))
+	}, queue)
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
 	if err := b.Open(); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	x = &Index{dir: dir, vocab: vocab, g: newGatherer(), bleve: b, batch: bleve.NewBatch(), persisted: make(chan struct{}, 1)}
+	x = &Index{dir: dir, vocab: vocab, g: newGatherer(), bleve: b, queue: queue, batch: bleve.NewBatch()}
 	r, err := b.Reader()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open index: %w", err), b.Close())
@@ -182,16 +189,12 @@ func (x *Index) flush() error {
 	var v [4]byte
 	binary.BigEndian.PutUint32(v[:], uint32(x.added))
 	x.batch.SetInternal(uptoKey, v[:])
-	select {
-	case <-x.persisted:
-	default:
-	}
+	persisted := make(chan struct{})
+	x.persisted = persisted
+	tell := sync.OnceFunc(func() { close(persisted) })
 	x.batch.SetPersistedCallback(func(err error) {
 		if err == nil {
-			select {
-			case x.persisted <- struct{}{}:
-			default:
-			}
+			tell()
 		}
 	})
 	if err := x.bleve.Batch(x.batch); err != nil {
@@ -324,14 +327,16 @@ func (q *question) prefix(p string, among Set) (Set, error) {
 
 // Settle waits until everything flushed is on disk, or d has passed.
 func (x *Index) Settle(d time.Duration) {
-	if x.Upto() == 0 {
+	x.mu.RLock()
+	persisted := x.persisted
+	x.mu.RUnlock()
+	if persisted == nil { // nothing was flushed
 		return
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-x.persisted:
-		x.persisted <- struct{}{} // still true
+	case <-persisted:
 	case <-t.C:
 	}
 }
@@ -346,5 +351,7 @@ func (x *Index) Close() error {
 	}
 	err := x.flush()
 	x.closed = true
-	return errors.Join(err, x.bleve.Close(), x.filters.close())
+	err = errors.Join(err, x.bleve.Close(), x.filters.close())
+	x.queue.Close()
+	return err
 }

@@ -1,0 +1,19 @@
+// Package query answers questions about log lines.
+//
+// It owns the query language (LANGUAGE.md), the plan from a query to the blocks
+// that must be read, and the HTTP API:
+//
+//	GET|POST …/query      q|query, from, to, limit (100, ≤ 50000), order=desc|asc, cursor, timeout
+//	         NDJSON, one line each:
+//	         {"time":RFC3339nano,"id","namespace","pod","container","uid","instance","node","stream","level","kind","line","fields"?:{…}}
+//	         and a last line {"stats":{lines,bytes,blocks,took_ms},"partial":bool,"reason"?,"missing":[node],"hidden":[namespace],"cursor"?}
+//	GET …/histogram       q, from, to, buckets (60, ≤ 2000) or step → {"from","to","step_ms","total","levels":{},"buckets":[{"time","count","levels":{}}],"stats",…as above}
+//	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; Last-Event-ID goes on from there
+//	GET …/fields, /values?field=F   q, from, to, limit → {"values":[{"value","count"}],…}; counts of parsed fields come from a sample of lines
+//	GET …/context?id=ID&before=N&after=N   NDJSON as query, oldest first
+//	errors: {"error","position"?,"expected"?} with status 400, 403, 501, 503
+//
+// Times are RFC3339, unix seconds, or now-1h (units s m h d w). The last hour is the default.
+// Namespaces are restricted by the function the caller injects (Doors.Allowed); what was left out is named in "hidden".
+// Start reading at Engine.Query in engine.go; the language is in parse.go, plan.go and match.go.
+package query

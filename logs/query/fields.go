@@ -1,0 +1,294 @@
+package query
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+	"unsafe"
+)
+
+func stringBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+// pair is a field found in a line. Nested JSON keys are joined by dots.
+type pair struct {
+	Key   string
+	Value string
+}
+
+const (
+	maxFields    = 256 // of one line
+	maxJSONDepth = 16
+)
+
+// AppendLineFields adds the fields a line says: those of a JSON object, else
+// the key=value pairs anywhere in it.
+func AppendLineFields(dst []pair, body []byte) []pair {
+	i := 0
+	for i < len(body) && isSpace(body[i]) {
+		i++
+	}
+	if i < len(body) && body[i] == '{' {
+		if out := appendJSONFields(dst, body[i:]); len(out) > len(dst) {
+			return out
+		}
+	}
+	return appendLogfmt(dst, body)
+}
+
+// appendJSONFields adds the leaves of a JSON object, or nothing when b is not
+// one.
+func appendJSONFields(dst []pair, b []byte) []pair {
+	if len(b) == 0 {
+		return dst
+	}
+	s := jsonScanner{b: b, out: dst}
+	if s.object("", 0) {
+		s.space()
+		if s.at == len(b) {
+			return s.out
+		}
+	}
+	return dst
+}
+
+type jsonScanner struct {
+	b   []byte
+	at  int
+	out []pair
+}
+
+func (s *jsonScanner) space() {
+	for s.at < len(s.b) && isSpace(s.b[s.at]) {
+		s.at++
+	}
+}
+
+func (s *jsonScanner) take(c byte) bool {
+	if s.at < len(s.b) && s.b[s.at] == c {
+		s.at++
+		return true
+	}
+	return false
+}
+
+func (s *jsonScanner) object(path string, depth int) bool {
+	if depth > maxJSONDepth || !s.take('{') {
+		return false
+	}
+	s.space()
+	if s.take('}') {
+		return true
+	}
+	for {
+		s.space()
+		key, ok := s.text()
+		if !ok {
+			return false
+		}
+		s.space()
+		if !s.take(':') {
+			return false
+		}
+		if path != "" {
+			key = path + "." + key
+		}
+		s.space()
+		if !s.value(key, depth) {
+			return false
+		}
+		s.space()
+		if s.take('}') {
+			return true
+		}
+		if !s.take(',') {
+			return false
+		}
+	}
+}
+
+func (s *jsonScanner) add(key, value string) {
+	if len(s.out) < maxFields {
+		s.out = append(s.out, pair{key, value})
+	}
+}
+
+func (s *jsonScanner) value(key string, depth int) bool {
+	if s.at == len(s.b) {
+		return false
+	}
+	switch s.b[s.at] {
+	case '{':
+		return s.object(key, depth+1)
+	case '"':
+		v, ok := s.text()
+		s.add(key, v)
+		return ok
+	case '[':
+		start := s.at
+		if !s.array(depth + 1) {
+			return false
+		}
+		s.add(key, string(s.b[start:s.at]))
+		return true
+	}
+	start := s.at
+	for s.at < len(s.b) && (wordByte(s.b[s.at]) || s.b[s.at] == '.' || s.b[s.at] == '-' || s.b[s.at] == '+') {
+		s.at++
+	}
+	if s.at == start {
+		return false
+	}
+	s.add(key, string(s.b[start:s.at]))
+	return true
+}
+
+// array skips to the end of an array.
+func (s *jsonScanner) array(depth int) bool {
+	if depth > maxJSONDepth || !s.take('[') {
+		return false
+	}
+	open := 1
+	for s.at < len(s.b) {
+		switch c := s.b[s.at]; c {
+		case '"':
+			if _, ok := s.text(); !ok {
+				return false
+			}
+			continue
+		case '[', '{':
+			open++
+		case ']', '}':
+			open--
+		}
+		s.at++
+		if open == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// text reads a JSON string.
+func (s *jsonScanner) text() (string, bool) {
+	if !s.take('"') {
+		return "", false
+	}
+	start := s.at
+	for s.at < len(s.b) {
+		switch s.b[s.at] {
+		case '"':
+			s.at++
+			return string(s.b[start : s.at-1]), true
+		case '\\':
+			return s.escaped(start)
+		}
+		s.at++
+	}
+	return "", false
+}
+
+func (s *jsonScanner) escaped(start int) (string, bool) {
+	var out strings.Builder
+	out.Write(s.b[start:s.at])
+	for s.at < len(s.b) {
+		c := s.b[s.at]
+		s.at++
+		switch c {
+		case '"':
+			return out.String(), true
+		case '\\':
+			if s.at == len(s.b) {
+				return "", false
+			}
+			e := s.b[s.at]
+			s.at++
+			switch e {
+			case 'n':
+				out.WriteByte('\n')
+			case 't':
+				out.WriteByte('\t')
+			case 'r':
+				out.WriteByte('\r')
+			case 'b':
+				out.WriteByte('\b')
+			case 'f':
+				out.WriteByte('\f')
+			case 'u':
+				r, ok := s.hex()
+				if !ok {
+					return "", false
+				}
+				if r >= 0xd800 && r < 0xdc00 && s.at+6 <= len(s.b) && s.b[s.at] == '\\' && s.b[s.at+1] == 'u' {
+					s.at += 2
+					low, ok := s.hex()
+					if !ok {
+						return "", false
+					}
+					if low >= 0xdc00 && low < 0xe000 {
+						r = (r-0xd800)<<10 | (low - 0xdc00) + 0x10000
+					}
+				}
+				if !utf8.ValidRune(r) {
+					r = utf8.RuneError
+				}
+				out.WriteRune(r)
+			default:
+				out.WriteByte(e)
+			}
+		default:
+			out.WriteByte(c)
+		}
+	}
+	return "", false
+}
+
+func (s *jsonScanner) hex() (rune, bool) {
+	if s.at+4 > len(s.b) {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(string(s.b[s.at:s.at+4]), 16, 32)
+	s.at += 4
+	return rune(v), err == nil
+}
+
+// appendLogfmt adds key=value pairs that stand at the start of a token.
+func appendLogfmt(dst []pair, b []byte) []pair {
+	for i := 0; i < len(b) && len(dst) < maxFields; {
+		for i < len(b) && (isSpace(b[i]) || b[i] == ',' || b[i] == '[' || b[i] == '{' || b[i] == '(') {
+			i++
+		}
+		start := i
+		for i < len(b) && keyByte(b[i]) {
+			i++
+		}
+		if i == start || i == len(b) || b[i] != '=' || !letterByte(b[start]) {
+			for i < len(b) && !isSpace(b[i]) {
+				i++
+			}
+			continue
+		}
+		key := string(b[start:i])
+		i++
+		if i < len(b) && b[i] == '"' {
+			s := jsonScanner{b: b, at: i}
+			if v, ok := s.text(); ok {
+				dst = append(dst, pair{key, v})
+				i = s.at
+				continue
+			}
+		}
+		start = i
+		for i < len(b) && !isSpace(b[i]) {
+			i++
+		}
+		v := strings.TrimRight(string(b[start:i]), ",;)]}")
+		dst = append(dst, pair{key, v})
+	}
+	return dst
+}
+
+func letterByte(c byte) bool { c |= 0x20; return c >= 'a' && c <= 'z' || c == '_' || c >= 0x80 }
+
+func keyByte(c byte) bool {
+	return wordByte(c) || c == '.' || c == '-' || c == '/' || c == '@'
+}

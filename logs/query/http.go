@@ -1,0 +1,405 @@
+package query
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Access says which namespaces an asker may read.
+type Access struct {
+	All        bool
+	Namespaces []string // when not All
+}
+
+// Prefix is where Handler's paths begin.
+const Prefix = "/logs/api/v1/"
+
+// NamespacesHeader carries an Access between perch's own processes: "*" or
+// names separated by commas. Only a door that knows its caller to be perch
+// itself may trust it.
+const NamespacesHeader = "Perch-Log-Namespaces"
+
+// Header is the written form of an Access.
+func (a Access) Header() string {
+	if a.All {
+		return "*"
+	}
+	return strings.Join(a.Namespaces, ",")
+}
+
+// AccessFromHeader reads what Header wrote; nothing written allows nothing.
+func AccessFromHeader(v string) Access {
+	if v == "*" {
+		return Access{All: true}
+	}
+	var a Access
+	for _, n := range strings.Split(v, ",") {
+		if n != "" {
+			a.Namespaces = append(a.Namespaces, n)
+		}
+	}
+	return a
+}
+
+// Handler serves the HTTP API described in doc.go under Prefix. allowed is
+// asked once for each request and may run concurrently.
+func Handler(s Searcher, allowed func(context.Context, *http.Request) (Access, error), log *slog.Logger) http.Handler {
+	d := &door{s: s, allowed: allowed, log: log, now: time.Now}
+	mux := http.NewServeMux()
+	mux.HandleFunc(Prefix+"query", d.query)
+	mux.HandleFunc(Prefix+"histogram", d.histogram)
+	mux.HandleFunc(Prefix+"tail", d.tail)
+	mux.HandleFunc(Prefix+"fields", d.values)
+	mux.HandleFunc(Prefix+"values", d.values)
+	mux.HandleFunc(Prefix+"context", d.context)
+	mux.HandleFunc(Prefix+"patterns", func(w http.ResponseWriter, _ *http.Request) {
+		fail(w, http.StatusNotImplemented, errors.New("patterns are not built yet"))
+	})
+	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s; try query, histogram, tail, fields, values, context", r.URL.Path))
+	})
+	return mux
+}
+
+type door struct {
+	s       Searcher
+	allowed func(context.Context, *http.Request) (Access, error)
+	log     *slog.Logger
+	now     func() time.Time
+}
+
+type problem struct {
+	Error    string `json:"error"`
+	Position *int   `json:"position,omitempty"`
+	Expected string `json:"expected,omitempty"`
+}
+
+func fail(w http.ResponseWriter, status int, err error) {
+	p := problem{Error: err.Error()}
+	if q := (*Error)(nil); errors.As(err, &q) {
+		p.Position, p.Expected = &q.Position, q.Expected
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(p) // the client is gone if this fails
+}
+
+// request reads what all paths share. It answers itself when that fails.
+func (d *door) request(w http.ResponseWriter, r *http.Request) (Request, bool) {
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		w.Header().Set("Allow", "GET, POST")
+		fail(w, http.StatusMethodNotAllowed, fmt.Errorf("method %s is not GET or POST", r.Method))
+		return Request{}, false
+	}
+	access, err := d.allowed(r.Context(), r)
+	if err != nil {
+		fail(w, http.StatusForbidden, err)
+		return Request{}, false
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+	if err := r.ParseForm(); err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return Request{}, false
+	}
+	q, err := d.parse(r)
+	if err == nil {
+		if !access.All {
+			q.Namespaces = append([]string{}, access.Namespaces...)
+		}
+		q, err = q.Normal()
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return Request{}, false
+	}
+	return q, true
+}
+
+func (d *door) parse(r *http.Request) (Request, error) {
+	get := r.Form.Get
+	now := d.now()
+	var q Request
+	var err error
+	q.Text = get("q")
+	if q.Text == "" {
+		q.Text = get("query")
+	}
+	q.To, q.From = now.UnixNano(), 0
+	if v := get("to"); v != "" {
+		if q.To, err = ParseTime(v, now); err != nil {
+			return q, fmt.Errorf("to: %w", err)
+		}
+	}
+	q.From = q.To - int64(time.Hour)
+	if v := get("from"); v != "" {
+		if q.From, err = ParseTime(v, now); err != nil {
+			return q, fmt.Errorf("from: %w", err)
+		}
+	}
+	for _, n := range []struct {
+		name string
+		to   *int
+	}{{"limit", &q.Limit}, {"buckets", &q.Buckets}} {
+		if v := get(n.name); v != "" {
+			if *n.to, err = strconv.Atoi(v); err != nil || *n.to < 1 {
+				return q, fmt.Errorf("%s %q is not a number above 0", n.name, v)
+			}
+		}
+	}
+	for _, n := range []struct {
+		name string
+		to   *int64
+	}{{"step", &q.Step}, {"timeout", (*int64)(&q.Timeout)}} {
+		if v := get(n.name); v != "" {
+			dur, err := parseSpan(v)
+			if err != nil || dur <= 0 {
+				return q, fmt.Errorf("%s %q is not a duration like 30s", n.name, v)
+			}
+			*n.to = int64(dur)
+		}
+	}
+	switch v := get("order"); v {
+	case "", "desc", "newest":
+	case "asc", "oldest":
+		q.Order = OldestFirst
+	default:
+		return q, fmt.Errorf("order %q is not asc or desc", v)
+	}
+	cursor := get("cursor")
+	if v := r.Header.Get("Last-Event-ID"); v != "" {
+		cursor = v
+	}
+	if cursor != "" {
+		c, err := ParseCursor(cursor)
+		if err != nil {
+			return q, err
+		}
+		q.Cursor = &c
+	}
+	q.Field = get("field")
+	return q, nil
+}
+
+// ParseTime reads RFC3339, unix seconds, now, or now-1h, as ns.
+func ParseTime(v string, now time.Time) (int64, error) {
+	if rest, ok := strings.CutPrefix(v, "now"); ok {
+		if rest == "" {
+			return now.UnixNano(), nil
+		}
+		if d, err := parseSpan(rest[1:]); err == nil && d >= 0 {
+			switch rest[0] {
+			case '-':
+				return now.Add(-d).UnixNano(), nil
+			case '+':
+				return now.Add(d).UnixNano(), nil
+			}
+		}
+	} else if f, err := strconv.ParseFloat(v, 64); err == nil && math.Abs(f) < 9e9 {
+		whole, part := math.Modf(f)
+		return int64(whole)*1e9 + int64(math.Round(part*1e6))*1e3, nil
+	} else if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
+		return t.UnixNano(), nil
+	}
+	return 0, fmt.Errorf("time %q is not RFC3339, unix seconds, now or now-1h", v)
+}
+
+// parseSpan reads a duration; days and weeks are known too, a bare number is
+// seconds.
+func parseSpan(v string) (time.Duration, error) {
+	if f, err := strconv.ParseFloat(v, 64); err == nil && math.Abs(f) < 9e9 {
+		return time.Duration(f * 1e9), nil
+	}
+	for unit, d := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
+		if n, ok := strings.CutSuffix(v, unit); ok {
+			if f, err := strconv.ParseFloat(n, 64); err == nil && math.Abs(f) < 1e5 {
+				return time.Duration(f * float64(d)), nil
+			}
+		}
+	}
+	return time.ParseDuration(v)
+}
+
+func (d *door) query(w http.ResponseWriter, r *http.Request) {
+	if q, ok := d.request(w, r); ok {
+		d.lines(w, r, q)
+	}
+}
+
+func (d *door) context(w http.ResponseWriter, r *http.Request) {
+	q, ok := d.request(w, r)
+	if !ok {
+		return
+	}
+	h, n, err := ParseID(r.Form.Get("id"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	q.Around = &Around{Hash: h, Number: n, Before: 10, After: 10}
+	for name, to := range map[string]*int{"before": &q.Around.Before, "after": &q.Around.After} {
+		if v := r.Form.Get(name); v != "" {
+			if *to, err = strconv.Atoi(v); err != nil || *to < 0 || *to > MaxLimit {
+				fail(w, http.StatusBadRequest, fmt.Errorf("%s %q is not a number from 0 to %d", name, v, MaxLimit))
+				return
+			}
+		}
+	}
+	d.lines(w, r, q)
+}
+
+func (d *door) lines(w http.ResponseWriter, r *http.Request, q Request) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	started := false
+	var buf []byte
+	sum, err := d.s.Query(r.Context(), q, func(l *Line) error {
+		started = true
+		buf = append(l.AppendJSON(buf), '\n')
+		if len(buf) < 32<<10 {
+			return nil
+		}
+		_, err := w.Write(buf)
+		buf = buf[:0]
+		return err
+	})
+	if err != nil && !started {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	if err != nil {
+		sum = Summary{Partial: true, Reason: err.Error(), Missing: []string{}, Hidden: []string{}}
+	}
+	end, err := json.Marshal(sum)
+	if err != nil {
+		panic("BUG: summary: " + err.Error())
+	}
+	buf = append(append(buf, end...), '\n')
+	_, _ = w.Write(buf) // the client is gone if this fails
+}
+
+func (d *door) histogram(w http.ResponseWriter, r *http.Request) {
+	q, ok := d.request(w, r)
+	if !ok {
+		return
+	}
+	h, err := d.s.Histogram(r.Context(), q)
+	reply(w, h, err)
+}
+
+func (d *door) values(w http.ResponseWriter, r *http.Request) {
+	q, ok := d.request(w, r)
+	if !ok {
+		return
+	}
+	if strings.HasSuffix(r.URL.Path, "fields") {
+		q.Field = ""
+	} else if q.Field == "" {
+		fail(w, http.StatusBadRequest, errors.New("field is missing; name the field whose values to count"))
+		return
+	}
+	v, err := d.s.Values(r.Context(), q)
+	reply(w, v, err)
+}
+
+func reply(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(v) // the client is gone if this fails
+}
+
+// tailKeepAlive is how often an idle stream says that it lives.
+const tailKeepAlive = 15 * time.Second
+
+func (d *door) tail(w http.ResponseWriter, r *http.Request) {
+	q, ok := d.request(w, r)
+	if !ok {
+		return
+	}
+	rc := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	_, _ = w.Write([]byte(": tail\n\n"))
+	if err := rc.Flush(); err != nil {
+		return // the client is gone
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	events := make(chan TailEvent, 256)
+	done := make(chan error, 1)
+	go func() { // ends with the request: Tail returns when ctx ends
+		done <- d.s.Tail(ctx, q, func(e TailEvent) error {
+			select {
+			case events <- e:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	alive := time.NewTicker(tailKeepAlive)
+	defer alive.Stop()
+	var buf []byte
+	for {
+		buf = buf[:0]
+		select {
+		case e := <-events:
+			buf = appendEvent(buf, e)
+			for more := true; more && len(buf) < 64<<10; {
+				select {
+				case e := <-events:
+					buf = appendEvent(buf, e)
+				default:
+					more = false
+				}
+			}
+		case <-alive.C:
+			buf = append(buf, ": alive\n\n"...)
+		case <-ctx.Done():
+			return
+		case err := <-done:
+			if err != nil && ctx.Err() == nil {
+				b, _ := json.Marshal(problem{Error: err.Error()}) // two strings
+				_, _ = fmt.Fprintf(w, "event: error\ndata: %s\n\n", b)
+				_ = rc.Flush()
+			}
+			return
+		}
+		if _, err := w.Write(buf); err != nil {
+			return
+		}
+		if err := rc.Flush(); err != nil {
+			return
+		}
+	}
+}
+
+func appendEvent(dst []byte, e TailEvent) []byte {
+	if e.Line != nil {
+		dst = append(dst, "id: "...)
+		dst = append(dst, e.Line.Cursor.String()...)
+		dst = append(dst, "\ndata: "...)
+		dst = e.Line.AppendJSON(dst)
+		dst = append(dst, "\n\n"...)
+	}
+	if e.Dropped > 0 {
+		dst = fmt.Appendf(dst, "event: dropped\ndata: {\"count\":%d}\n\n", e.Dropped)
+	}
+	if len(e.Missing) > 0 {
+		b, _ := json.Marshal(map[string][]string{"nodes": e.Missing}) // strings
+		dst = fmt.Appendf(dst, "event: missing\ndata: %s\n\n", b)
+	}
+	return dst
+}

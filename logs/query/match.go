@@ -1,0 +1,172 @@
+package query
+
+import (
+	"bytes"
+	"strconv"
+
+	"perch/logs/index"
+	"perch/logs/record"
+)
+
+func foldInto(dst, src []byte) {
+	_ = dst[:len(src)]
+	for i, c := range src {
+		if c-'A' < 26 {
+			c |= 0x20
+		}
+		dst[i] = c
+	}
+}
+
+func wordByte(c byte) bool { return index.Fold(c) != 0 }
+
+// contains tells whether needle stands in hay so that it does not begin or end
+// within a word. With prefix it may end within one.
+func contains(hay, needle []byte, prefix bool) bool {
+	for at := 0; ; {
+		k := bytes.Index(hay[at:], needle)
+		if k < 0 {
+			return false
+		}
+		k += at
+		if whole(hay, k, len(needle), prefix) {
+			return true
+		}
+		at = k + 1
+	}
+}
+
+func whole(hay []byte, at, n int, prefix bool) bool {
+	if at > 0 && wordByte(hay[at]) && wordByte(hay[at-1]) {
+		return false
+	}
+	end := at + n
+	return prefix || end == len(hay) || !wordByte(hay[end-1]) || !wordByte(hay[end])
+}
+
+// candidate is a line that is being looked at.
+type candidate struct {
+	stream *record.Stream
+	level  record.Level
+	body   []byte
+	folded []byte // nil: made when needed
+	sent   []byte // sender's fields as a JSON object
+	room   []byte // memory for folded
+	parsed bool
+	fields []pair
+}
+
+func (c *candidate) reset(stream *record.Stream, level record.Level, body, folded, sent []byte) {
+	c.stream, c.level, c.body, c.folded, c.sent = stream, level, body, folded, sent
+	c.parsed = false
+}
+
+func (c *candidate) fold() []byte {
+	if c.folded == nil {
+		if cap(c.room) < len(c.body) {
+			c.room = make([]byte, len(c.body)*2)
+		}
+		c.folded = c.room[:len(c.body)]
+		foldInto(c.folded, c.body)
+	}
+	return c.folded
+}
+
+// value returns a field: label, level, sender's field, then what the line says.
+func (c *candidate) value(name string) (string, bool) {
+	if v, ok := c.stream.Label(name); ok {
+		return v, v != ""
+	}
+	if name == "level" {
+		return c.level.String(), true
+	}
+	if !c.parsed {
+		c.parsed = true
+		c.fields = appendJSONFields(c.fields[:0], c.sent)
+		c.fields = AppendLineFields(c.fields, c.body)
+	}
+	for i := range c.fields {
+		if c.fields[i].Key == name {
+			return c.fields[i].Value, true
+		}
+	}
+	return "", false
+}
+
+func (n *node) match(c *candidate) bool {
+	switch n.op {
+	case opAll:
+		return true
+	case opAnd:
+		for _, k := range n.kids {
+			if !k.match(c) {
+				return false
+			}
+		}
+		return true
+	case opOr:
+		for _, k := range n.kids {
+			if k.match(c) {
+				return true
+			}
+		}
+		return false
+	case opNot:
+		return !n.kids[0].match(c)
+	case opText:
+		if n.exact {
+			return contains(c.body, stringBytes(n.text), n.prefix)
+		}
+		return contains(c.fold(), stringBytes(n.text), n.prefix)
+	case opRegex:
+		return n.re.Match(c.body)
+	}
+	if n.field == "level" {
+		return n.matchLevel(c.level)
+	}
+	v, ok := c.value(n.field)
+	return n.matchValue(v, ok)
+}
+
+func (n *node) matchLevel(l record.Level) bool {
+	switch n.op {
+	case opEqual:
+		return l == n.level
+	case opCompare: // a line of unknown level is in no range
+		return l != record.Unknown && n.cmp.holds(int(l)-int(n.level))
+	case opMatch:
+		return n.re.MatchString(l.String())
+	}
+	return l != record.Unknown
+}
+
+func (n *node) matchValue(v string, ok bool) bool {
+	if !ok {
+		return false
+	}
+	switch n.op {
+	case opEqual:
+		if n.prefix {
+			if len(v) < len(n.text) {
+				return false
+			}
+			v = v[:len(n.text)]
+		}
+		return v == n.text || !n.exact && len(v) == len(n.text) && foldString(v) == n.text
+	case opMatch:
+		return n.re.MatchString(v)
+	case opCompare:
+		f, err := strconv.ParseFloat(v, 64)
+		if err != nil || f != f {
+			return false
+		}
+		switch {
+		case f < n.number:
+			return n.cmp.holds(-1)
+		case f > n.number:
+			return n.cmp.holds(1)
+		}
+		return n.cmp.holds(0)
+	}
+	return true
+}

@@ -1,0 +1,644 @@
+package query
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"perch/logs/record"
+	"perch/logs/store"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func testStore(t testing.TB, block int) *store.Store {
+	t.Helper()
+	cfg := store.Default(t.TempDir())
+	cfg.BlockBytes, cfg.HeadBytes, cfg.LearnBlocks, cfg.PartitionBytes = block, 8*block, 4, int64(10*block)
+	s, err := store.Open(cfg, quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func goldenLines(t testing.TB) []record.Record {
+	t.Helper()
+	b, err := os.ReadFile("testdata/lines.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []record.Record
+	for _, l := range strings.Split(strings.TrimSpace(string(b)), "\n")[1:] {
+		f := strings.SplitN(l, "|", 4)
+		n, err := strconv.Atoi(f[0])
+		if err != nil {
+			t.Fatal(l)
+		}
+		s := strings.Split(f[1], "/")
+		for i := range s {
+			s[i] = strings.Trim(s[i], "-")
+		}
+		r := record.Record{Time: int64(n) * 1e9, Body: []byte(strings.NewReplacer(`\n`, "\n", `\t`, "\t").Replace(f[3])),
+			Stream: &record.Stream{Namespace: s[0], Pod: s[1], Container: s[2], Output: s[3], Node: "n1", Kind: record.KindLog}}
+		r.Level, _ = record.ParseLevel(f[2])
+		if s[3] == record.Event {
+			r.Stream.Kind = record.KindEvent
+		}
+		if s[3] == record.Forward {
+			r.Fields = []record.Field{{Key: "source", Value: "syslog"}, {Key: "facility", Value: "authpriv"}}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+const wordChars = "0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// naive decides by the words of LANGUAGE.md alone, sharing only the parser.
+func naive(n *node, r *record.Record) bool {
+	switch n.op {
+	case opAll:
+		return true
+	case opAnd:
+		return !slices.ContainsFunc(n.kids, func(k *node) bool { return !naive(k, r) })
+	case opOr:
+		return slices.ContainsFunc(n.kids, func(k *node) bool { return naive(k, r) })
+	case opNot:
+		return !naive(n.kids[0], r)
+	case opText:
+		hay := string(r.Body)
+		if !n.exact {
+			hay = foldString(hay)
+		}
+		isWord := func(i int) bool {
+			return i >= 0 && i < len(hay) && regexp.MustCompile(`[0-9A-Za-z_]|[^\x00-\x7f]`).MatchString(hay[i:i+1])
+		}
+		for i := range len(hay) - len(n.text) + 1 {
+			end := i + len(n.text)
+			if hay[i:end] == n.text && !(isWord(i-1) && isWord(i)) && (n.prefix || !(isWord(end-1) && isWord(end))) {
+				return true
+			}
+		}
+		return false
+	case opRegex:
+		return n.re.Match(r.Body)
+	}
+	level := r.Level
+	if level == record.Unknown {
+		level = record.Detect(r.Body)
+	}
+	if n.field == "level" {
+		switch n.op {
+		case opEqual:
+			return level == n.level
+		case opMatch:
+			return n.re.MatchString(level.String())
+		case opExists:
+			return level != record.Unknown
+		}
+		return level != record.Unknown && n.cmp.holds(int(level)-int(n.level))
+	}
+	v, ok := r.Stream.Label(n.field)
+	if ok {
+		ok = v != ""
+	} else if v, ok = sentValue(r, n.field); !ok {
+		v, ok = naiveField(r.Body, n.field)
+	}
+	if !ok {
+		return false
+	}
+	switch n.op {
+	case opEqual:
+		if !n.exact {
+			v = foldString(v)
+		}
+		return v == n.text || n.prefix && strings.HasPrefix(v, n.text)
+	case opMatch:
+		return n.re.MatchString(v)
+	case opExists:
+		return true
+	}
+	f, err := strconv.ParseFloat(v, 64)
+	return err == nil && (f < n.number && n.cmp.holds(-1) || f > n.number && n.cmp.holds(1) || f == n.number && n.cmp.holds(0))
+}
+
+func sentValue(r *record.Record, field string) (string, bool) {
+	for _, f := range r.Fields {
+		if f.Key == field {
+			return f.Value, true
+		}
+	}
+	return "", false
+}
+
+func naiveField(body []byte, field string) (string, bool) {
+	var doc map[string]json.RawMessage
+	if json.Unmarshal(body, &doc) == nil {
+		path := strings.Split(field, ".")
+		for i, key := range path {
+			raw, ok := doc[key]
+			if !ok {
+				return "", false
+			}
+			if i == len(path)-1 {
+				var s string
+				if json.Unmarshal(raw, &s) == nil {
+					return s, true
+				}
+				return string(raw), raw[0] != '{'
+			}
+			doc = nil
+			if json.Unmarshal(raw, &doc) != nil {
+				return "", false
+			}
+		}
+	}
+	m := regexp.MustCompile(`(?:^|\s)` + regexp.QuoteMeta(field) + `=(?:"((?:[^"\\]|\\.)*)"|(\S*))`).FindSubmatch(body)
+	if m == nil {
+		return "", false
+	}
+	if m[1] != nil {
+		return string(m[1]), true
+	}
+	return strings.TrimRight(string(m[2]), ",;)]}"), true
+}
+
+func engineNumbers(t testing.TB, e *Engine, q string, order Order) []int {
+	t.Helper()
+	var out []int
+	_, err := e.Query(t.Context(), Request{Text: q, From: minTime, To: maxTime, Limit: 10000, Order: order}, func(l *Line) error {
+		out = append(out, int(l.Time/1e9))
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", q, err)
+	}
+	return out
+}
+
+func TestGoldenQueriesOnEngineAndNaiveScan(t *testing.T) {
+	lines := goldenLines(t)
+	s := testStore(t, 1<<20)
+	e := New(s, quiet())
+	b, err := os.ReadFile("testdata/golden.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(t *testing.T) {
+		count := 0
+		for _, row := range strings.Split(strings.TrimRight(string(b), "\n"), "\n")[1:] {
+			at := strings.LastIndex(row, "=>")
+			q := strings.TrimSpace(row[:at])
+			var want []int
+			for _, f := range strings.Fields(row[at+2:]) {
+				n, _ := strconv.Atoi(f)
+				want = append(want, n)
+			}
+			parsed, err := Parse(q)
+			if err != nil {
+				t.Errorf("%s: %v", q, err)
+				continue
+			}
+			var scan []int
+			for i := range lines {
+				if naive(parsed.root, &lines[i]) {
+					scan = append(scan, int(lines[i].Time/1e9))
+				}
+			}
+			if !slices.Equal(scan, want) {
+				t.Errorf("naive scan of %s: have %v, want %v", q, scan, want)
+			}
+			if have := engineNumbers(t, e, q, OldestFirst); !slices.Equal(have, want) {
+				t.Errorf("engine, %s: have %v, want %v", q, have, want)
+			}
+			have := engineNumbers(t, e, q, NewestFirst)
+			slices.Reverse(have)
+			if !slices.Equal(have, want) {
+				t.Errorf("engine, newest first, %s: have %v, want %v", q, have, want)
+			}
+			count++
+		}
+		if count < 60 {
+			t.Errorf("only %d golden queries", count)
+		}
+	}
+	if err := s.Append(t.Context(), lines, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("heads", check)
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("blocks with index", check)
+}
+
+var vocabulary = strings.Fields("GET POST request served failed Failed FAILED payment info warn error cart-7 x.y café id=5 status=500 status=200 took=1.5 a b ab abc pod web")
+
+func randomLine(rnd *rand.Rand, n int) []byte {
+	if n%7 == 0 {
+		return fmt.Appendf(nil, `{"level":"%s","msg":"%s %s","status":%d,"n":{"id":"req%d"}}`, []string{"info", "error"}[rnd.IntN(2)],
+			vocabulary[rnd.IntN(len(vocabulary))], vocabulary[rnd.IntN(len(vocabulary))], 200+rnd.IntN(4)*100, rnd.IntN(3000))
+	}
+	var b strings.Builder
+	for range 1 + rnd.IntN(9) {
+		b.WriteString(vocabulary[rnd.IntN(len(vocabulary))])
+		b.WriteString([]string{" ", " ", " ", "-", ": ", "\n"}[rnd.IntN(6)])
+	}
+	fmt.Fprintf(&b, "req%d w%s", rnd.IntN(3000), string(rune('a'+rnd.IntN(26)))+string(rune('a'+rnd.IntN(26)))+"zz")
+	return []byte(b.String())
+}
+
+func randomQuery(rnd *rand.Rand, depth int) string {
+	if depth > 0 && rnd.IntN(2) == 0 {
+		a, b := randomQuery(rnd, depth-1), randomQuery(rnd, depth-1)
+		return []string{a + " " + b, "(" + a + " or " + b + ")", a + " -(" + b + ")", "(" + a + ") and not " + b}[rnd.IntN(4)]
+	}
+	w := vocabulary[rnd.IntN(len(vocabulary))]
+	switch rnd.IntN(14) {
+	case 0:
+		return fmt.Sprintf("req%d", rnd.IntN(3000))
+	case 1:
+		return fmt.Sprintf("req%d*", rnd.IntN(300))
+	case 2:
+		return w[:1+rnd.IntN(len(w))] + "*"
+	case 3:
+		return `"` + w + `"`
+	case 4:
+		return `"` + w + " " + vocabulary[rnd.IntN(len(vocabulary))] + `"`
+	case 5:
+		return "level:>=" + []string{"info", "warn", "error"}[rnd.IntN(3)]
+	case 6:
+		return fmt.Sprintf("status:>=%d", 200+rnd.IntN(4)*100)
+	case 7:
+		return fmt.Sprintf("n.id:req%d", rnd.IntN(3000))
+	case 8:
+		return fmt.Sprintf("pod:web-%d", rnd.IntN(5))
+	case 9:
+		return "~" + []string{`req1\d+`, `payment.*error`, `(?i)failed`, `"served failed GET"`, `" w[a-c]"`, `status=(200|500)`}[rnd.IntN(6)]
+	case 10:
+		return "w" + string(rune('a'+rnd.IntN(26))) + string(rune('a'+rnd.IntN(26))) + "zz"
+	case 11:
+		return "w" + string(rune('a'+rnd.IntN(26))) + string(rune('a'+rnd.IntN(26))) + "*"
+	}
+	return w
+}
+
+func TestRandomQueriesFindWhatANaiveScanFinds(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	s := testStore(t, 2<<10)
+	e := New(s, quiet())
+	pods := make([]*record.Stream, 5)
+	for i := range pods {
+		pods[i] = &record.Stream{Namespace: "shop", Pod: fmt.Sprintf("web-%d", i), Output: record.Stdout}
+	}
+	var lines []record.Record
+	for round := range 4 {
+		var batch []record.Record
+		for range 700 {
+			n := len(lines) + len(batch)
+			batch = append(batch, record.Record{Time: int64(n) * 1e9, Stream: pods[rnd.IntN(5)], Body: randomLine(rnd, n)})
+		}
+		if err := s.Append(t.Context(), batch, nil); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, batch...)
+		if round == 2 {
+			if err := s.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 150 {
+			text := randomQuery(rnd, 3)
+			q, err := Parse(text)
+			if err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			from, to := rnd.IntN(len(lines)), rnd.IntN(len(lines))
+			if from > to {
+				from, to = to, from
+			}
+			var want []int
+			for i := from; i <= to; i++ {
+				if naive(q.root, &lines[i]) {
+					want = append(want, i)
+				}
+			}
+			r := Request{Query: q, From: int64(from) * 1e9, To: int64(to) * 1e9, Limit: 1 + rnd.IntN(400), Order: Order(rnd.IntN(2))}
+			if r.Order == NewestFirst {
+				slices.Reverse(want)
+			}
+			have := []int{}
+			for { // page by page
+				sum, err := e.Query(t.Context(), r, func(l *Line) error { have = append(have, int(l.Time/1e9)); return nil })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if sum.Cursor == "" {
+					break
+				}
+				c, err := ParseCursor(sum.Cursor)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Cursor = &c
+			}
+			if !slices.Equal(have, want) {
+				t.Fatalf("%s (%d to %d): have %d lines, want %d\n%v\n%v", text, from, to, len(have), len(want), have, want)
+			}
+			h, err := e.Histogram(t.Context(), Request{Query: q, From: r.From, To: r.To, Buckets: 1 + rnd.IntN(50)})
+			if err != nil || h.Total != int64(len(want)) {
+				t.Fatalf("%s: histogram has %d, want %d (%v)", text, h.Total, len(want), err)
+			}
+		}
+	}
+}
+
+func TestErrorsNameThePositionAndWhatWasExpected(t *testing.T) {
+	for q, want := range map[string]string{
+		`a (b`:          "4: and, or, or )",
+		`a )`:           "2: a word, a phrase, field:value, and, or, not",
+		`pod:`:          "4: a value after pod:",
+		`x pod: y`:      "6: a value after pod:",
+		`"abc`:          `4: a closing " for the one at position 0`,
+		`"a\x"`:         `3: one of " \ n t r after the backslash`,
+		`""`:            "0: a phrase that is not empty",
+		`level:loud`:    "6: trace, debug, info, warn, error, fatal or unknown",
+		`level:>=x`:     "8: trace, debug, info, warn, error, fatal or unknown",
+		`status:>=many`: "9: a number after the comparison",
+		`~(`:            "1: a regular expression in RE2 syntax",
+		`~`:             "1: a regular expression after ~",
+		`a or`:          "4: a word, a phrase, field:value, not or (",
+		`or a`:          "0: a word, a phrase, field:value, not or (",
+		`not`:           "3: a word, a phrase, field:value, not or (",
+		`()`:            "1: a word, a phrase, field:value, not or (",
+		`a - b`:         "3: a word, a phrase, field:value, not or ( right after the sign",
+		`a and and b`:   "6: a word, a phrase, field:value, not or (",
+	} {
+		_, err := Parse(q)
+		e, ok := err.(*Error)
+		if !ok || fmt.Sprintf("%d: %s", e.Position, e.Expected) != want {
+			t.Errorf("%s: have %v, want %s", q, err, want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{`a -b (c or "d e"*) f:>=1 g:~x(y) level:>=warn`, `not not a`, `~"\"x"`, `((((`, `a:*`} {
+		f.Add(s, `{"a":"b"} k=v`)
+	}
+	lines := []*record.Stream{{Namespace: "a", Pod: "b"}}
+	f.Fuzz(func(t *testing.T, text, body string) {
+		q, err := Parse(text)
+		if err != nil {
+			if e, ok := err.(*Error); !ok || e.Position < 0 || e.Position > len(text) {
+				t.Fatal(err)
+			}
+			return
+		}
+		q.root.need()
+		r := record.Record{Stream: lines[0], Body: []byte(body), Level: record.Info}
+		var c candidate
+		c.reset(r.Stream, r.Level, r.Body, nil, nil)
+		match := q.root.match(&c)
+		if a := q.root.ask(r.Stream); a == yes && !match || a == no && match {
+			t.Fatalf("asked %v, matched %v", a, match)
+		}
+	})
+}
+
+func FuzzFields(f *testing.F) {
+	f.Add([]byte(`{"a":{"b":[1,{"c":2}],"d":"\u00e9\ud83d\ude00"},"e":null}`))
+	f.Add([]byte(`x a=1 b="c d" e=`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, p := range AppendLineFields(nil, b) {
+			if p.Key == "" && b[0] != '{' && !bytes.Contains(b, []byte(`""`)) {
+				t.Fatalf("empty key in %q", b)
+			}
+		}
+	})
+}
+
+func serve(t *testing.T, s *store.Store, access Access) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewServer(Handler(New(s, quiet()), func(context.Context, *http.Request) (Access, error) { return access, nil }, quiet()))
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func get(t *testing.T, srv *httptest.Server, path string, kv ...string) (int, string) {
+	t.Helper()
+	v := url.Values{"from": {"0"}, "to": {"100"}}
+	for i := 0; i < len(kv); i += 2 {
+		v.Set(kv[i], kv[i+1])
+	}
+	resp, err := http.Get(srv.URL + Prefix + path + "?" + v.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, b.String()
+}
+
+func TestAPI(t *testing.T) {
+	s := testStore(t, 1<<20)
+	if err := s.Append(t.Context(), goldenLines(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+
+	_, body := get(t, srv, "query", "q", "failed", "limit", "2")
+	rows := strings.Split(strings.TrimSpace(body), "\n")
+	var line struct{ Time, ID, Namespace, Pod, Line, Level, Kind string }
+	if err := json.Unmarshal([]byte(rows[0]), &line); err != nil || len(rows) != 3 {
+		t.Fatal(err, body)
+	}
+	if line.Time != "1970-01-01T00:00:17Z" || line.Pod != "job-x" || line.Level != "warn" || line.Kind != "event" || !strings.HasPrefix(line.Line, "Back-off") {
+		t.Fatalf("%+v", line)
+	}
+	var end Summary
+	if err := json.Unmarshal([]byte(rows[2]), &end); err != nil || end.Cursor == "" || end.Partial || end.Missing == nil || end.Stats.Lines == 0 {
+		t.Fatal(err, rows[2])
+	}
+	_, body = get(t, srv, "query", "q", "failed", "limit", "2", "cursor", end.Cursor)
+	if !strings.Contains(body, "Payment FAILED") || !strings.Contains(body, "Failed password") && !strings.Contains(body, "Failover") {
+		t.Fatal(body)
+	}
+
+	status, body := get(t, srv, "query", "q", "pod:")
+	if status != 400 || !strings.Contains(body, `"position":4`) || !strings.Contains(body, `"expected":"a value after pod:"`) {
+		t.Fatal(status, body)
+	}
+	if status, body = get(t, srv, "query", "from", "yesterday"); status != 400 || !strings.Contains(body, "RFC3339") {
+		t.Fatal(status, body)
+	}
+	if status, _ = get(t, srv, "patterns"); status != 501 {
+		t.Fatal(status)
+	}
+
+	_, body = get(t, srv, "histogram", "q", "failed", "step", "10s")
+	var h Histogram
+	if err := json.Unmarshal([]byte(body), &h); err != nil || h.Total != 5 || h.Step != 10000 || h.Buckets[0].Count != 3 || h.Buckets[1].Count != 2 || h.Levels["error"] != 2 {
+		t.Fatal(err, body)
+	}
+
+	_, body = get(t, srv, "values", "field", "namespace")
+	var v Values
+	if err := json.Unmarshal([]byte(body), &v); err != nil || v.Values[0] != (ValueCount{"shop", 13}) {
+		t.Fatal(err, body)
+	}
+	_, body = get(t, srv, "values", "field", "http.status")
+	if !strings.Contains(body, `{"value":"502","count":1}`) {
+		t.Fatal(body)
+	}
+	_, body = get(t, srv, "fields")
+	if !strings.Contains(body, `"http.path"`) || !strings.Contains(body, `{"value":"level","count":17}`) {
+		t.Fatal(body)
+	}
+
+	_, body = get(t, srv, "query", "q", "ERRORS=0")
+	_ = json.Unmarshal([]byte(body[:strings.IndexByte(body, '\n')]), &line)
+	_, body = get(t, srv, "context", "id", line.ID, "before", "1", "after", "1")
+	if strings.Count(body, "\n") != 4 || !strings.Contains(body, "Ünïcode") || !strings.Contains(body, "IllegalState") {
+		t.Fatal(body)
+	}
+}
+
+func TestNamespacesThatMayNotBeReadAreNamed(t *testing.T) {
+	s := testStore(t, 1<<20)
+	if err := s.Append(t.Context(), goldenLines(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{Namespaces: []string{"shop"}})
+	_, body := get(t, srv, "query", "q", "failed")
+	if strings.Contains(body, "password") || strings.Contains(body, "Back-off") || !strings.Contains(body, `"hidden":["_host","default","kube-system"]`) {
+		t.Fatal(body)
+	}
+	_, body = get(t, srv, "histogram", "q", "failed")
+	if !strings.Contains(body, `"total":3,`) {
+		t.Fatal(body)
+	}
+	_, body = get(t, srv, "values", "field", "pod")
+	if strings.Contains(body, "dns-0") {
+		t.Fatal(body)
+	}
+	_, body = get(t, serve(t, s, Access{}), "query")
+	if strings.Contains(body, `"line"`) {
+		t.Fatal(body)
+	}
+}
+
+func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
+	s := testStore(t, 1<<20)
+	srv := serve(t, s, Access{Namespaces: []string{"shop"}})
+	follow := func(last string) (*bufio.Scanner, func()) {
+		req, _ := http.NewRequest("GET", srv.URL+Prefix+"tail?q=tick", nil)
+		if last != "" {
+			req.Header.Set("Last-Event-ID", last)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc := bufio.NewScanner(resp.Body)
+		sc.Scan() // the stream is open
+		return sc, func() { _ = resp.Body.Close() }
+	}
+	next := func(sc *bufio.Scanner) (id, data string) {
+		for sc.Scan() {
+			if v, ok := strings.CutPrefix(sc.Text(), "id: "); ok {
+				id = v
+			}
+			if v, ok := strings.CutPrefix(sc.Text(), "data: "); ok {
+				return id, v
+			}
+		}
+		t.Fatal("stream ended")
+		return "", ""
+	}
+	shop, other := &record.Stream{Namespace: "shop", Pod: "a"}, &record.Stream{Namespace: "other"}
+	add := func(n int) {
+		if err := s.Append(t.Context(), []record.Record{
+			{Time: int64(n), Stream: other, Body: []byte("tick secret")},
+			{Time: int64(n), Stream: shop, Body: []byte("boring")},
+			{Time: int64(n), Stream: shop, Body: fmt.Appendf(nil, "tick %d", n)},
+		}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sc, stop := follow("")
+	// Lines are followed from some moment after the stream is open.
+	seen := make(chan struct{})
+	go func() {
+		for n := 1; ; n++ {
+			select {
+			case <-seen:
+				return
+			default:
+				add(n)
+			}
+		}
+	}()
+	id, data := next(sc)
+	close(seen)
+	if !strings.Contains(data, `"line":"tick `) {
+		t.Fatal(data)
+	}
+	stop()
+	add(1 << 40)
+	c, err := ParseCursor(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc, stop = follow(id)
+	defer stop()
+	for {
+		_, data := next(sc)
+		l, ok, err := ParseLine([]byte(data))
+		if err != nil || !ok || l.compare(c) <= 0 {
+			t.Fatal(err, data)
+		}
+		c = l.Cursor
+		if l.Time == 1<<40 {
+			return
+		}
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	for v, want := range map[string]int64{"now": 1_000_000, "now-1h": 996_400, "now-2d": 827_200, "now+10s": 1_000_010, "123": 123, "1970-01-01T00:01:00Z": 60} {
+		if have, err := ParseTime(v, now); err != nil || have != want*1e9 {
+			t.Errorf("%s: have %d, %v", v, have, err)
+		}
+	}
+	for _, v := range []string{"", "now-", "now*1h", "tomorrow", "1e99"} {
+		if _, err := ParseTime(v, now); err == nil {
+			t.Errorf("%s was taken", v)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"perch/logs/block"
+	"perch/logs/record"
+	"perch/logs/store"
+)
+
+const (
+	tailBuffer   = 4096 // lines that wait for a slow reader
+	tailBackfill = 5000 // lines shown at most from before
+	tailNotice   = time.Second
+)
+
+// Tail emits what is stored after r.Cursor (up to a limit, oldest first), then
+// new lines as they become durable.
+func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error) error {
+	r, err := r.Normal()
+	if err != nil {
+		return err
+	}
+	root := r.Query.root
+	f := e.store.Follow(tailBuffer, func(s *record.Stream) bool { return r.allows(s.Namespace) && root.ask(s) != no })
+	defer f.Close()
+	shown := map[Cursor]struct{}{}
+	if r.Cursor != nil {
+		back := r
+		back.From, back.To, back.Limit, back.Order = r.Cursor.Time, maxTime, tailBackfill, OldestFirst
+		sum, err := e.Query(ctx, back, func(l *Line) error {
+			shown[l.Cursor] = struct{}{}
+			return emit(TailEvent{Line: l})
+		})
+		if err != nil {
+			return err
+		}
+		if sum.Partial || sum.Cursor != "" {
+			if err := emit(TailEvent{Dropped: 1}); err != nil { // at least
+				return err
+			}
+		}
+	}
+	notice := time.NewTicker(tailNotice)
+	defer notice.Stop()
+	var c candidate
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-notice.C:
+			if n := f.Dropped(); n > 0 {
+				if err := emit(TailEvent{Dropped: n}); err != nil {
+					return err
+				}
+			}
+		case n, ok := <-f.Lines():
+			if !ok {
+				return errors.New("log store was closed")
+			}
+			l := liveLine(&n)
+			if _, ok := shown[l.Cursor]; ok {
+				delete(shown, l.Cursor)
+				continue
+			}
+			c.reset(l.Stream, l.Level, l.Body, nil, l.Fields)
+			if !root.match(&c) {
+				continue
+			}
+			if err := emit(TailEvent{Line: l}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func liveLine(n *store.Numbered) *Line {
+	return &Line{Cursor: Cursor{n.Time, n.Hash, n.Number}, Stream: n.Stream, Level: n.Level, Body: n.Body, Fields: block.AppendFields(nil, n.Record.Fields)}
+}
