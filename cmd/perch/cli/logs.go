@@ -115,7 +115,7 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 	var last trailer
 	if limit > 0 {
 		ask.Set("limit", strconv.Itoa(limit))
-		ask.Set("direction", "backward")
+		ask.Set("order", "desc")
 		lines, t, err := fetchLines(ctx, w, ask)
 		if err != nil {
 			return err

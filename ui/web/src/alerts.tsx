@@ -1,5 +1,5 @@
 import { useState } from 'preact/hooks';
-import { lines, ranged, rules, silence, silences, unsilence, user, type Alert, type Line, type Rule, type Silence } from './api';
+import { type Alert, iso, type Line, lines, ranged, type Rule, rules, silence, type Silence, silences, unsilence, user } from './api';
 import { align, Chart } from './chart';
 import { ago, hms, num } from './format';
 import { Icon } from './icons';
@@ -97,7 +97,7 @@ function Detail({ r, done }: { r: Row; done: () => void }) {
   const logs = useLoad(async s => {
     if (!pod) return [];
     const out: Line[] = [];
-    await lines({ query: `namespace:${r.alert.labels.namespace} ${term('pod', pod)} level:>=warn`, from: String(from), to: String(to), limit: '8', direction: 'backward' }, b => out.push(...b), s);
+    await lines({ query: `namespace:${r.alert.labels.namespace} ${term('pod', pod)} level:>=warn`, from: iso(from), to: iso(to), limit: '8', order: 'desc' }, b => out.push(...b), s);
     return out.reverse();
   }, [pod]);
   const [hours, setHours] = useState(2), [comment, setComment] = useState(''), [error, setError] = useState<Error>();

@@ -102,11 +102,14 @@ export const unsilence = (id: string) => call('/alertmanager/api/v2/silence/' + 
 
 // ---- lines
 
+/** iso writes a time as the log API reads it. */
+export const iso = (ms: number) => new Date(ms).toISOString();
+
 export type Line = {
   time: string; id?: string; namespace?: string; pod?: string; container?: string; uid?: string; instance?: string; node?: string;
   stream?: string; level?: string; kind?: string; line: string; fields?: Record<string, unknown>;
 };
-export type LogStats = { partial?: boolean; missing?: string[]; hidden?: number; cursor?: string; next?: string; stats?: { lines?: number; scanned?: number; ms?: number; [k: string]: unknown } };
+export type LogStats = { partial?: boolean; reason?: string; missing?: string[]; hidden?: string[]; cursor?: string; stats?: { lines: number; bytes: number; blocks: number; took_ms: number } };
 
 /** lines streams matching lines, newest first, to take, and returns the trailer. */
 export async function lines(query: Record<string, string>, take: (l: Line[]) => void, signal: AbortSignal): Promise<LogStats> {
@@ -130,14 +133,13 @@ export async function lines(query: Record<string, string>, take: (l: Line[]) => 
   }
 }
 
-export type Bucket = { time: string; total: number; levels?: Record<string, number>; by?: Record<string, number> };
+export type Bucket = { time: string; count: number; levels?: Record<string, number> };
 export type Histogram = { total: number; buckets: Bucket[]; partial?: boolean; missing?: string[] };
 export const histogram = (query: Record<string, string>, signal?: AbortSignal) => json<Histogram>('/logs/api/v1/histogram?' + new URLSearchParams(query), { signal });
 
 export type Value = { value: string; count: number };
 export async function values(field: string, query: Record<string, string>, signal?: AbortSignal): Promise<Value[]> {
-  const j = await json<{ values: Value[] } | Value[]>('/logs/api/v1/values?' + new URLSearchParams({ ...query, field }), { signal });
-  return Array.isArray(j) ? j : j.values;
+  return (await json<{ values: Value[] | null }>('/logs/api/v1/values?' + new URLSearchParams({ ...query, field }), { signal })).values ?? [];
 }
 
 // ---- objects

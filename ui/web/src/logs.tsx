@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { histogram, lines, values, type Histogram, type Line, type LogStats } from './api';
+import { histogram, type Histogram, iso, type Line, lines, type LogStats, values } from './api';
 import { count, hm, hms, hmsMillis } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
@@ -40,9 +40,9 @@ export function Logs() {
   useEffect(() => setDraft(q), [q]);
   const query = withNamespace(q);
   const span = range();
-  const hist = useLoad(s => histogram({ query, from: String(span.from), to: String(span.to), buckets: '80' }, s), [query]);
+  const hist = useLoad(s => histogram({ query, from: iso(span.from), to: iso(span.to), buckets: '80' }, s), [query]);
   const facets = useLoad(async s => {
-    const ask = { query, from: String(span.from), to: String(span.to), limit: '8' };
+    const ask = { query, from: iso(span.from), to: iso(span.to), limit: '8' };
     const fields = ['level', 'namespace', 'pod', 'container', 'node'];
     const got = await Promise.all(fields.map(f => values(f, ask, s).catch(() => [])));
     return fields.map((f, i) => ({ field: f, values: got[i]!.filter(v => v.value) }));
@@ -87,8 +87,8 @@ function Bars({ data, from, to }: { data?: Histogram; from: number; to: number }
   const [drag, setDrag] = useState<[number, number] | null>(null);
   const H = 74;
   const buckets = data?.buckets ?? [];
-  const of = (b: Histogram['buckets'][number]) => b.levels ?? b.by ?? {};
-  const top = Math.max(1, ...buckets.map(b => b.total));
+  const of = (b: Histogram['buckets'][number]) => b.levels ?? {};
+  const top = Math.max(1, ...buckets.map(b => b.count));
   const at = (e: MouseEvent) => {
     const box = (e.currentTarget as SVGElement).getBoundingClientRect();
     return Math.max(0, Math.min(1, (e.clientX - box.left) / box.width));
@@ -113,7 +113,7 @@ function Bars({ data, from, to }: { data?: Histogram; from: number; to: number }
           const x = ((t - from) / (to - from)) * 1200, w = Math.max(1, ((next - t) / (to - from)) * 1200 - 1.6);
           let y = H;
           const l = of(b), known = (l.error ?? 0) + (l.fatal ?? 0) + (l.warn ?? 0);
-          return [['rest', b.total - known], ['warn', l.warn ?? 0], ['error', (l.error ?? 0) + (l.fatal ?? 0)]].map(([cls, n]) => {
+          return [['rest', b.count - known], ['warn', l.warn ?? 0], ['error', (l.error ?? 0) + (l.fatal ?? 0)]].map(([cls, n]) => {
             const h = ((n as number) / top) * (H - 6);
             y -= h;
             return h > 0 && <rect key={cls} class={`b-${cls}`} x={x} y={y} width={w} height={Math.max(0.5, h - 0.4)}><title>{`${hms(t)}: ${count(n as number)} ${cls === 'rest' ? 'other' : cls}`}</title></rect>;
@@ -158,7 +158,7 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
     setShown(0); setTrail({}); setProblem(undefined); setBusy(true); setOpen(null); setWaiting(0);
     const began = performance.now();
     const got: Line[] = [];
-    lines({ query, from: String(from), to: String(to), limit: String(pageSize), direction: 'backward' }, batch => got.push(...batch), stop.signal)
+    lines({ query, from: iso(from), to: iso(to), limit: String(pageSize), order: 'desc' }, batch => got.push(...batch), stop.signal)
       .then(t => setTrail(t))
       .catch((e: Error) => e.name !== 'AbortError' && setProblem(e))
       .finally(() => {
@@ -192,8 +192,8 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
     const { from } = range();
     const got: Line[] = [];
     try {
-      const next = trail.cursor ?? trail.next;
-      setTrail(await lines({ query, from: String(from), to: first.time, limit: String(pageSize), direction: 'backward', ...(next ? { cursor: next } : {}) }, b => got.push(...b), new AbortController().signal));
+      const next = trail.cursor;
+      setTrail(await lines({ query, from: iso(from), to: first.time, limit: String(pageSize), order: 'desc', ...(next ? { cursor: next } : {}) }, b => got.push(...b), new AbortController().signal));
       l.prepend(got.reverse());
       setShown(l.lines.length);
     } catch (e) {

@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { histogram, metricNames, ranged, type Labels } from './api';
+import { histogram, iso, type Labels, metricNames, ranged } from './api';
 import { align, Chart, seriesColor, Spark } from './chart';
 import { num } from './format';
 import { Icon } from './icons';
@@ -73,7 +73,7 @@ function Panel({ expr }: { expr: string }) {
     const order = v.series.map((_, i) => i).sort((a, b) => last(v.series[b]!) - last(v.series[a]!)).slice(0, 40);
     return { chart: align(order.map(i => v.series[i]!), order.map(i => names[i]!)), total: v.series.length, ms: performance.now() - began, warnings: v.warnings, from, to };
   }, [expr]);
-  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: String(from), to: String(to), buckets: '120' }, s).catch(() => null), []);
+  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: iso(from), to: iso(to), buckets: '120' }, s).catch(() => null), []);
   const d = got.data;
   return (
     <div class="mp">
@@ -89,7 +89,7 @@ function Panel({ expr }: { expr: string }) {
       </Card>
       <Card title="On the same time axis" sub="error lines">
         {errors.data && (
-          <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.total), color: '--red' }]}
+          <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.count), color: '--red' }]}
             from={d?.from ?? from} to={d?.to ?? to} height={74} label="Error lines over time" />
         )}
       </Card>

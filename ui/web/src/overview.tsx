@@ -1,4 +1,4 @@
-import { histogram, instant, ranged, rules, values, watched, type Obj } from './api';
+import { histogram, instant, iso, type Obj, ranged, rules, values, watched } from './api';
 import { align, Chart, Spark } from './chart';
 import { ago, bytes, count, hm, middle, num } from './format';
 import { Icon } from './icons';
@@ -112,7 +112,7 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
     ['Network', '--acc', `sum(rate(container_network_receive_bytes_total{interface!="lo"${m}}[1m])) + sum(rate(container_network_transmit_bytes_total{interface!="lo"${m}}[1m]))`, v => bytes(v) + '/s', () => 'in and out of pods'],
   ];
   const got = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from, to, s))), []);
-  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: String(from), to: String(to), buckets: '60' }, s), []);
+  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: iso(from), to: iso(to), buckets: '60' }, s), []);
   const minutes = (to - from) / 60000;
   return (
     <>
@@ -128,7 +128,7 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
       })}
       <Card title="Error log lines">
         <div class="st"><span class="v">{errors.data ? num(errors.data.total / minutes) : '–'}<small>per minute in this range</small></span></div>
-        {errors.data ? <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.total), color: '--red' }]} from={from} to={to} height={112} label="Error lines over time" size={62} /> : <Empty>{errors.error?.message ?? ''}</Empty>}
+        {errors.data ? <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.count), color: '--red' }]} from={from} to={to} height={112} label="Error lines over time" size={62} /> : <Empty>{errors.error?.message ?? ''}</Empty>}
       </Card>
     </>
   );
@@ -171,17 +171,17 @@ function Warnings({ events }: { events: Obj[] | null }) {
 function Loud() {
   const { from, to } = range();
   const got = useLoad(async s => {
-    const top = (await values('pod', { query: withNamespace(''), from: String(from), to: String(to), limit: '6' }, s)).filter(v => v.value);
-    const per = await Promise.all(top.map(v => histogram({ query: withNamespace(term('pod', v.value)), from: String(from), to: String(to), buckets: '40' }, s).catch(() => null)));
+    const top = (await values('pod', { query: withNamespace(''), from: iso(from), to: iso(to), limit: '6' }, s)).filter(v => v.value);
+    const per = await Promise.all(top.map(v => histogram({ query: withNamespace(term('pod', v.value)), from: iso(from), to: iso(to), buckets: '40' }, s).catch(() => null)));
     return top.map((v, i) => ({ ...v, buckets: per[i]?.buckets ?? [] }));
   }, []);
   return (
     <Card title="Loudest pods" sub="log lines in this range" side={<A to="/logs" class="mut">Open logs</A>}>
       {(got.data ?? []).map(v => {
-        const bad = v.buckets.reduce((n, b) => n + ((b.levels ?? b.by)?.error ?? 0), 0);
+        const bad = v.buckets.reduce((n, b) => n + (b.levels?.error ?? 0), 0);
         return (
           <div class="row c4l" key={v.value}>
-            <A to="/logs" q={{ q: term('pod', v.value) }} title={v.value}>{middle(v.value, 26)}</A><Spark values={v.buckets.map(b => b.total)} color={bad ? '--red' : '--slt'} h={22} />
+            <A to="/logs" q={{ q: term('pod', v.value) }} title={v.value}>{middle(v.value, 26)}</A><Spark values={v.buckets.map(b => b.count)} color={bad ? '--red' : '--slt'} h={22} />
             <span class="r">{count(v.count)}</span><span class={bad ? 'r red' : 'r mut'}>{v.count ? `${((bad / v.count) * 100).toFixed(0)} % err` : ''}</span>
           </div>
         );

@@ -32,9 +32,9 @@ export function ErrorBox({ error }: { error: Error }) {
 
 export const Empty = ({ children }: { children: ComponentChildren }) => <div class="empty">{children}</div>;
 
-export function Partial({ missing, hidden, warnings }: { missing?: string[]; hidden?: number; warnings?: string[] }) {
+export function Partial({ missing, hidden, warnings }: { missing?: string[]; hidden?: string[]; warnings?: string[] }) {
   const notes: string[] = [...(warnings ?? [])];
   if (missing?.length) notes.push(`without ${missing.join(', ')}, which ${missing.length === 1 ? 'does' : 'do'} not answer`);
-  if (hidden) notes.push(`${hidden} namespaces are not visible to you`);
+  if (hidden?.length) notes.push(`${hidden.length} namespaces are not visible to you`);
   return notes.length ? <div class="note" role="status">{notes.join(' · ')}</div> : null;
 }

@@ -1,5 +1,5 @@
 import { useMemo } from 'preact/hooks';
-import { histogram, instant, lines, ranged, rules, watched, type Line, type Obj } from './api';
+import { histogram, instant, iso, type Line, lines, type Obj, ranged, rules, watched } from './api';
 import { align, Chart, type Band, type Mark } from './chart';
 import { ago, bytes, hms, hmsMillis, middle, num } from './format';
 import { Icon } from './icons';
@@ -28,11 +28,11 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
     return { mem: names(mem), cpu: names(cpu), net: align(thr.series, ['received']), limit: Number(lim.series[0]?.value?.[1] ?? 0), from, to, warnings: mem.warnings };
   }, [ns, name]);
   const query = `namespace:${ns} ${term('pod', name)}`;
-  const hist = useLoad(s => histogram({ query, from: String(from), to: String(to), buckets: '90' }, s), [query]);
+  const hist = useLoad(s => histogram({ query, from: iso(from), to: iso(to), buckets: '90' }, s), [query]);
   const tail = useLoad(async s => {
     const got: Line[] = [];
     const end = at ? at + 5000 : to;
-    const t = await lines({ query, from: String(from), to: String(end), limit: '200', direction: 'backward' }, b => got.push(...b), s);
+    const t = await lines({ query, from: iso(from), to: iso(end), limit: '200', order: 'desc' }, b => got.push(...b), s);
     return { lines: got.reverse(), missing: t.missing };
   }, [query, at]);
   const alerts = useLoad(() => rules(), []);
@@ -76,7 +76,7 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
           <Lane title="Network" sub="received per s">{d && <Chart {...d.net} from={d.from} to={d.to} height={90} format={bytes} marks={marks} size={72} label="Network" />}</Lane>
           <Lane title="Log lines" sub="by level">
             {hist.data && <Chart times={hist.data.buckets.map(b => Date.parse(b.time))} from={from} to={to} height={110} size={72} label="Log lines"
-              lines={[{ name: 'all', values: hist.data.buckets.map(b => b.total), color: '--slt' }, { name: 'error', values: hist.data.buckets.map(b => (b.levels ?? b.by)?.error ?? 0), color: '--red' }]} />}
+              lines={[{ name: 'all', values: hist.data.buckets.map(b => b.count), color: '--slt' }, { name: 'error', values: hist.data.buckets.map(b => b.levels?.error ?? 0), color: '--red' }]} />}
           </Lane>
         </div>
         <aside class="last" aria-label="Last lines">
