@@ -43,7 +43,7 @@ func decideJob(now time.Time, job *batchv1.Job, pods []*corev1.Pod) jobPlan {
 		return plan
 	}
 	active, leaving := plan.count(job, pods)
-	if job.Spec.Suspend != nil && *job.Spec.Suspend && jobCondition(&plan.Status, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet) == nil {
+	if job.Spec.Suspend != nil && *job.Spec.Suspend && jobCondition(&plan.Status, batchv1.JobFailureTarget) == nil {
 		plan.suspend(now, active)
 		return plan
 	}
@@ -54,12 +54,11 @@ func decideJob(now time.Time, job *batchv1.Job, pods []*corev1.Pod) jobPlan {
 			plan.set(now, batchv1.JobSuspended, corev1.ConditionFalse, "JobResumed", "Job resumed")
 		}
 	}
-	if reason, message := jobFailed(now, job, plan.Status, pods); reason != "" && jobCondition(&plan.Status, batchv1.JobFailureTarget) == nil {
+	reason, message := jobFailed(now, job, plan.Status, pods)
+	if reason != "" && !jobSucceeded(job, plan.Status, len(active)) && jobCondition(&plan.Status, batchv1.JobFailureTarget) == nil {
 		plan.set(now, batchv1.JobFailureTarget, corev1.ConditionTrue, reason, message)
-	} else if jobSucceeded(job, plan.Status, len(active)) && jobCondition(&plan.Status, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet) == nil {
-		plan.set(now, batchv1.JobSuccessCriteriaMet, corev1.ConditionTrue, "CompletionsReached", "Reached expected number of succeeded pods")
 	}
-	if plan.finish(now, active, leaving) {
+	if plan.finish(now, job, active, leaving) {
 		return plan
 	}
 	plan.balance(now, job, active, pods)
@@ -106,9 +105,9 @@ func (p *jobPlan) count(job *batchv1.Job, pods []*corev1.Pod) (active []*corev1.
 }
 
 // finish ends what still runs once the outcome is known, then says the outcome.
-func (p *jobPlan) finish(now time.Time, active []*corev1.Pod, leaving int) bool {
-	target := jobCondition(&p.Status, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet)
-	if target == nil {
+func (p *jobPlan) finish(now time.Time, job *batchv1.Job, active []*corev1.Pod, leaving int) bool {
+	failing := jobCondition(&p.Status, batchv1.JobFailureTarget)
+	if failing == nil && !jobSucceeded(job, p.Status, len(active)) {
 		return false
 	}
 	if len(active) > 0 {
@@ -119,14 +118,14 @@ func (p *jobPlan) finish(now time.Time, active []*corev1.Pod, leaving int) bool 
 		return true
 	}
 	p.Status.Ready = new(int32)
-	if target.Type == batchv1.JobFailureTarget {
-		p.set(now, batchv1.JobFailed, corev1.ConditionTrue, target.Reason, target.Message)
-		p.Events = append(p.Events, happening{corev1.EventTypeWarning, target.Reason, target.Message})
+	if failing != nil {
+		p.set(now, batchv1.JobFailed, corev1.ConditionTrue, failing.Reason, failing.Message)
+		p.Events = append(p.Events, happening{corev1.EventTypeWarning, failing.Reason, failing.Message})
 		return true
 	}
 	stamp := metav1.NewTime(now)
 	p.Status.CompletionTime = &stamp
-	p.set(now, batchv1.JobComplete, corev1.ConditionTrue, target.Reason, target.Message)
+	p.set(now, batchv1.JobComplete, corev1.ConditionTrue, "CompletionsReached", "Reached expected number of succeeded pods")
 	p.Events = append(p.Events, happening{corev1.EventTypeNormal, "Completed", "Job completed"})
 	return true
 }
