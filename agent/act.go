@@ -29,7 +29,7 @@ func (w *worker) act(ctx context.Context, step pod.Step, want *corev1.Pod, have 
 	case pod.Prepare:
 		return w.prepare(ctx, want, have)
 	case pod.StartSandbox:
-		return w.startSandbox(ctx, step, want)
+		return w.startSandbox(ctx, step, want, have)
 	case pod.StopSandbox:
 		if step.Reason != "" {
 			w.event(event.Normal, "", step.Reason, step.Message)
@@ -47,7 +47,7 @@ func (w *worker) act(ctx context.Context, step pod.Step, want *corev1.Pod, have 
 	case pod.RemoveContainer:
 		return rt.RemoveContainer(ctx, step.ID)
 	case pod.Release:
-		return w.release(ctx)
+		return w.release(ctx, have)
 	case pod.Delete:
 		return w.delete(ctx, want)
 	case pod.Clean:
@@ -90,7 +90,10 @@ func (w *worker) sandboxConfig(want *corev1.Pod, attempt uint32) (*cri.PodSandbo
 	return pod.SandboxConfig(want, attempt, parent, w.agent.podNode(), w.agent.dns(), w.agent.places)
 }
 
-func (w *worker) startSandbox(ctx context.Context, step pod.Step, want *corev1.Pod) error {
+func (w *worker) startSandbox(ctx context.Context, step pod.Step, want *corev1.Pod, have pod.Observed) error {
+	if err := w.stopDead(ctx, have); err != nil {
+		return err
+	}
 	config, err := w.sandboxConfig(want, step.Attempt)
 	if err != nil {
 		return err
@@ -301,7 +304,21 @@ func (w *worker) stopContainer(ctx context.Context, step pod.Step, want *corev1.
 	return err
 }
 
-func (w *worker) release(ctx context.Context) error {
+// stopDead gives back the network of sandboxes that ended by themselves, as in a
+// crash of the machine.
+func (w *worker) stopDead(ctx context.Context, have pod.Observed) error {
+	for _, s := range have.Sandboxes {
+		if err := w.agent.parts.Runtime.StopPodSandbox(ctx, s.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *worker) release(ctx context.Context, have pod.Observed) error {
+	if err := w.stopDead(ctx, have); err != nil {
+		return err
+	}
 	if err := w.agent.volumes.Release(ctx, string(w.uid)); err != nil {
 		return err
 	}

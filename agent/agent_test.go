@@ -191,7 +191,7 @@ func simple(name, image string, command ...string) *corev1.Pod {
 }
 
 func pass(d time.Duration) {
-	time.Sleep(d) // bubble time
+	<-time.After(d) // bubble time
 	synctest.Wait()
 }
 

@@ -120,22 +120,22 @@ func TestProbesInTheirRhythm(t *testing.T) {
 			},
 		}
 		p.Keep("u", []Target{target})
-		time.Sleep(5 * time.Second) // bubble time
+		<-time.After(5 * time.Second) // bubble time
 		if h := p.Health("u")["c"]; h.Started || h.Ready || h.Unhealthy != "" || results.Load() != 5 {
 			t.Errorf("before startup: %+v, %d results", h, results.Load())
 		}
 		exec.code.Store(0)
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		if h := p.Health("u")["c"]; !h.Started || !h.Ready || h.Unhealthy != "" {
 			t.Errorf("healthy: %+v", h)
 		}
 		exec.code.Store(-1)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if h := p.Health("u")["c"]; !h.Ready || h.Unhealthy != "" {
 			t.Errorf("a runtime that does not answer: %+v", h)
 		}
 		exec.code.Store(1)
-		time.Sleep(6 * time.Second)
+		<-time.After(6 * time.Second)
 		if h := p.Health("u")["c"]; h.Unhealthy != "liveness probe" {
 			t.Errorf("ill: %+v", h)
 		}
@@ -146,7 +146,7 @@ func TestProbesInTheirRhythm(t *testing.T) {
 		}
 		p.Keep("u", nil)
 		before := results.Load()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if results.Load() != before || len(p.Health("u")) != 0 {
 			t.Error("probes of a pod that is gone still run")
 		}
