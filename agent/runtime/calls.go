@@ -42,6 +42,11 @@ func (c *Client) ListPodSandbox(ctx context.Context, filter *cri.PodSandboxFilte
 
 // CreateContainer implements Containers.
 func (c *Client) CreateContainer(ctx context.Context, podID string, config *cri.ContainerConfig, pod *cri.PodSandboxConfig) (string, error) {
+	shim, err := c.shimWritesLogs(ctx)
+	if err != nil {
+		return "", err
+	}
+	config = withLog(config, pod.GetLogDirectory(), shim)
 	r, err := act(ctx, c.cfg.Act, "create container", config.GetMetadata().GetName(), c.pods.CreateContainer,
 		&cri.CreateContainerRequest{PodSandboxId: podID, Config: config, SandboxConfig: pod})
 	return r.GetContainerId(), err
@@ -71,13 +76,16 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 // ListContainers implements Containers.
 func (c *Client) ListContainers(ctx context.Context, filter *cri.ContainerFilter) ([]*cri.Container, error) {
 	r, err := ask(ctx, c, "list containers", "", c.pods.ListContainers, &cri.ListContainersRequest{Filter: filter})
+	for _, h := range r.GetContainers() {
+		delete(h.Annotations, LogAnnotation)
+	}
 	return r.GetContainers(), err
 }
 
 // ContainerStatus implements Containers.
 func (c *Client) ContainerStatus(ctx context.Context, id string) (*cri.ContainerStatus, error) {
 	r, err := ask(ctx, c, "read container", id, c.pods.ContainerStatus, &cri.ContainerStatusRequest{ContainerId: id})
-	return r.GetStatus(), err
+	return showLog(r.GetStatus()), err
 }
 
 // UpdateContainerResources implements Containers.
@@ -89,7 +97,14 @@ func (c *Client) UpdateContainerResources(ctx context.Context, id string, resour
 
 // ReopenContainerLog implements Containers.
 func (c *Client) ReopenContainerLog(ctx context.Context, id string) error {
-	_, err := act(ctx, c.cfg.Act, "reopen log of container", id, c.pods.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: id})
+	shim, err := c.shimWritesLogs(ctx)
+	if err != nil {
+		return err
+	}
+	if shim {
+		return c.reopenByShim(ctx, id)
+	}
+	_, err = act(ctx, c.cfg.Act, "reopen log of container", id, c.pods.ReopenContainerLog, &cri.ReopenContainerLogRequest{ContainerId: id})
 	return err
 }
 

@@ -139,3 +139,37 @@ func TestRuntimeThatIsAway(t *testing.T) {
 		t.Error("an endpoint that is no socket was accepted")
 	}
 }
+
+func TestWhoWritesTheLog(t *testing.T) {
+	config := `{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"ContainerAnnotations":["perch.internal/log"]},"other":{}}}}`
+	for text, want := range map[string]bool{config: true, `{"containerd":{"defaultRuntimeName":"other","runtimes":{"runc":{"ContainerAnnotations":["perch.internal/log"]}}}}`: false, `{}`: false, "not JSON": false, "": false} {
+		if have := handsOn(text, LogAnnotation); have != want {
+			t.Errorf("%s: have %v, want %v", text, have, want)
+		}
+	}
+	for _, c := range []struct {
+		does          string
+		dir, path     string
+		annotation    string
+		shim          bool
+		wantPath, log string
+	}{
+		{"our shim gets the whole path", "/logs", "a/0.log", "", true, "", "/logs/a/0.log"},
+		{"another shim leaves it to the runtime", "/logs", "a/0.log", "", false, "a/0.log", ""},
+		{"without a folder there is no log", "", "a/0.log", "", true, "a/0.log", ""},
+		{"a forged path is taken away", "/logs", "a/0.log", "/etc/shadow", true, "", "/logs/a/0.log"},
+		{"also with another shim", "/logs", "a/0.log", "/etc/shadow", false, "a/0.log", ""},
+		{"also without a log", "", "", "/etc/shadow", true, "", ""},
+	} {
+		t.Run(c.does, func(t *testing.T) {
+			in := &cri.ContainerConfig{LogPath: c.path}
+			if c.annotation != "" {
+				in.Annotations = map[string]string{LogAnnotation: c.annotation}
+			}
+			out := withLog(in, c.dir, c.shim)
+			if out.LogPath != c.wantPath || out.Annotations[LogAnnotation] != c.log || in.LogPath != c.path {
+				t.Errorf("have %q, %q; want %q, %q", out.LogPath, out.Annotations[LogAnnotation], c.wantPath, c.log)
+			}
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +44,9 @@ type Client struct {
 	pods  cri.RuntimeServiceClient
 	image cri.ImageServiceClient
 	log   *slog.Logger
+
+	mu       sync.Mutex
+	shimLogs *bool // nil until asked
 }
 
 var _ Service = (*Client)(nil)

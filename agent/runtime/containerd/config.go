@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/version"
 	"golang.org/x/sys/unix"
 
+	"perch/agent/runtime"
 	"perch/agent/runtime/bundle"
 )
 
@@ -123,6 +124,8 @@ func generate(c Config, f facts) *srvconfig.Config {
 					"default_runtime_name": "runc",
 					"runtimes": map[string]any{"runc": map[string]any{
 						"runtime_type": "io.containerd.runc.v2",
+						// Tells the client that our shim writes the logs, and the shim where.
+						"container_annotations": []string{runtime.LogAnnotation},
 						"options": map[string]any{
 							"BinaryName": c.Helpers.Runc, "Root": runcDir(c.Dir), "SystemdCgroup": false, "ShimCgroup": c.ShimCgroup,
 						},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"os"
@@ -101,7 +102,11 @@ func TestKilledRuntimeLosesNoLine(t *testing.T) {
 	if st := n.ended(t, id); st.ExitCode != 0 {
 		t.Errorf("have exit code %d, want 0: the container must not notice", st.ExitCode)
 	}
-	until(t, "the log is complete", func() bool { return countLines(t, log) >= lines })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log has %d of %d lines", countLines(t, log), lines)
+		}
+	})
 	f, err := os.Open(log)
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +123,39 @@ func TestKilledRuntimeLosesNoLine(t *testing.T) {
 	if want != lines {
 		t.Errorf("have %d lines, want %d", want, lines)
 	}
+}
+
+func TestContainerThatEndsWhileTheRuntimeIsAwayKeepsCodeAndLines(t *testing.T) {
+	n := newNode(t)
+	const lines = 5_000
+	_, id, log := n.run(t, t.TempDir(), busybox, nil, "sh", "-c",
+		fmt.Sprintf("echo 0; sleep 1; i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; done; exit 3", lines))
+	until(t, "the container runs", func() bool { return countLines(t, log) == 1 })
+	shims := n.shims(t)
+	n.kill(t)
+	// Only pause is left below the shim.
+	until(t, "the container ended", func() bool { return countChildren(t, shims[0]) == 1 })
+	n.start(t)
+	if st := n.ended(t, id); st.ExitCode != 3 || st.Reason != "Error" || st.StartedAt == 0 {
+		t.Errorf("have %v, want exit code 3, Error, and when it started", st)
+	}
+	until(t, "the log is complete", func() bool { return countLines(t, log) == lines+1 })
+}
+
+// countChildren counts the processes that a process started, by any thread.
+func countChildren(t testing.TB, pid string) int {
+	n := 0
+	files, err := filepath.Glob("/proc/" + pid + "/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err == nil { // a thread may have ended
+			n += len(strings.Fields(string(text)))
+		}
+	}
+	return n
 }
 
 func TestStoppedRuntimeEndsCleanlyAndContainersLiveOn(t *testing.T) {
@@ -264,7 +302,7 @@ func TestPullFromARegistryOnThisMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inner := registry.New()
+	inner := registry.New(registry.Logger(stdlog.New(io.Discard, "", 0)))
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
 		if strings.Contains(r.URL.Path, "/private") && (user != "me" || password != "secret") {
