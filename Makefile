@@ -8,10 +8,15 @@ K8S      := v1.36.3
 LDFLAGS  := -s -w -X perch/cmd/perch/cli.BuildVersion=$(VERSION) \
   -X k8s.io/component-base/version.gitVersion=$(K8S)+perch -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
   -X k8s.io/client-go/pkg/version.gitVersion=$(K8S)+perch
-TAGS     := no_btrfs,no_zfs,no_devmapper
-GO       := CGO_ENABLED=0 go
 SUDO     := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 DEMO_DIR ?= /var/lib/perch-demo
+
+# One set of flags for building, vetting and testing, so that each package is
+# compiled once.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -tags=no_btrfs,no_zfs,no_devmapper -buildvcs=false
+GO     := go
+ASROOT := $(SUDO) env "PATH=$(PATH)" GOCACHE=$(shell go env GOCACHE) GOMODCACHE=$(shell go env GOMODCACHE) GOFLAGS="$(GOFLAGS)" CGO_ENABLED=0
 
 .PHONY: help
 help: ## list the targets
@@ -31,8 +36,8 @@ helpers: ## build what rides inside the binary: shim, runc, pause
 
 .PHONY: build
 build: deps helpers ## build bin/perch and bin/perch-demo
-	$(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/perch ./cmd/perch
-	$(GO) build -trimpath -ldflags '-s -w' -o bin/perch-demo ./cmd/perch-demo
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/perch ./cmd/perch
+	$(GO) build -ldflags '-s -w' -o bin/perch-demo ./cmd/perch-demo
 
 .PHONY: ui
 ui: ## build the page into ui/dist
@@ -41,18 +46,16 @@ ui: ## build the page into ui/dist
 .PHONY: check
 check: ## format, vet, architecture
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '_gen\.go$$')); [ -z "$$out" ] || { echo "not formatted:"; echo "$$out"; exit 1; }
-	go vet -tags $(TAGS) ./...
-	go test ./cmd/perch/archtest/
+	$(GO) vet ./...
+	$(GO) test ./cmd/perch/archtest/
 
 .PHONY: unit
 unit: deps-test ## tests of the packages (some need root)
-	$(SUDO) env "PATH=$$PATH" GOCACHE=$$(go env GOCACHE) GOMODCACHE=$$(go env GOMODCACHE) CGO_ENABLED=0 \
-	  go test -tags $(TAGS) -timeout 15m $$(go list ./... | grep -v -e /archtest -e /cmd/perch/e2e)
+	$(ASROOT) $(GO) test -timeout 15m $$(go list ./... | grep -v -e /archtest -e /cmd/perch/e2e -e /cmd/perch/page)
 
 .PHONY: e2e
 e2e: deps-test build ## whole clusters with real containers
-	$(SUDO) env "PATH=$$PATH" GOCACHE=$$(go env GOCACHE) GOMODCACHE=$$(go env GOMODCACHE) CGO_ENABLED=0 \
-	  PERCH=$(CURDIR)/bin/perch go test -count=1 -timeout 25m ./cmd/perch/e2e/...
+	$(ASROOT) PERCH=$(CURDIR)/bin/perch $(GO) test -count=1 -timeout 25m ./cmd/perch/e2e/...
 
 .PHONY: test
 test: check unit e2e ## everything: check, unit, e2e with containers, page in Chromium

@@ -5,7 +5,8 @@
 //	perch-demo load      customers: -rate orders a second at -target
 //	perch-demo receive   an alert receiver: POST / takes webhooks, GET / lists them
 //
-// and, for tests: count (numbered lines), eat (memory), burn (CPU), get (URL).
+// and, for tests: count (numbered lines), eat (memory), burn (CPU), get and post
+// (a URL).
 //
 // It uses nothing of perch. Start reading at main.
 package main

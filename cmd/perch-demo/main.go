@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -22,7 +23,7 @@ func run(log *slog.Logger, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	if len(args) == 0 {
-		return fmt.Errorf("say what to be: web, load, receive, count, eat, burn or get")
+		return fmt.Errorf("say what to be: web, load, receive, count, eat, burn, get or post")
 	}
 	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -64,12 +65,12 @@ func run(log *slog.Logger, args []string) error {
 		return eat(ctx, log, *mb)
 	case "burn":
 		return burn(ctx)
-	case "get":
+	case "get", "post":
 		if len(args) != 2 {
 			return fmt.Errorf("give one URL")
 		}
-		return get(ctx, os.Stdout, args[1])
+		return ask(ctx, os.Stdout, strings.ToUpper(args[0]), args[1])
 	default:
-		return fmt.Errorf("%q is nothing to be: choose web, load, receive, count, eat, burn or get", args[0])
+		return fmt.Errorf("%q is nothing to be: choose web, load, receive, count, eat, burn, get or post", args[0])
 	}
 }

@@ -72,24 +72,24 @@ func burn(ctx context.Context) error {
 	return nil
 }
 
-// get prints what a URL answers.
-func get(ctx context.Context, w io.Writer, url string) error {
+// ask prints what a URL answers.
+func ask(ctx context.Context, w io.Writer, method, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
-		return fmt.Errorf("get %s: %w", url, err)
+		return fmt.Errorf("%s %s: %w", method, url, err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("get %s: %w", url, err)
+		return fmt.Errorf("%s %s: %w", method, url, err)
 	}
 	defer resp.Body.Close()
 	if _, err := io.Copy(w, resp.Body); err != nil {
-		return fmt.Errorf("get %s: %w", url, err)
+		return fmt.Errorf("%s %s: %w", method, url, err)
 	}
 	if resp.StatusCode >= 400 {
-		return fmt.Errorf("get %s: %s", url, resp.Status)
+		return fmt.Errorf("%s %s: %s", method, url, resp.Status)
 	}
 	return nil
 }

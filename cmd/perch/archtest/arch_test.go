@@ -35,7 +35,7 @@ var rules = []struct {
 	{"controlplane", []string{"controlplane/api", "controlplane/event", "controlplane/controller/reconcile"}},
 
 	{"agent/cgroup", nil},
-	{"agent/runtime", []string{"agent/runtime"}},
+	{"agent/runtime", []string{"agent/runtime", "agent/image/load"}},
 	{"agent/network", []string{"agent/network", "controlplane/api"}},
 	{"agent/stats", []string{"agent/cgroup", "agent/stats"}},
 	{"agent/tail", []string{"logs/record"}},
@@ -61,7 +61,7 @@ var heavy = map[string][]string{
 	"github.com/prometheus/alertmanager":  {"alerts", "cmd/perch/daemon"},
 	"github.com/google/cadvisor":          {"agent/stats", "cmd/perch/daemon"},
 	"github.com/coredns":                  {"agent/dns", "cmd/perch/daemon"},
-	"k8s.io/kubectl":                      {"cmd/perch/cli", "controlplane/apiserver"},
+	"k8s.io/kubectl":                      {"cmd/perch/cli", "controlplane/apiserver", "controlplane/controller"},
 }
 
 type file struct {
@@ -117,6 +117,12 @@ func tree(t *testing.T) []file {
 	return out
 }
 
+// light packages of heavy modules: types that link next to nothing.
+func light(imported string) bool {
+	return slices.Contains([]string{"k8s.io/apiserver/pkg/authentication/user",
+		"github.com/prometheus/prometheus/model/labels", "github.com/prometheus/prometheus/model/value"}, imported)
+}
+
 func below(pkg, prefix string) bool { return pkg == prefix || strings.HasPrefix(pkg, prefix+"/") }
 
 func allowed(pkg, imported string) bool {
@@ -140,7 +146,7 @@ func TestImportsMatchTheArchitecture(t *testing.T) {
 				t.Errorf("%s imports %s: ARCHITECTURE.md does not allow it", f.path, p)
 			}
 			for module, homes := range heavy {
-				if below(p, module) && !slices.ContainsFunc(homes, func(h string) bool { return below(f.pkg, h) }) {
+				if below(p, module) && !light(p) && !slices.ContainsFunc(homes, func(h string) bool { return below(f.pkg, h) }) {
 					t.Errorf("%s imports %s: only %s may", f.path, p, strings.Join(homes, ", "))
 				}
 			}
@@ -195,7 +201,7 @@ func TestNothingForbiddenIsWritten(t *testing.T) {
 			}
 			where := f.fset.Position(n.Pos())
 			switch name := pkg.Name + "." + sel.Sel.Name; {
-			case name == "time.Sleep" && f.test():
+			case name == "time.Sleep" && f.test() && !strings.Contains(f.text, `"testing/synctest"`): // in a bubble time is not real
 				t.Errorf("%s:%d sleeps in a test: wait for a condition", f.path, where.Line)
 			case name == "time.Now" && path.Base(f.path) == "decide.go":
 				t.Errorf("%s:%d reads the clock in a decision", f.path, where.Line)
