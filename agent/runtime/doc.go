@@ -14,5 +14,8 @@
 //	errors.Is(err, runtime.ErrNotFound), runtime.ErrUnavailable, …
 //	err = rt.Events(ctx, func(e *cri.ContainerEventResponse) {…}) // until the stream breaks
 //
+// Cleanup ends everything that runs for a cluster, with or without its runtime;
+// log.go says who writes the containers' logs.
+//
 // Start reading at Service in service.go, then client.go.
 package runtime

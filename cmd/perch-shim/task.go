@@ -128,15 +128,15 @@ func (k *keeper) forget(id string) {
 }
 
 // Pids lists a task's processes. A runtime that starts again takes a task
-// without processes for a leak and deletes it; so the process that ended is
-// named until the runtime has collected it.
+// without processes for a leak and deletes it; so the process that ended, or is
+// just ending, is named until the runtime has collected it.
 func (k *keeper) Pids(ctx context.Context, req *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
 	have, err := k.TTRPCTaskService.Pids(ctx, req)
 	if err != nil || len(have.Processes) > 0 {
 		return have, err
 	}
 	state, err := k.TTRPCTaskService.State(ctx, &taskapi.StateRequest{ID: req.ID})
-	if err == nil && state.Status == task.Status_STOPPED && state.Pid != 0 {
+	if err == nil && state.Pid != 0 {
 		have.Processes = append(have.Processes, &task.ProcessInfo{Pid: state.Pid})
 	}
 	return have, nil

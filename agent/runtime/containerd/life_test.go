@@ -93,7 +93,7 @@ func countLines(t testing.TB, path string) int {
 func TestKilledRuntimeLosesNoLine(t *testing.T) {
 	n := newNode(t)
 	const lines = 100_000
-	_, id, log := n.run(t, t.TempDir(), busybox, nil, "sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; done", lines))
+	_, id, log := n.run(t, t.TempDir(), busybox, nil, "sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; done; sleep 2", lines))
 	for kill := range 3 {
 		until(t, "the container has written more", func() bool { return countLines(t, log) > kill*lines/6 })
 		n.kill(t)
@@ -156,6 +156,18 @@ func countChildren(t testing.TB, pid string) int {
 		}
 	}
 	return n
+}
+
+func TestContainerWithATerminalIsLoggedToo(t *testing.T) {
+	n := newNode(t)
+	_, id, log := n.run(t, t.TempDir(), busybox, func(c *cri.ContainerConfig) { c.Tty, c.Stdin = true, true }, "sh", "-c", "test -t 0 && echo on a terminal; exit 4")
+	if st := n.ended(t, id); st.ExitCode != 4 || st.LogPath != log {
+		t.Errorf("have exit code %d, log %s; want 4, %s", st.ExitCode, st.LogPath, log)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil || !strings.HasSuffix(string(text), " stdout F on a terminal\r\n") {
+		t.Errorf("have %q, %v; want the line, complete when the container is", text, err)
+	}
 }
 
 func TestStoppedRuntimeEndsCleanlyAndContainersLiveOn(t *testing.T) {
