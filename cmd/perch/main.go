@@ -21,7 +21,12 @@ import (
 	"perch/cmd/perch/daemon/config"
 )
 
-func main() { os.Exit(run(os.Args)) }
+func main() {
+	if os.Getpid() == 1 {
+		os.Exit(daemon.Init(os.Stderr))
+	}
+	os.Exit(run(os.Args))
+}
 
 func run(args []string) int {
 	cli.FindKubeconfig(config.Default().DataDir)

@@ -49,7 +49,7 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "where all state lives")
 	fs.StringVar(&cfg.Name, "name", cfg.Name, "name of the cluster on this machine; a second cluster needs another")
 	fs.StringVar(&cfg.NodeName, "node-name", cfg.NodeName, "name of this node")
-	fs.TextVar(&cfg.AdvertiseAddress, "advertise-address", netip.Addr{}, "this machine's address towards other nodes (default: that of the default route)")
+	fs.TextVar(&cfg.AdvertiseAddress, "advertise-address", cfg.AdvertiseAddress, "this machine's address towards other nodes (default: that of the default route)")
 	fs.IntVar(&cfg.AgentPort, "agent-port", cfg.AgentPort, "port of the node's kubelet API")
 	fs.IntVar(&cfg.ForwardPort, "forward-port", cfg.ForwardPort, "port that takes logs by Fluent Forward")
 	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")
@@ -65,6 +65,7 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.StringVar(&cfg.ClusterDomain, "cluster-domain", cfg.ClusterDomain, "DNS domain of the cluster")
 	fs.StringSliceVar(&cfg.TLSNames, "tls-san", cfg.TLSNames, "further names and addresses for the serving certificates")
 	fs.StringVar(&cfg.RulesDir, "rules-dir", cfg.RulesDir, "directory with rule files in Prometheus' format, watched")
+	fs.StringVar(&cfg.JoinTokenFile, "join-token-file", cfg.JoinTokenFile, "file in which a fresh join token is kept; whoever reads it may add one node at a time")
 	fs.StringVar(&cfg.AlertConfig, "alert-config", cfg.AlertConfig, "file in Alertmanager's format, watched (default: Secret kube-system/perch-alertmanager)")
 }
 
@@ -85,14 +86,20 @@ func upCommand(name, short string, kind config.Kind, out, errOut io.Writer) *cob
 	cfg := config.Default()
 	cfg.Kind = kind
 	var inBackground bool
-	var token string
+	var token, tokenFile string
 	c := &cobra.Command{Use: name, Short: short, Args: noArguments}
 	machineFlags(c.Flags(), &cfg)
 	c.Flags().BoolVar(&inBackground, "detach", false, "return when the node is ready and leave the cluster running")
 	if kind == config.Agent {
 		c.Flags().StringVar(&token, "token", "", "join token from `perch node token` (needed once)")
+		c.Flags().StringVar(&tokenFile, "token-file", "", "file with a join token instead, waited for (see perch server --join-token-file)")
+		c.MarkFlagsMutuallyExclusive("token", "token-file")
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := remembered(cfg, c.Flags())
+		if err != nil {
+			return refused{err}
+		}
 		if !cfg.AdvertiseAddress.IsValid() {
 			a, err := preflight.Address()
 			if err != nil {
@@ -106,7 +113,11 @@ func upCommand(name, short string, kind config.Kind, out, errOut io.Writer) *cob
 		ctx, stop := untilSignal()
 		defer stop()
 		if kind == config.Agent {
-			if err := join(ctx, cfg, token); err != nil {
+			next := givenToken(token)
+			if tokenFile != "" {
+				next = fileToken(tokenFile, errOut)
+			}
+			if cfg, err = join(ctx, cfg, next); err != nil {
 				return err
 			}
 		}
@@ -125,6 +136,38 @@ func upCommand(name, short string, kind config.Kind, out, errOut io.Writer) *cob
 		return nil
 	}
 	return c
+}
+
+// remembered is the configuration of a data directory that was used before,
+// with those flags changed that are given now.
+func remembered(given config.Config, flags *pflag.FlagSet) (config.Config, error) {
+	if _, err := os.Stat(given.Path("config.json")); err != nil {
+		return given, nil
+	}
+	have, err := config.Load(given.DataDir)
+	if err != nil {
+		return given, err
+	}
+	if have.Kind != given.Kind {
+		return given, fmt.Errorf("%s belongs to a machine that runs as %s: start it as that, or give another --data-dir", have.DataDir, have.Kind)
+	}
+	if !preflight.HasAddress(have.AdvertiseAddress) {
+		have.AdvertiseAddress = netip.Addr{} // it moved; looked for anew
+	}
+	again := pflag.NewFlagSet("", pflag.ContinueOnError)
+	machineFlags(again, &have)
+	var errs error
+	flags.Visit(func(f *pflag.Flag) {
+		if again.Lookup(f.Name) == nil || f.Name == "data-dir" {
+			return
+		}
+		if many, ok := f.Value.(pflag.SliceValue); ok {
+			errs = errors.Join(errs, again.Lookup(f.Name).Value.(pflag.SliceValue).Replace(many.GetSlice()))
+			return
+		}
+		errs = errors.Join(errs, again.Set(f.Name, f.Value.String()))
+	})
+	return have, errs
 }
 
 func withoutDetach(args []string) []string {

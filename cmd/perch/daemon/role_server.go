@@ -161,6 +161,9 @@ func buildServer(ctx context.Context, r role) error {
 		<-ctx.Done()
 		return nil
 	})
+	if r.cfg.JoinTokenFile != "" {
+		r.group.Go("join token", r.keepJoinToken(loop.kube, authority.Pin()))
+	}
 	r.group.Go("roles", sums.Run)
 	r.group.Go("sign", signer.Run)
 	r.group.Go("quota", counter.Run)

@@ -126,16 +126,11 @@ func openNumbers(r role, own *http.ServeMux) (numbers, error) {
 
 // forwardNumbers sends a worker's samples to the server, from the store's WAL.
 func (r role) forwardNumbers(n numbers) error {
-	web, err := url.Parse(r.cfg.Server)
-	if err != nil {
-		return fmt.Errorf("read server URL: %w", err)
-	}
 	client, err := nodeClient(r.cfg)
 	if err != nil {
 		return err
 	}
-	target := &url.URL{Scheme: "https", Host: net.JoinHostPort(web.Hostname(), strconv.Itoa(r.cfg.WebPort)), Path: "/perch/v1/samples"}
-	f, err := stream.NewForwarder(stream.DefaultForward(r.cfg.Path("metrics-sent")), n.store.Dir(), stream.NewClient("server", stream.ClientConfig{URL: target.String(), Timeout: 30 * time.Second}, client, r.reg), r.part("forward"), r.reg)
+	f, err := stream.NewForwarder(stream.DefaultForward(r.cfg.Path("metrics-sent")), n.store.Dir(), stream.NewClient("server", stream.ClientConfig{URL: r.cfg.Web + "/perch/v1/samples", Timeout: 30 * time.Second}, client, r.reg), r.part("forward"), r.reg)
 	if err != nil {
 		return err
 	}

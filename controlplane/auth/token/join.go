@@ -94,6 +94,20 @@ func ClaimJoin(ctx context.Context, client kubernetes.Interface, id, node, keyHa
 	return nil
 }
 
+// Fresh says whether a token is there, claimed by no node, and good for at least
+// that long.
+func Fresh(ctx context.Context, client kubernetes.Interface, id string, now time.Time, left time.Duration) (bool, error) {
+	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, secretPrefix+id, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at join token %s: %w", id, err)
+	}
+	ends, err := time.Parse(time.RFC3339, string(secret.Data["expiration"]))
+	return err == nil && secret.Annotations[annotationNode] == "" && now.Add(left).Before(ends), nil
+}
+
 // Spent decides what to do with a token's Secret: spend it a minute after it
 // was claimed, remove it a day after it expired, else leave it.
 func Spent(now time.Time, secret *corev1.Secret) (spend, remove bool, reason string) {

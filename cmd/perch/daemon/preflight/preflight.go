@@ -149,6 +149,20 @@ func Address() (netip.Addr, error) {
 	return netip.Addr{}, errors.New("this machine has no IPv4 address but loopback: give one with --advertise-address")
 }
 
+// HasAddress says whether an address is one of this machine's.
+func HasAddress(a netip.Addr) bool {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // not known; nothing is gained by doubting
+	}
+	for _, have := range all {
+		if n, ok := have.(*net.IPNet); ok && n.IP.Equal(a.AsSlice()) {
+			return true
+		}
+	}
+	return false
+}
+
 // Lock holds a data directory until it is closed or the process ends.
 type Lock struct{ f *os.File }
 
