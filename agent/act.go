@@ -138,6 +138,9 @@ func (w *worker) startContainer(ctx context.Context, step pod.Step, want *corev1
 		}
 		return because("RunContainerError", err)
 	}
+	if w.agent.parts.Started != nil {
+		w.agent.parts.Started(want, id)
+	}
 	w.event(event.Normal, c.Name, "Started", "Container started: "+c.Name)
 	w.agent.metrics.containerStarts.Inc()
 	w.poke()

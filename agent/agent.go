@@ -58,6 +58,9 @@ type Parts struct {
 	Drained func(ctx context.Context, path string) bool
 	// Observe takes the result of every probe.
 	Observe func(probe.Result)
+	// Started is told of every container whose process has just been started, so
+	// that one that lives for a moment only is measured too. nil tells nobody.
+	Started func(pod *corev1.Pod, containerID string)
 }
 
 // Agent runs the pods of one node.

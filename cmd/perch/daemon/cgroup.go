@@ -31,25 +31,38 @@ func hierarchies() []string {
 	return out
 }
 
-// enterCgroup moves this process into root/system/<role>, a leaf, with a memory
-// limit in bytes.
-func enterCgroup(root, role string, memory int64) error {
-	path := filepath.Join(root, "system", role)
+// makeCgroup creates root/system/<leaf> in every hierarchy and returns its
+// directories.
+func makeCgroup(root, leaf string) (dirs []string, _ error) {
+	path := filepath.Join(root, "system", leaf)
 	for _, tree := range hierarchies() {
 		dir := filepath.Join(tree, path)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make cgroup %s: %w", dir, err)
+			return nil, fmt.Errorf("make cgroup %s: %w", dir, err)
 		}
 		if tree == cgroupMount {
 			if err := delegate(tree, path); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if strings.HasSuffix(tree, "/cpuset") {
 			if err := inheritCpuset(tree, path); err != nil {
-				return err
+				return nil, err
 			}
 		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
+}
+
+// enterCgroup moves this process into root/system/<role>, a leaf, with a memory
+// limit in bytes.
+func enterCgroup(root, role string, memory int64) error {
+	dirs, err := makeCgroup(root, role)
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
 		for _, file := range []string{"memory.max", "memory.limit_in_bytes"} {
 			name := filepath.Join(dir, file)
 			if _, err := os.Stat(name); err == nil {

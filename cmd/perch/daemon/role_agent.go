@@ -81,12 +81,16 @@ func buildAgent(ctx context.Context, r role) error {
 	podCfg := agent.Default()
 	podCfg.Node, podCfg.IPs, podCfg.Data, podCfg.Door = r.cfg.NodeName, []string{r.cfg.AdvertiseAddress.String()}, r.cfg.DataDir, int32(r.cfg.AgentPort)
 	podCfg.ClusterDNS, podCfg.ClusterDomain = []string{r.cfg.ServiceIP(10).String()}, r.cfg.ClusterDomain
+	var numbers *stats.Stats // set below; containers start after it
 	pods, err := agent.New(podCfg, agent.Parts{
 		API: api.kube, Runtime: cri, Images: puller, Cgroups: tree, Tell: facts.Tell,
 		Services:   world.servicesOf,
 		Conditions: func() []corev1.NodeCondition { return conditions(net, helpers) },
 		Drained:    drained(telemetry),
 		Observe:    probes.observe,
+		Started: func(p *corev1.Pod, id string) {
+			numbers.Started(numbers.PathOf(strings.ToLower(string(p.Status.QOSClass)), string(p.UID), id))
+		},
 	}, r.part("pods"), r.reg)
 	if err != nil {
 		return err
@@ -100,7 +104,7 @@ func buildAgent(ctx context.Context, r role) error {
 	restCfg.Root, restCfg.Socket = r.cfg.CgroupRoot(), r.cfg.CRISocket()
 	rest := cadvisor.New(restCfg, names, r.part("cadvisor"))
 	send := stream.NewClient("telemetry", stream.ClientConfig{URL: "http://telemetry/perch/v1/samples"}, telemetry, r.reg)
-	numbers, err := stats.New(statsCfg, stats.Parts{Name: names, Rest: rest, Sink: statsSink(send)}, r.part("stats"), r.reg)
+	numbers, err = stats.New(statsCfg, stats.Parts{Name: names, Rest: rest, Sink: statsSink(send)}, r.part("stats"), r.reg)
 	if err != nil {
 		return err
 	}

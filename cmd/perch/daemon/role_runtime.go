@@ -16,6 +16,11 @@ func buildRuntime(ctx context.Context, r role) error {
 	if err != nil {
 		return refused{err}
 	}
+	// Shims get a leaf of their own: what they use is not the runtime role's, and
+	// they must not die with it.
+	if _, err := makeCgroup(r.cfg.CgroupRoot(), "shims"); err != nil {
+		return err
+	}
 	srv, err := containerd.New(containerd.Config{
 		Dir:        r.cfg.DataDir,
 		Helpers:    helpers,
@@ -23,7 +28,7 @@ func buildRuntime(ctx context.Context, r role) error {
 		CNIConf:    r.cfg.Path("cni", "net.d"),
 		CNIBin:     []string{filepath.Dir(helpers.CNI)},
 		Certs:      r.cfg.Path("images", "certs.d"),
-		ShimCgroup: filepath.Join(r.cfg.CgroupRoot(), "system", "runtime"),
+		ShimCgroup: filepath.Join(r.cfg.CgroupRoot(), "system", "shims"),
 	}, r.part("containerd"))
 	if err != nil {
 		return err

@@ -1,0 +1,18 @@
+// Package tail turns the log files of containers into records.
+//
+// It reads D/podlogs/<namespace>_<pod>_<uid>/<container>/<attempt>.log (CRI
+// format) and hands lines with the position they came from to a sink, which
+// makes both durable in one step. It never writes to or removes these files;
+// who does asks Drained first.
+//
+// Lines written in parts are joined, also across a rotation (rename of
+// N.log to N.log.<anything>, then a new N.log). Lines beyond record.MaxBody are
+// cut with a marker. While the sink refuses, reading waits: the files are the
+// buffer. After a restart reading goes on at the stored positions.
+//
+// Counters perch_tail_* are the ledger in source lines:
+// read = stored + dropped{reason}; a joined line counts each of its parts.
+//
+// One goroutine (Run) owns all files; Drained may be called from any.
+// Start reading at Run in run.go; a file's lines are parsed in parse.go.
+package tail

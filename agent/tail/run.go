@@ -1,0 +1,422 @@
+package tail
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"perch/logs/record"
+)
+
+// Config says what to follow.
+type Config struct {
+	Dir  string // D/podlogs
+	Node string // name of this node, for records
+	Poll time.Duration
+	// Settle is how long notifications are gathered before files are read.
+	Settle time.Duration
+	// Finish is how long a file must rest before a line that was only begun is
+	// taken as whole.
+	Finish time.Duration
+}
+
+// Default returns the configuration for a node.
+func Default(dir, node string) Config {
+	return Config{Dir: dir, Node: node, Poll: 2 * time.Second, Settle: 30 * time.Millisecond, Finish: 10 * time.Second}
+}
+
+// Validate names all problems at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("tail directory is empty"))
+	}
+	if c.Node == "" {
+		errs = append(errs, errors.New("tail node name is empty"))
+	}
+	if c.Poll <= 0 || c.Settle <= 0 || c.Finish <= 0 {
+		errs = append(errs, errors.New("tail intervals must be more than 0"))
+	}
+	return errors.Join(errs...)
+}
+
+// Sink makes records and positions durable together and returns then. It copies
+// what it keeps. An error means that nothing was stored; Tail tries again.
+type Sink func(ctx context.Context, records []record.Record, positions []record.Position) error
+
+// Positions is what the store remembers of files. Methods may be called from
+// any goroutine.
+type Positions interface {
+	Position(file string, inode uint64) (record.Position, bool)
+	Positions() []record.Position
+	Forget(file string, inode uint64)
+}
+
+// Tail follows log files. Make it with New.
+type Tail struct {
+	cfg       Config
+	positions Positions
+	sink      Sink
+	log       *slog.Logger
+	m         *metrics
+
+	// What follows belongs to Run.
+	watch    *watcher
+	attempts map[string]*attempt
+	batch    batch
+	buf      []byte
+	warned   bool
+}
+
+// New checks the configuration and makes the directory if need be.
+func New(cfg Config, positions Positions, sink Sink, log *slog.Logger, reg prometheus.Registerer) (*Tail, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make log directory: %w", err)
+	}
+	return &Tail{cfg: cfg, positions: positions, sink: sink, log: log, m: newMetrics(reg), attempts: map[string]*attempt{}}, nil
+}
+
+// Run follows files until ctx ends. What was read but not stored then is read
+// again next time.
+func (t *Tail) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	events := make(chan []event)
+	watching := make(chan struct{})
+	w, err := newWatcher(t.cfg.Dir)
+	if err != nil {
+		t.log.Warn("watching is not possible, logs are polled", "err", err)
+		close(watching)
+	} else {
+		t.watch = w
+		go func() {
+			defer close(watching)
+			w.run(ctx, events)
+		}()
+	}
+	defer func() {
+		cancel()
+		if w != nil {
+			_ = w.f.Close() // ends the goroutine
+		}
+		<-watching
+		for _, a := range t.attempts {
+			for _, f := range a.files {
+				_ = f.f.Close() // read only
+			}
+		}
+		t.attempts = map[string]*attempt{}
+		t.watch = nil
+	}()
+	t.scanAll()
+	t.work(ctx)
+	t.forgetOld()
+	poll := time.NewTicker(t.cfg.Poll)
+	defer poll.Stop()
+	settle := time.NewTimer(t.cfg.Settle)
+	defer settle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+			t.scanAll()
+			t.finishOld(time.Now())
+		case e := <-events:
+			t.scanChanged(e)
+		}
+		t.work(ctx)
+		t.measure()
+		settle.Reset(t.cfg.Settle)
+		select { // more happens meanwhile and is read at once
+		case <-ctx.Done():
+			return nil
+		case <-settle.C:
+		}
+	}
+}
+
+// scanAll looks at everything.
+func (t *Tail) scanAll() {
+	t.tell(t.follow(""))
+	pods, err := os.ReadDir(t.cfg.Dir)
+	t.tell(err)
+	seen := map[string]bool{}
+	for _, p := range pods {
+		if _, ok := parsePod(p.Name()); ok && p.IsDir() {
+			t.scanPod(p.Name(), seen)
+		}
+	}
+	for _, a := range t.attempts { // whole directories may be gone
+		if dir := a.key[:strings.LastIndexByte(a.key, '/')]; !seen[dir] {
+			for _, f := range a.files {
+				f.gone = f.removed()
+			}
+		}
+	}
+}
+
+func (t *Tail) scanPod(podDir string, seen map[string]bool) {
+	t.tell(t.follow(podDir))
+	containers, err := os.ReadDir(filepath.Join(t.cfg.Dir, podDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.tell(err)
+	}
+	for _, c := range containers {
+		if c.IsDir() {
+			dir := podDir + "/" + c.Name()
+			seen[dir] = true
+			t.tell(t.follow(dir))
+			t.tell(t.scanContainer(podDir, c.Name()))
+		}
+	}
+}
+
+func (t *Tail) scanChanged(events []event) {
+	dirs := map[string]struct{}{}
+	for _, e := range events {
+		if e.mask&unix.IN_Q_OVERFLOW != 0 {
+			t.m.rescanned.Inc()
+			t.scanAll()
+			return
+		}
+		if dir, ok := t.watch.name(e); ok {
+			dirs[dir] = struct{}{}
+		}
+	}
+	seen := map[string]bool{}
+	for dir := range dirs {
+		if podDir, container, ok := containerDir(dir); ok {
+			t.tell(t.scanContainer(podDir, container))
+		} else if dir != "" {
+			t.scanPod(dir, seen)
+		} else {
+			t.scanAll()
+			return
+		}
+	}
+}
+
+func (t *Tail) follow(dir string) error {
+	if t.watch == nil {
+		return nil
+	}
+	if err := t.watch.add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if !t.warned { // polling goes on
+			t.warned = true
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tail) tell(err error) {
+	if err != nil {
+		t.log.Warn("logs were not read, trying again", "err", err)
+	}
+}
+
+// work reads what there is and stores it, until there is no more.
+func (t *Tail) work(ctx context.Context) {
+	for _, a := range t.attempts {
+		retire := false
+		for _, f := range a.files {
+			end := f.size == f.read && !f.gone
+			for !end && ctx.Err() == nil {
+				var err error
+				if end, err = t.readMore(f); err != nil {
+					t.tell(err)
+					break
+				}
+				if t.batch.full() && !t.flush(ctx) {
+					return
+				}
+			}
+			if !end {
+				break // later files wait for this one
+			}
+			retire = retire || f.gone
+		}
+		if retire {
+			for side := range a.open { // nobody will finish a line of an attempt that is gone
+				if a.open[side].active && a.last().gone {
+					t.finish(a, side)
+				}
+			}
+			if !t.flush(ctx) {
+				return
+			}
+			t.retire(a)
+		}
+	}
+	t.flush(ctx)
+}
+
+func (a *attempt) last() *file { return a.files[len(a.files)-1] }
+
+// flush hands the batch to the sink until it is taken. It returns false when ctx
+// ended before.
+func (t *Tail) flush(ctx context.Context) bool {
+	var positions []record.Position
+	for _, a := range t.attempts {
+		for _, f := range a.files {
+			if f.batch && f.print != 0 {
+				positions = append(positions, f.position())
+			}
+		}
+	}
+	if len(t.batch.records) == 0 && len(positions) == 0 {
+		return true
+	}
+	wait := 50 * time.Millisecond
+	for {
+		err := t.sink(ctx, t.batch.records, positions)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		t.m.refused.Inc()
+		if wait > time.Second {
+			t.log.Warn("lines were refused, trying again", "count", len(t.batch.records), "err", err)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+		wait = min(wait*2, 2*time.Second)
+	}
+	t.m.stored.Add(float64(t.batch.parts))
+	t.batch.reset()
+	for _, a := range t.attempts {
+		for _, f := range a.files {
+			f.batch = false
+		}
+	}
+	return true
+}
+
+// finishOld takes lines as whole that nobody goes on writing.
+func (t *Tail) finishOld(now time.Time) {
+	for _, a := range t.attempts {
+		for side := range a.open {
+			if f := a.last(); a.open[side].active && f.read == f.size && now.Sub(f.mtime) > t.cfg.Finish {
+				t.finish(a, side)
+			}
+		}
+	}
+}
+
+// forgetOld drops positions of files that no longer exist.
+func (t *Tail) forgetOld() {
+	for _, p := range t.positions.Positions() {
+		if a := t.attempts[p.File]; a == nil || a.find(p.Inode) == nil {
+			t.positions.Forget(p.File, p.Inode)
+		}
+	}
+}
+
+func (t *Tail) measure() {
+	files, unread := 0, int64(0)
+	for _, a := range t.attempts {
+		for _, f := range a.files {
+			files++
+			unread += f.size - f.read
+		}
+	}
+	t.m.files.Set(float64(files))
+	t.m.lag.Set(float64(unread))
+}
+
+// Drained tells whether every line of the log file at path, or of all log files
+// under it when it is a directory, is durable in the store. What is not there
+// is drained. A last line without its newline counts as drained when the file
+// has rested for Config.Finish.
+func (t *Tail) Drained(path string) bool {
+	drained := true
+	err := filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			return nil
+		}
+		ok, err := t.drained(p)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			drained = false
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return err == nil && drained
+}
+
+func (t *Tail) drained(path string) (bool, error) {
+	rel, err := filepath.Rel(t.cfg.Dir, path)
+	if err != nil {
+		return false, err
+	}
+	parts := strings.Split(rel, string(filepath.Separator))
+	if len(parts) != 3 {
+		return true, nil // none of ours
+	}
+	number, _, ok := parseFile(parts[2])
+	if _, isPod := parsePod(parts[0]); !ok || !isPod {
+		return true, nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // read only
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	if info.Size() == 0 {
+		return true, nil
+	}
+	head := make([]byte, printBytes)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	done := int64(0)
+	if p, ok := t.positions.Position(parts[0]+"/"+parts[1]+"/"+number, inodeOf(info)); ok && p.Print == fingerprint(head[:n]) {
+		done = min(p.Stdout, p.Stderr)
+	}
+	if done >= info.Size() {
+		return true, nil
+	}
+	if time.Since(info.ModTime()) < t.cfg.Finish {
+		return false, nil
+	}
+	rest, err := io.ReadAll(io.NewSectionReader(f, done, min(info.Size()-done, maxSourceLine)))
+	return err == nil && !bytes.Contains(rest, []byte{'\n'}), err
+}
