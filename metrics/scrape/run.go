@@ -40,6 +40,7 @@ type Loop struct {
 	parts   Parts
 	log     *slog.Logger
 	manager *scrape.Manager
+	pools   *config.Config
 	targets prometheus.Gauge
 	left    prometheus.Gauge
 
@@ -48,7 +49,7 @@ type Loop struct {
 	since   map[string]time.Time // target key → first seen
 }
 
-// New builds the scrape pools; nothing is scraped yet.
+// New reads the configuration; nothing is scraped yet.
 func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Loop, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -85,11 +86,8 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if err != nil {
 		return nil, err
 	}
-	if err := manager.ApplyConfig(full); err != nil {
-		return nil, fmt.Errorf("build scrape pools: %w", err)
-	}
 	l := &Loop{
-		cfg: cfg, parts: parts, log: log, manager: manager, since: map[string]time.Time{},
+		cfg: cfg, parts: parts, log: log, manager: manager, pools: full, since: map[string]time.Time{},
 		targets: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets", Help: "Targets that are scraped."}),
 		left:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets_left_out", Help: "Objects that ask to be scraped and are not."}),
 	}
@@ -152,7 +150,16 @@ func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
 func (l *Loop) Run(ctx context.Context) error {
 	sets := make(chan map[string][]*targetgroup.Group)
 	var parts sync.WaitGroup
-	parts.Go(func() { _ = l.manager.Run(sets) }) // ends with nil only
+	broken := make(chan error, 1)
+	parts.Go(func() {
+		// The library asks DNS for this machine's full name here, which takes ten
+		// seconds where no DNS answers. What comes from memory does not wait.
+		if err := l.manager.ApplyConfig(l.pools); err != nil {
+			broken <- fmt.Errorf("build scrape pools: %w", err)
+			return
+		}
+		_ = l.manager.Run(sets) // ends with nil only
+	})
 	for i := range l.cfg.Local {
 		parts.Go(func() { l.runLocal(ctx, l.cfg.Local[i]) })
 	}
@@ -168,6 +175,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			select {
 			case sets <- want:
 				last = mark
+			case err := <-broken:
+				return err
 			case <-ctx.Done():
 				return nil
 			}
