@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,8 @@ func run(args []string) int {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpTemplate(help)
-	if ours(root, args[1:]) {
+	if words := verbFirst(args[1:]); ours(root, words) {
+		root.SetArgs(words)
 		return finish(root.ExecuteContext(context.Background()))
 	}
 	k := cli.Kubectl("perch", streams)
@@ -70,7 +72,7 @@ All of kubectl, under the same words:
   (perch get --help is kubectl's help; called as kubectl, this program is kubectl)
 {{end}}`
 
-// ours tells whether the first word belongs to perch rather than to kubectl.
+// ours tells whether the command belongs to perch rather than to kubectl.
 func ours(root *cobra.Command, args []string) bool {
 	if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" && len(args) == 1 {
 		return true
@@ -84,6 +86,22 @@ func ours(root *cobra.Command, args []string) bool {
 		}
 	}
 	return false
+}
+
+// verbFirst moves flags that stand before the verb behind it, as kubectl users
+// write them: perch -n shop logs … is perch logs -n shop ….
+func verbFirst(args []string) []string {
+	takesValue := map[string]bool{"-n": true, "--namespace": true, "--kubeconfig": true, "--context": true, "--cluster": true, "--user": true,
+		"-s": true, "--server": true, "--token": true, "--as": true, "--as-group": true, "--data-dir": true}
+	for i := 0; i < len(args); i++ {
+		if !strings.HasPrefix(args[i], "-") {
+			return slices.Concat(args[i:i+1], args[:i], args[i+1:])
+		}
+		if takesValue[args[i]] {
+			i++
+		}
+	}
+	return args
 }
 
 func finish(err error) int {
