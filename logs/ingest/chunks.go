@@ -1,0 +1,67 @@
+package ingest
+
+import (
+	"context"
+	"sync"
+)
+
+// maxChunks ids are remembered; older ones would be stored again.
+const maxChunks = 16 << 10
+
+// chunks remembers which chunks are stored, so that one that is sent again
+// because its acknowledgement was lost is not stored twice.
+type chunks struct {
+	mu    sync.Mutex // guards what follows
+	known map[string]*chunk
+	order []string // oldest first, a ring once full
+	next  int
+}
+
+type chunk struct {
+	ready  chan struct{} // closed when stored is known
+	stored bool
+}
+
+func newChunks(n int) *chunks {
+	return &chunks{known: map[string]*chunk{}, order: make([]string, n)}
+}
+
+// begin tells whether the chunk is stored already, waiting for another
+// connection that is storing it. Otherwise the caller stores it and says done.
+func (c *chunks) begin(ctx context.Context, id string) (seen bool, done func(stored bool)) {
+	for {
+		c.mu.Lock()
+		k := c.known[id]
+		if k == nil {
+			k = &chunk{ready: make(chan struct{})}
+			c.known[id] = k
+			c.mu.Unlock()
+			return false, func(stored bool) { c.done(id, k, stored) }
+		}
+		c.mu.Unlock()
+		select {
+		case <-k.ready:
+			if k.stored {
+				return true, nil
+			}
+		case <-ctx.Done():
+			return false, func(bool) {}
+		}
+	}
+}
+
+func (c *chunks) done(id string, k *chunk, stored bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.stored = stored
+	if stored {
+		if old := c.order[c.next]; old != "" {
+			delete(c.known, old)
+		}
+		c.order[c.next] = id
+		c.next = (c.next + 1) % len(c.order)
+	} else {
+		delete(c.known, id)
+	}
+	close(k.ready)
+}

@@ -1,0 +1,385 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tinylib/msgp/msgp"
+
+	"perch/logs/record"
+)
+
+// Config of the Forward door.
+type Config struct {
+	Listen         string // TCP address; the heartbeat answers on the same UDP port
+	Node           string // name of this node, for senders that are no pod
+	SharedKey      string // empty: no handshake
+	Hostname       string // told in the handshake
+	MaxMessage     int    // bytes of one message as sent
+	MaxUnpacked    int64  // bytes of one message's entries
+	MaxConnections int
+	Idle           time.Duration // a connection that is silent for so long is closed
+}
+
+// Default returns the configuration for a node.
+func Default(listen, node string) Config {
+	return Config{Listen: listen, Node: node, Hostname: node, MaxMessage: 32 << 20, MaxUnpacked: 64 << 20, MaxConnections: 512, Idle: 10 * time.Minute}
+}
+
+// Validate names all problems at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Listen == "" {
+		errs = append(errs, errors.New("forward listen address is empty"))
+	}
+	if c.MaxMessage <= 0 || c.MaxUnpacked <= 0 || c.MaxConnections <= 0 || c.Idle <= 0 {
+		errs = append(errs, errors.New("forward limits must be more than 0"))
+	}
+	return errors.Join(errs...)
+}
+
+// Sink makes records durable before it returns. It copies what it keeps.
+type Sink func(ctx context.Context, records []record.Record) error
+
+// Identify tells which pod has an address. ok is false for one that is no pod:
+// its lines get namespace _host. allowed is false for senders that may not
+// send. It is asked once for each connection.
+type Identify func(from netip.Addr) (s record.Stream, ok, allowed bool)
+
+// Forward is the Fluent Forward door. Make it with New.
+type Forward struct {
+	cfg      Config
+	identify Identify
+	sink     Sink
+	log      *slog.Logger
+	m        *metrics
+	tcp      net.Listener
+	udp      net.PacketConn
+	chunks   *chunks
+}
+
+// New opens the listeners.
+func New(cfg Config, identify Identify, sink Sink, log *slog.Logger, reg prometheus.Registerer) (*Forward, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	tcp, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("open forward door: %w", err)
+	}
+	udp, err := net.ListenPacket("udp", tcp.Addr().String())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open forward heartbeat: %w", err), tcp.Close())
+	}
+	return &Forward{cfg: cfg, identify: identify, sink: sink, log: log, m: newMetrics(reg), tcp: tcp, udp: udp, chunks: newChunks(maxChunks)}, nil
+}
+
+// Addr is where the door listens.
+func (f *Forward) Addr() net.Addr { return f.tcp.Addr() }
+
+// Run serves until ctx ends; connections end with it.
+func (f *Forward) Run(ctx context.Context) error {
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		_ = f.tcp.Close() // ends Accept
+		_ = f.udp.Close()
+	})
+	defer stop()
+	parts.Go(f.heartbeat)
+	room := make(chan struct{}, f.cfg.MaxConnections)
+	for {
+		c, err := f.tcp.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept forward connection: %w", err)
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			f.m.rejected.WithLabelValues("many").Inc()
+			_ = c.Close() // too many
+			continue
+		}
+		parts.Go(func() {
+			defer func() { <-room }()
+			f.m.connections.Inc()
+			defer f.m.connections.Dec()
+			end := context.AfterFunc(ctx, func() { _ = c.Close() })
+			defer end()
+			err := f.serve(ctx, c)
+			_ = c.Close() // nothing is buffered
+			f.tell(ctx, c, err)
+		})
+	}
+}
+
+func (f *Forward) tell(ctx context.Context, c net.Conn, err error) {
+	reason := ""
+	switch {
+	case err == nil || ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed):
+		return
+	case errors.Is(err, errLarge):
+		reason = "large"
+	case errors.Is(err, errKey):
+		reason = "key"
+	case errors.Is(err, errUnknown):
+		reason = "unknown"
+	case errors.Is(err, errFormat):
+		reason = "format"
+	default: // the network
+		f.log.Debug("forward connection ended", "err", err)
+		return
+	}
+	f.m.rejected.WithLabelValues(reason).Inc()
+	f.log.Warn("forward connection was closed", "reason", reason, "node", c.RemoteAddr().String(), "err", err)
+}
+
+func (f *Forward) heartbeat() {
+	b := make([]byte, 16)
+	for {
+		_, from, err := f.udp.ReadFrom(b)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue
+		}
+		_, _ = f.udp.WriteTo([]byte{0}, from) // the next heartbeat tries again
+	}
+}
+
+var errUnknown = errors.New("sender may not send")
+
+// serve reads messages of one connection. buf holds what is not decoded yet.
+func (f *Forward) serve(ctx context.Context, c net.Conn) error {
+	base, err := f.who(c)
+	if err != nil {
+		return err
+	}
+	r := &reader{c: c, limit: f.cfg.MaxMessage, idle: f.cfg.Idle, m: f.m}
+	if f.cfg.SharedKey != "" {
+		if err := f.handshake(c, r); err != nil {
+			return err
+		}
+	}
+	var records []record.Record
+	for {
+		m, err := r.next()
+		if err != nil {
+			return err
+		}
+		seen := false
+		if m.chunk != "" {
+			var done func(stored bool)
+			if seen, done = f.chunks.begin(ctx, m.chunk); seen {
+				f.m.duplicates.Inc()
+			} else {
+				records, err = f.store(ctx, base, m, records[:0])
+				done(err == nil)
+			}
+		} else {
+			records, err = f.store(ctx, base, m, records[:0])
+		}
+		if err != nil {
+			return err
+		}
+		if m.chunk != "" {
+			ack := msgp.AppendMapHeader(nil, 1)
+			ack = msgp.AppendString(ack, "ack")
+			ack = msgp.AppendString(ack, m.chunk)
+			if _, err := c.Write(ack); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// who gives the labels of a connection's lines.
+func (f *Forward) who(c net.Conn) (*record.Stream, error) {
+	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return nil, fmt.Errorf("%w: address %s", errUnknown, c.RemoteAddr())
+	}
+	s, ok, allowed := f.identify(a.Addr().Unmap())
+	if !allowed {
+		return nil, fmt.Errorf("%w: address %s", errUnknown, a.Addr())
+	}
+	if !ok {
+		s = record.Stream{Namespace: record.HostNamespace}
+	}
+	s.Output, s.Kind = record.Forward, record.KindLog
+	if s.Node == "" {
+		s.Node = f.cfg.Node
+	}
+	return &s, nil
+}
+
+// store hands a message's entries to the sink and waits until they are taken.
+func (f *Forward) store(ctx context.Context, base *record.Stream, m message, records []record.Record) ([]record.Record, error) {
+	packed := m.packed
+	if m.compressed {
+		var err error
+		if packed, err = inflate(packed, f.cfg.MaxUnpacked); err != nil {
+			return records, err
+		}
+	}
+	now := time.Now().UnixNano()
+	err := entries(packed, func(at int64, fields []byte) error {
+		r := record.Record{Time: at, Stream: base}
+		if at == 0 {
+			r.Time = now
+		}
+		if err := fill(&r, fields); err != nil {
+			return err
+		}
+		if m.tag != "" {
+			r.Fields = append(r.Fields, record.Field{Key: "tag", Value: m.tag})
+		}
+		if len(r.Body) > record.MaxBody {
+			r.Body = record.Cut(r.Body, 0)
+		}
+		records = append(records, r)
+		return nil
+	})
+	if err != nil {
+		return records, err
+	}
+	if err := f.keep(ctx, records); err != nil {
+		return records, err
+	}
+	f.m.lines.Add(float64(len(records)))
+	return records, nil
+}
+
+// keep tries until the sink takes the records or ctx ends.
+func (f *Forward) keep(ctx context.Context, records []record.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	for wait := 50 * time.Millisecond; ; wait = min(wait*2, 2*time.Second) {
+		err := f.sink(ctx, records)
+		if err == nil {
+			return nil
+		}
+		f.m.refused.Inc()
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+	}
+}
+
+// reader cuts a connection into messages.
+type reader struct {
+	c     net.Conn
+	buf   []byte
+	at    int // start of what is not decoded
+	limit int
+	idle  time.Duration
+	m     *metrics
+	need  int // bytes the next message has at least
+}
+
+const readBytes = 64 << 10
+
+// next returns the next message; its bytes are valid until the next call.
+func (r *reader) next() (message, error) {
+	for {
+		if have := r.buf[r.at:]; len(have) > 0 && len(have) >= r.need {
+			m, rest, err := decode(have)
+			switch {
+			case err == nil:
+				r.at = len(r.buf) - len(rest)
+				r.need = 0
+				return m, nil
+			case !errors.Is(err, msgp.ErrShortBytes):
+				return message{}, fmt.Errorf("%w: %w", errFormat, err)
+			}
+			if len(have) > r.limit {
+				return message{}, fmt.Errorf("%w: more than %d bytes", errLarge, r.limit)
+			}
+			r.need = wanted(have)
+			if r.need > r.limit+1024 {
+				return message{}, fmt.Errorf("%w: %d bytes", errLarge, r.need)
+			}
+		}
+		if err := r.fill(); err != nil {
+			return message{}, err
+		}
+	}
+}
+
+// wanted tells how long the message at b is at least, so that a long one is not
+// decoded again with every packet.
+func wanted(b []byte) int {
+	n := len(b) + 1
+	_, rest, err := msgp.ReadArrayHeaderBytes(b)
+	if err != nil {
+		return n
+	}
+	if _, rest, err = readText(rest); err != nil || len(rest) < 5 {
+		return n
+	}
+	head := len(b) - len(rest)
+	switch rest[0] {
+	case 0xc5, 0xda: // bin16, str16
+		return max(n, head+3+int(rest[1])<<8+int(rest[2]))
+	case 0xc6, 0xdb: // bin32, str32
+		return max(n, head+5+int(rest[1])<<24+int(rest[2])<<16+int(rest[3])<<8+int(rest[4]))
+	case 0xdc, 0xdd: // Forward mode says no length: wait for twice as much
+		if len(b) > readBytes {
+			return len(b) + len(b)/2
+		}
+	}
+	return n
+}
+
+func (r *reader) fill() error {
+	if r.at > 0 && r.at == len(r.buf) {
+		r.buf, r.at = r.buf[:0], 0
+		if cap(r.buf) > 4<<20 {
+			r.buf = nil
+		}
+	}
+	if cap(r.buf)-len(r.buf) < readBytes/2 {
+		have := len(r.buf) - r.at
+		if r.at >= have && cap(r.buf) >= have+readBytes {
+			copy(r.buf, r.buf[r.at:])
+			r.buf = r.buf[:have]
+		} else {
+			bigger := make([]byte, have, max(2*have, r.need+1024, have+readBytes))
+			copy(bigger, r.buf[r.at:])
+			r.buf = bigger
+		}
+		r.at = 0
+	}
+	if err := r.c.SetReadDeadline(time.Now().Add(r.idle)); err != nil {
+		return err
+	}
+	n, err := r.c.Read(r.buf[len(r.buf):cap(r.buf)])
+	r.buf = r.buf[:len(r.buf)+n]
+	r.m.bytes.Add(float64(n))
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}

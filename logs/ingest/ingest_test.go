@@ -1,0 +1,447 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fluent/fluent-logger-golang/fluent"
+	"github.com/klauspost/compress/gzip"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/tinylib/msgp/msgp"
+
+	"perch/logs/record"
+)
+
+type memory struct {
+	mu      sync.Mutex
+	records []record.Record
+	refuse  int
+}
+
+func (m *memory) sink(_ context.Context, records []record.Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.refuse > 0 {
+		m.refuse--
+		return errors.New("full")
+	}
+	for _, r := range records {
+		r.Body = bytes.Clone(r.Body)
+		m.records = append(m.records, r)
+	}
+	return nil
+}
+
+func (m *memory) have() []record.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]record.Record(nil), m.records...)
+}
+
+func start(t *testing.T, m *memory, change func(*Config), identify Identify) *Forward {
+	t.Helper()
+	cfg := Default("127.0.0.1:0", "n1")
+	if change != nil {
+		change(&cfg)
+	}
+	if identify == nil {
+		identify = func(netip.Addr) (record.Stream, bool, bool) { return record.Stream{}, false, true }
+	}
+	f, err := New(cfg, identify, m.sink, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func TestFluentLoggerWithAcknowledgement(t *testing.T) {
+	m := &memory{refuse: 2}
+	f := start(t, m, nil, func(a netip.Addr) (record.Stream, bool, bool) {
+		return record.Stream{Namespace: "shop", Pod: "web-1", UID: "u1"}, a.IsLoopback(), true
+	})
+	addr := f.Addr().(*net.TCPAddr)
+	c, err := fluent.New(fluent.Config{FluentHost: "127.0.0.1", FluentPort: addr.Port, RequestAck: true, SubSecondPrecision: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 20, 10, 0, 0, 123456789, time.UTC)
+	for i := range 5 {
+		if err := c.PostWithTime("app.web", at, map[string]any{"log": fmt.Sprintf("line %d\n", i), "status": 500, "ok": true, "namespace": "forged", "nested": map[string]any{"a": []int{1}}}); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(m.have()); n != i+1 { // acknowledged means stored
+			t.Fatalf("have %d records after %d acknowledgements", n, i+1)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := m.have()[4]
+	want := record.Stream{Namespace: "shop", Pod: "web-1", UID: "u1", Node: "n1", Output: "forward", Kind: "log"}
+	fields := map[string]string{}
+	for _, x := range r.Fields {
+		fields[x.Key] = x.Value
+	}
+	if *r.Stream != want || string(r.Body) != "line 4" || r.Time != at.UnixNano() || fields["status"] != "500" || fields["ok"] != "true" ||
+		fields["namespace"] != "forged" || fields["nested"] != `{"a":[1]}` || fields["tag"] != "app.web" {
+		t.Fatalf("%+v %+v %q %v", r, *r.Stream, r.Body, fields)
+	}
+}
+
+func entry(body string, timeForm int) []byte {
+	b := msgp.AppendArrayHeader(nil, 2)
+	switch timeForm {
+	case 0:
+		b = append(b, 0xd7, 0, 0, 0, 0, 9, 0, 0, 0, 7)
+	case 1:
+		b = msgp.AppendInt(b, 9)
+	case 2:
+		b = msgp.AppendFloat64(b, 9.5)
+	case 3: // [time, metadata]
+		b = msgp.AppendArrayHeader(b, 2)
+		b = append(b, 0xc7, 8, 0, 0, 0, 0, 9, 0, 0, 0, 7)
+		b = msgp.AppendMapHeader(b, 0)
+	}
+	b = msgp.AppendMapHeader(b, 1)
+	b = msgp.AppendString(b, "message")
+	return msgp.AppendString(b, body)
+}
+
+func packed(chunk, compressed string, asString bool, body []byte) []byte {
+	b := msgp.AppendArrayHeader(nil, 3)
+	b = msgp.AppendString(b, "t")
+	if asString {
+		b = msgp.AppendStringFromBytes(b, body)
+	} else {
+		b = msgp.AppendBytes(b, body)
+	}
+	b = msgp.AppendMapHeader(b, 3)
+	b = msgp.AppendString(b, "size")
+	b = msgp.AppendInt(b, 1)
+	b = msgp.AppendString(b, "chunk")
+	b = msgp.AppendString(b, chunk)
+	b = msgp.AppendString(b, "compressed")
+	return msgp.AppendString(b, compressed)
+}
+
+func zip(t *testing.T, parts ...[]byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	for _, p := range parts {
+		w := gzip.NewWriter(&out)
+		if _, err := w.Write(p); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out.Bytes()
+}
+
+func dial(t *testing.T, f *Forward) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", f.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+func ack(t *testing.T, c net.Conn) string {
+	t.Helper()
+	var m map[string]any
+	b := make([]byte, 256)
+	n, err := c.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _, err := msgp.ReadIntfBytes(b[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ = v.(map[string]any)
+	s, _ := m["ack"].(string)
+	return s
+}
+
+func TestAllModesAndDoubledChunks(t *testing.T) {
+	m := &memory{}
+	f := start(t, m, nil, nil)
+	c := dial(t, f)
+	forward := msgp.AppendArrayHeader(nil, 3)
+	forward = msgp.AppendString(forward, "t")
+	forward = msgp.AppendArrayHeader(forward, 2)
+	forward = append(append(forward, entry("f1", 1)...), entry("f2", 3)...)
+	forward = msgp.AppendMapHeader(forward, 1)
+	forward = msgp.AppendString(forward, "chunk")
+	forward = msgp.AppendString(forward, "c1")
+	message := msgp.AppendArrayHeader(nil, 4)
+	message = msgp.AppendString(message, "t")
+	message = append(message, entry("m1", 0)[1:]...)
+	message = msgp.AppendNil(message)
+	for i, b := range [][]byte{
+		message, forward,
+		packed("c2", "text", false, append(entry("p1", 0), entry("p2", 2)...)),
+		packed("c3", "text", true, entry("p3", 0)),
+		packed("c4", "gzip", false, zip(t, entry("z1", 0), entry("z2", 3))),
+		packed("c4", "gzip", false, zip(t, entry("z1", 0), entry("z2", 3))),
+	} {
+		for len(b) > 0 { // in small pieces
+			n := min(len(b), 7)
+			if _, err := c.Write(b[:n]); err != nil {
+				t.Fatal(err)
+			}
+			b = b[n:]
+		}
+		if i > 0 {
+			if have, want := ack(t, c), fmt.Sprintf("c%d", min(i, 4)); have != want {
+				t.Fatalf("ack %q, want %q", have, want)
+			}
+		}
+	}
+	var have []string
+	for _, r := range m.have() {
+		have = append(have, string(r.Body))
+		if r.Time/1e9 != 9 || r.Stream.Namespace != record.HostNamespace {
+			t.Fatalf("%s at %d from %s", r.Body, r.Time, r.Stream.Namespace)
+		}
+	}
+	if strings.Join(have, " ") != "m1 f1 f2 p1 p2 p3 z1 z2" {
+		t.Fatalf("have %v", have)
+	}
+	if n := testutil.ToFloat64(f.m.duplicates); n != 1 {
+		t.Fatalf("%v duplicates", n)
+	}
+}
+
+// closed waits for the door to close the connection.
+func closed(t *testing.T, c net.Conn) {
+	t.Helper()
+	if n, err := c.Read(make([]byte, 1)); err == nil {
+		t.Fatalf("read %d bytes from a connection that should be closed", n)
+	} else if e, ok := err.(net.Error); ok && e.Timeout() {
+		t.Fatal("connection stays open")
+	}
+}
+
+func TestBadSendersAreCutOffAndCounted(t *testing.T) {
+	m := &memory{}
+	f := start(t, m, func(c *Config) { c.MaxMessage, c.MaxUnpacked = 1<<20, 1<<20 }, nil)
+	huge := msgp.AppendArrayHeader(nil, 2)
+	huge = msgp.AppendString(huge, "t")
+	huge = append(huge, 0xc6, 0x7f, 0, 0, 0, 1)
+	for name, c := range map[string]struct {
+		send   []byte
+		reason string
+	}{
+		"HTTP":        {[]byte("GET / HTTP/1.1\r\n\r\n"), "format"},
+		"huge length": {huge, "large"},
+		"gzip bomb":   {packed("b", "gzip", false, zip(t, make([]byte, 8<<20))), "large"},
+		"not gzip":    {packed("n", "gzip", false, []byte("plain")), "format"},
+		"bad entries": {packed("e", "text", false, []byte{1, 2, 3}), "format"},
+		"bad packing": {packed("e", "lz4", false, nil), "format"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := testutil.ToFloat64(f.m.rejected.WithLabelValues(c.reason))
+			conn := dial(t, f)
+			if _, err := conn.Write(c.send); err != nil {
+				t.Fatal(err)
+			}
+			closed(t, conn)
+			limit := time.After(10 * time.Second)
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
+			for testutil.ToFloat64(f.m.rejected.WithLabelValues(c.reason)) != before+1 {
+				select {
+				case <-tick.C:
+				case <-limit:
+					t.Fatalf("not counted as %s", c.reason)
+				}
+			}
+		})
+	}
+	if n := len(m.have()); n != 0 {
+		t.Fatalf("%d records stored", n)
+	}
+}
+
+func TestSendersWithoutLeaveAreCutOff(t *testing.T) {
+	f := start(t, &memory{}, nil, func(netip.Addr) (record.Stream, bool, bool) { return record.Stream{}, false, false })
+	closed(t, dial(t, f))
+}
+
+func TestHandshake(t *testing.T) {
+	m := &memory{}
+	f := start(t, m, func(c *Config) { c.SharedKey = "secret" }, nil)
+	for _, key := range []string{"wrong", "secret"} {
+		c := dial(t, f)
+		b := make([]byte, 512)
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, _, err := msgp.ReadIntfBytes(b[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		nonce := v.([]any)[1].(map[string]any)["nonce"].([]byte)
+		ping := msgp.AppendArrayHeader(nil, 6)
+		for _, s := range []string{"PING", "me", "salt", keyDigest([]byte("salt"), []byte("me"), nonce, key), "", ""} {
+			ping = msgp.AppendString(ping, s)
+		}
+		if _, err := c.Write(append(ping, packed("k", "text", false, entry("hello", 0))...)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err = c.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		v, rest, err := msgp.ReadIntfBytes(b[:n])
+		if err != nil || v.([]any)[1] != (key == "secret") {
+			t.Fatal(v, err)
+		}
+		if key == "wrong" {
+			closed(t, c)
+			continue
+		}
+		if len(rest) == 0 {
+			if got := ack(t, c); got != "k" {
+				t.Fatal(got)
+			}
+		}
+	}
+	if len(m.have()) != 1 {
+		t.Fatal("only the right key may send")
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	f := start(t, &memory{}, nil, nil)
+	c, err := net.Dial("udp", f.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Write([]byte{0}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLinesOverHTTP(t *testing.T) {
+	m := &memory{}
+	h := Lines(func(r *http.Request) (record.Stream, error) {
+		if r.Header.Get("Authorization") == "" {
+			return record.Stream{}, errors.New("no")
+		}
+		return record.Stream{Namespace: "shop", Pod: "job"}, nil
+	}, m.sink)
+	post := func(auth, body string) *httptest.ResponseRecorder {
+		req := httptest.NewRequest("POST", "/push", strings.NewReader(body))
+		req.Header.Set("Authorization", auth)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req)
+		return w
+	}
+	if w := post("", "x"); w.Code != 403 {
+		t.Fatal(w.Code)
+	}
+	w := post("yes", "plain text\r\n\n{\"time\":\"2026-11-20T10:00:00Z\",\"msg\":\"hi\",\"level\":\"error\",\"n\":5}\n{\"a\":1}")
+	if w.Code != 200 || w.Body.String() != "{\"stored\":3}\n" {
+		t.Fatal(w.Code, w.Body)
+	}
+	r := m.have()
+	if string(r[0].Body) != "plain text" || string(r[1].Body) != "hi" || r[1].Level != record.Error || len(r[1].Fields) != 3 || string(r[2].Body) != `{"a":1}` {
+		t.Fatalf("%+v", r)
+	}
+	m.refuse = 1
+	if w := post("yes", "again"); w.Code != 503 {
+		t.Fatal(w.Code)
+	}
+}
+
+func TestEventStandsBetweenThePodsLines(t *testing.T) {
+	r := Event(EventValues{Time: time.Unix(5, 0), Namespace: "shop", Kind: "Pod", Name: "web-1", UID: "u", Type: "Warning", Reason: "BackOff", Message: "restarting", Count: 3})
+	if r.Stream.Pod != "web-1" || r.Stream.Kind != record.KindEvent || r.Level != record.Warn || string(r.Body) != "BackOff: restarting" || r.Time != 5e9 {
+		t.Fatalf("%+v %+v", r, r.Stream)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(packed("c", "text", false, append(entry("a", 0), entry("b", 3)...)))
+	f.Add(packed("c", "gzip", true, entry("a", 1)))
+	m := msgp.AppendArrayHeader(nil, 3)
+	m = msgp.AppendString(m, "t")
+	f.Add(append(m, entry("x", 2)[1:]...))
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		m, _, err := decode(b)
+		if err != nil {
+			wanted(b)
+			return
+		}
+		if m.compressed {
+			if m.packed, err = inflate(m.packed, 1<<20); err != nil {
+				return
+			}
+		}
+		_ = entries(m.packed, func(_ int64, fields []byte) error {
+			var r record.Record
+			return fill(&r, fields)
+		})
+	})
+}
+
+func BenchmarkPackedForward(b *testing.B) {
+	var body []byte
+	for i := range 1000 {
+		body = append(body, 0x92, 0xd7, 0)
+		body = binary.BigEndian.AppendUint64(body, uint64(i))
+		body = msgp.AppendMapHeader(body, 2)
+		body = msgp.AppendString(body, "source")
+		body = msgp.AppendString(body, "stdout")
+		body = msgp.AppendString(body, "log")
+		body = msgp.AppendString(body, strings.Repeat("abcdefg ", 18))
+	}
+	msg := packed("c", "text", false, body)
+	b.SetBytes(int64(len(msg)))
+	b.ReportAllocs()
+	for b.Loop() {
+		m, _, err := decode(msg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := entries(m.packed, func(_ int64, f []byte) error {
+			var r record.Record
+			return fill(&r, f)
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
