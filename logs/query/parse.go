@@ -415,7 +415,7 @@ func (p *parser) regex(field string) (*node, error) {
 	}
 	var text string
 	if p.text[at] == '"' {
-		// Inside quotes only \" is an escape; the rest belongs to the expression.
+		// Inside quotes \" and \\ are escapes; other backslashes belong to the expression.
 		var b strings.Builder
 		p.at++
 		for {
@@ -428,7 +428,7 @@ func (p *parser) regex(field string) (*node, error) {
 				break
 			}
 			if c == '\\' && p.at < len(p.text) {
-				if p.text[p.at] != '"' {
+				if p.text[p.at] != '"' && p.text[p.at] != '\\' {
 					b.WriteByte('\\')
 				}
 				c = p.text[p.at]
