@@ -43,6 +43,15 @@ func (l *Lines) Add(r *record.Record) {
 	l.Fields = append(l.Fields, '\n')
 }
 
+// Grow makes room for so many lines and bytes of text. It is called on empty
+// Lines.
+func (l *Lines) Grow(lines, text int) {
+	l.Times = make([]int64, 0, lines)
+	l.Levels = make([]byte, 0, lines)
+	l.Ends = make([]uint32, 0, lines)
+	l.Text = make([]byte, 0, text)
+}
+
 // Body returns the bytes of line i.
 func (l *Lines) Body(i int) []byte {
 	start := uint32(0)

@@ -22,11 +22,12 @@ const (
 	packFrom  = 2 << 10 // shorter batches are not compressed
 )
 
-func pack(b []byte) []byte {
+func (s *Store) pack(b []byte) []byte {
 	if len(b) < packFrom {
-		return append([]byte{packedRaw}, b...)
+		return append(append(s.scratch(1+len(b)), packedRaw), b...)
 	}
-	out := make([]byte, 1+s2.MaxEncodedLen(len(b)))
+	n := 1 + s2.MaxEncodedLen(len(b))
+	out := s.scratch(n)[:n]
 	out[0] = packedS2
 	return out[:1+len(s2.Encode(out[1:], b))]
 }
@@ -77,8 +78,9 @@ func (s *Store) Append(ctx context.Context, records []record.Record, positions [
 		s.unscratch(plain)
 		return fmt.Errorf("append %d lines: %d bytes are more than %d", len(records), len(plain), maxBatch)
 	}
-	payload := pack(plain)
+	payload := s.pack(plain)
 	s.unscratch(plain)
+	defer s.unscratch(payload)
 	err := s.wal.Append(ctx, payload, func(seq uint64) { s.apply(seq, records, positions, false) })
 	if err != nil {
 		s.m.refused.WithLabelValues("write").Inc()
@@ -138,6 +140,9 @@ func (s *Store) apply(seq uint64, records []record.Record, positions []record.Po
 		h := src.head
 		if h == nil {
 			h = &head{stream: src.stream, hash: src.hash, first: src.next, oldest: seq, born: now}
+			if src.fast { // room for a whole block, instead of growing into it
+				h.lines.Grow(src.lines+src.lines/8, s.cfg.BlockBytes+s.cfg.BlockBytes/16)
+			}
 			src.head = h
 		}
 		before := h.lines.Bytes()
@@ -145,6 +150,7 @@ func (s *Store) apply(seq uint64, records []record.Record, positions []record.Po
 		src.next++
 		s.headBytes += h.lines.Bytes() - before
 		if len(h.lines.Text)+len(h.lines.Fields) >= s.cfg.BlockBytes {
+			src.fast, src.lines = true, h.lines.Len()
 			s.seal(src)
 		}
 	}

@@ -45,4 +45,6 @@ type source struct {
 	next   uint64 // number of its next line
 	done   place  // last place that is in a block
 	idle   time.Time
+	fast   bool // the last head was cut because it was full
+	lines  int  // of that head
 }

@@ -82,6 +82,7 @@ func (s *Store) sealDue(now time.Time) {
 				clear(s.byPointer)
 			}
 		case now.Sub(src.head.born) >= s.cfg.HeadAge:
+			src.fast = false
 			s.seal(src)
 		case large && src.head.oldest < second:
 			s.seal(src)
