@@ -50,7 +50,7 @@ check: ## format, vet, architecture
 	$(GO) test ./cmd/perch/archtest/
 
 .PHONY: unit
-unit: deps-test ## tests of the packages (some need root)
+unit: deps-test helpers ## tests of the packages (some need root)
 	$(ASROOT) $(GO) test -timeout 15m $$(go list ./... | grep -v -e /archtest -e /cmd/perch/e2e -e /cmd/perch/page)
 
 .PHONY: e2e

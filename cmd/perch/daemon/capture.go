@@ -1,18 +1,27 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strconv"
+
+	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"perch/agent/tail"
+	"perch/cmd/perch/daemon/config"
+	"perch/logs/ingest"
 	"perch/logs/record"
 	logstore "perch/logs/store"
 )
 
 // capture follows the output of this node's containers and takes pushed
 // records.
-func (l *lines) capture(r role, own *http.ServeMux) error {
+func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) error {
 	follow, err := tail.New(tail.Default(r.cfg.Path("podlogs"), r.cfg.NodeName), filePositions{l.store}, l.store.Append, r.part("tail"), r.reg)
 	if err != nil {
 		return err
@@ -26,7 +35,31 @@ func (l *lines) capture(r role, own *http.ServeMux) error {
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"path": path, "drained": drained}) // the asker is gone if this fails
 	})
+
+	sink := func(ctx context.Context, batch []record.Record) error { return l.store.Append(ctx, batch, nil) }
+	forward, err := ingest.New(ingest.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.ForwardPort)), r.cfg.NodeName), senders(r.cfg, pods), sink, r.part("forward"), r.reg)
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "listen" {
+		return refused{err}
+	} else if err != nil {
+		return err
+	}
+	r.group.Go("forward door", forward.Run)
 	return nil
+}
+
+// senders tells who may push lines without a key: this machine, and the pods
+// on it, which are known by their addresses.
+func senders(cfg config.Config, pods corelisters.PodLister) ingest.Identify {
+	return func(from netip.Addr) (s record.Stream, isPod, allowed bool) {
+		from = from.Unmap()
+		for _, p := range all(pods.List) {
+			if !p.Spec.HostNetwork && p.Status.PodIP == from.String() {
+				return record.Stream{Namespace: p.Namespace, Pod: p.Name, UID: string(p.UID), Node: cfg.NodeName}, true, true
+			}
+		}
+		return s, false, from.IsLoopback() || from == cfg.AdvertiseAddress
+	}
 }
 
 // filePositions are the store's positions without that of the events, which is

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,12 +19,8 @@ import (
 
 // collect scrapes the pods of this node, reads the machine, perch's own parts
 // and, on servers, the state of all objects.
-func (r role) collect(api clients, factory informers.SharedInformerFactory, n numbers) (*scrape.Loop, error) {
-	mine := informers.NewSharedInformerFactoryWithOptions(api.kube, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-		o.FieldSelector = "spec.nodeName=" + r.cfg.NodeName
-	}))
-	pods, services := mine.Core().V1().Pods().Lister(), factory.Core().V1().Services().Lister()
-	changed := make(chan struct{}, 1)
+func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers) (*scrape.Loop, error) {
+	services := factory.Core().V1().Services().Lister()
 
 	cfg := scrape.Default()
 	cfg.Node = r.cfg.NodeName
@@ -57,17 +53,10 @@ func (r role) collect(api clients, factory informers.SharedInformerFactory, n nu
 			}
 		},
 		Objects: func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
-		Changed: changed,
 	}, r.part("scrape"), r.reg)
 	if err != nil {
 		return nil, err
 	}
-	r.group.Go("own pods", func(ctx context.Context) error {
-		mine.StartWithContext(ctx)
-		<-ctx.Done()
-		mine.Shutdown()
-		return nil
-	})
 	r.group.Go("scrape", loop.Run)
 	return loop, nil
 }

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -10,9 +12,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"perch/cmd/perch/daemon/door"
+	"perch/logs/cluster"
+	"perch/logs/ingest"
 	"perch/logs/query"
 	"perch/logs/record"
 	logstore "perch/logs/store"
@@ -28,7 +34,7 @@ type lines struct {
 
 // openLines opens the store and everything that brings lines into it on this
 // node: container output and pushed records.
-func openLines(_ context.Context, r role, own *http.ServeMux) (*lines, error) {
+func openLines(r role, own *http.ServeMux, pods corelisters.PodLister) (*lines, error) {
 	s, err := logstore.Open(logstore.Default(r.cfg.Path("logs")), r.part("logs"), r.reg)
 	if err != nil {
 		return nil, err
@@ -37,7 +43,7 @@ func openLines(_ context.Context, r role, own *http.ServeMux) (*lines, error) {
 	r.group.Go("logs", s.Run)
 	engine := query.New(s, r.part("query"))
 	l := &lines{store: s, engine: engine, search: engine, log: r}
-	if err := l.capture(r, own); err != nil {
+	if err := l.capture(r, own, pods); err != nil {
 		return nil, err
 	}
 	// On the socket perch asks itself; another node's telemetry says for whom.
@@ -122,23 +128,40 @@ func eventRecord(e *corev1.Event) record.Record {
 	if at.IsZero() {
 		at = e.CreationTimestamp.Time
 	}
-	s := &record.Stream{Namespace: e.InvolvedObject.Namespace, Node: e.Source.Host, Output: record.Event, Kind: record.KindEvent}
-	if e.InvolvedObject.Kind == "Pod" {
-		s.Pod, s.UID = e.InvolvedObject.Name, string(e.InvolvedObject.UID)
-		if _, rest, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok {
-			s.Container = strings.TrimSuffix(rest, "}")
-		}
+	v := ingest.EventValues{Time: at, Namespace: e.InvolvedObject.Namespace, Kind: e.InvolvedObject.Kind, Name: e.InvolvedObject.Name, UID: string(e.InvolvedObject.UID),
+		Type: e.Type, Reason: e.Reason, Message: e.Message, Source: cmp.Or(e.ReportingController, e.Source.Component), Node: e.Source.Host, Count: e.Count, Generation: e.ResourceVersion}
+	if _, rest, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok {
+		v.Container = strings.TrimSuffix(rest, "}")
 	}
-	level := record.Info
-	if e.Type == corev1.EventTypeWarning {
-		level = record.Warn
-	}
-	return record.Record{Time: at.UnixNano(), Stream: s, Level: level, Body: []byte(eventLine(e)),
-		Fields: []record.Field{{Key: "reason", Value: e.Reason}, {Key: "object", Value: e.InvolvedObject.Kind + "/" + e.InvolvedObject.Name}}}
+	return ingest.Event(v)
 }
 
 // serveCluster makes the web door search all nodes, and keeps the cluster's
 // events on this one.
 func (l *lines) serveCluster(r role, api clients, f informers.SharedInformerFactory) error {
+	rc := rest.CopyConfig(api.rest)
+	rc.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext // a dead node must not hold up the others
+	transport, err := rest.TransportFor(rc)
+	if err != nil {
+		return fmt.Errorf("make client towards nodes: %w", err)
+	}
+	client := &http.Client{Transport: transport}
+	nodes := f.Core().V1().Nodes().Lister()
+	l.search = cluster.New(l.engine, func() []cluster.Peer {
+		var out []cluster.Peer
+		for _, n := range all(nodes.List) {
+			if n.Name == r.cfg.NodeName {
+				continue
+			}
+			for _, a := range n.Status.Addresses {
+				if a.Type == corev1.NodeInternalIP {
+					port := cmp.Or(int(n.Status.DaemonEndpoints.KubeletEndpoint.Port), r.cfg.AgentPort)
+					out = append(out, cluster.Peer{Node: n.Name, URL: "https://" + net.JoinHostPort(a.Address, strconv.Itoa(port)), Client: client})
+					break
+				}
+			}
+		}
+		return out
+	}, r.part("logs"))
 	return l.keepEvents(f)
 }

@@ -47,7 +47,7 @@ const nodePatience = 45 * time.Second
 
 // buildTelemetry starts the stores of this node and, on servers, everything
 // that asks them. Read it top to bottom: numbers, lines, alerts, doors.
-func buildTelemetry(ctx context.Context, r role) error {
+func buildTelemetry(_ context.Context, r role) error {
 	server := r.cfg.Kind == config.Server
 	identity := "node"
 	if server {
@@ -63,12 +63,16 @@ func buildTelemetry(ctx context.Context, r role) error {
 	if err != nil {
 		return err
 	}
-	lines, err := openLines(ctx, r, own)
+	factory := informers.NewSharedInformerFactory(api.kube, 0)
+	mine := informers.NewSharedInformerFactoryWithOptions(api.kube, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.FieldSelector = "spec.nodeName=" + r.cfg.NodeName
+	}))
+	pods := mine.Core().V1().Pods().Lister()
+	lines, err := openLines(r, own, pods)
 	if err != nil {
 		return err
 	}
-	factory := informers.NewSharedInformerFactory(api.kube, 0)
-	targets, err := r.collect(api, factory, numbers)
+	targets, err := r.collect(factory, pods, numbers)
 	if err != nil {
 		return err
 	}
@@ -82,8 +86,10 @@ func buildTelemetry(ctx context.Context, r role) error {
 	own.Handle("/metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	r.group.Go("objects", func(ctx context.Context) error {
 		factory.StartWithContext(ctx)
+		mine.StartWithContext(ctx)
 		<-ctx.Done()
 		factory.Shutdown()
+		mine.Shutdown()
 		return nil
 	})
 	socket, err := newUnixDoor(r.cfg.Socket("telemetry"), everything(own))

@@ -51,7 +51,9 @@ func readiness(ctx context.Context, cfg config.Config) (stage string, ok bool) {
 	if err != nil {
 		return "starting the supervisor", false
 	}
+	var since time.Time // a heartbeat before that is an earlier run's
 	for _, r := range roles {
+		since = r.Started.Truncate(time.Second) // the agent is the last
 		if r.State != supervisor.Ready {
 			if r.LastError != "" {
 				return fmt.Sprintf("starting %s (%s)", r.Role, r.LastError), false
@@ -73,6 +75,9 @@ func readiness(ctx context.Context, cfg config.Config) (stage string, ok bool) {
 	}
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
+			if c.LastHeartbeatTime.Time.Before(since) {
+				return "waiting for the node's heartbeat", false
+			}
 			if c.Status == corev1.ConditionTrue {
 				return "node ready", true
 			}

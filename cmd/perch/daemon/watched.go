@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -115,13 +114,4 @@ func alertConfig(ctx context.Context, cfg config.Config, client kubernetes.Inter
 		return "", errors.New("the Secret has no key alertmanager.yaml")
 	}
 	return string(text), nil
-}
-
-// eventLine writes a Kubernetes event as one line of text.
-func eventLine(e *corev1.Event) string {
-	line := fmt.Sprintf("%s %s %s/%s: %s", e.Type, e.Reason, e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Message)
-	if e.Count > 1 {
-		line += fmt.Sprintf(" (x%d)", e.Count)
-	}
-	return line
 }
