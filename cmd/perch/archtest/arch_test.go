@@ -212,3 +212,45 @@ func TestNothingForbiddenIsWritten(t *testing.T) {
 		})
 	}
 }
+
+// The flow tables of ARCHITECTURE.md name living symbols: `package.Symbol`, or
+// a package alone.
+func TestTheFlowTablesNameLivingSymbols(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := map[string]bool{}
+	for _, f := range tree(t) {
+		declared[f.pkg] = true
+		for _, d := range f.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Recv == nil {
+					declared[f.pkg+"."+d.Name.Name] = true
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					if ts, ok := s.(*ast.TypeSpec); ok {
+						declared[f.pkg+"."+ts.Name.Name] = true
+					}
+				}
+			}
+		}
+	}
+	rows := 0
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 7 || !strings.Contains(cells[2], "`") {
+			continue
+		}
+		rows++
+		symbol := strings.Trim(strings.TrimSpace(cells[2]), "`")
+		if !declared[symbol] {
+			t.Errorf("ARCHITECTURE.md names %s, which does not exist", symbol)
+		}
+	}
+	if rows < 15 {
+		t.Errorf("only %d rows found: the tables have another shape", rows)
+	}
+}
