@@ -1,12 +1,14 @@
 package admission
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -47,7 +49,7 @@ func (n *nodeRestrictionPlugin) ValidateInitialization() error {
 }
 
 // Validate has no say about users that are not nodes.
-func (n *nodeRestrictionPlugin) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (n *nodeRestrictionPlugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	name, ok := node.NameOf(a.GetUserInfo())
 	if !ok {
 		if slices.Contains(a.GetUserInfo().GetGroups(), node.Group) {
@@ -58,13 +60,13 @@ func (n *nodeRestrictionPlugin) Validate(_ context.Context, a admission.Attribut
 	if !n.WaitForReady() {
 		return admission.NewForbidden(a, errors.New("not yet ready to handle request"))
 	}
-	if err := n.check(a, name); err != nil {
+	if err := n.check(ctx, a, name); err != nil {
 		return admission.NewForbidden(a, err)
 	}
 	return nil
 }
 
-func (n *nodeRestrictionPlugin) check(a admission.Attributes, name string) error {
+func (n *nodeRestrictionPlugin) check(ctx context.Context, a admission.Attributes, name string) error {
 	resource := a.GetResource().Resource
 	if sub := a.GetSubresource(); sub != "" {
 		resource += "/" + sub
@@ -79,7 +81,7 @@ func (n *nodeRestrictionPlugin) check(a admission.Attributes, name string) error
 		case "pods/eviction":
 			return n.eviction(a, name)
 		case "serviceaccounts/token":
-			return n.token(a, name)
+			return n.token(ctx, a, name)
 		}
 	case coordinationv1.GroupName:
 		if a.GetNamespace() != corev1.NamespaceNodeLease {
@@ -230,7 +232,31 @@ func (n *nodeRestrictionPlugin) eviction(a admission.Attributes, name string) er
 	return nil
 }
 
-func (n *nodeRestrictionPlugin) token(a admission.Attributes, name string) error {
+// settling is how long a binding may take to reach our informer: the node that
+// was told of it asks for the pod's token at once.
+const settling = 500 * time.Millisecond
+
+// boundPod returns a pod, waiting up to settling for it to be bound.
+func (n *nodeRestrictionPlugin) boundPod(ctx context.Context, namespace, pod string) (*corev1.Pod, error) {
+	limit, look := time.NewTimer(settling), time.NewTicker(5*time.Millisecond)
+	defer limit.Stop()
+	defer look.Stop()
+	for {
+		have, err := n.pods.Pods(namespace).Get(pod)
+		if err == nil && have.Spec.NodeName != "" {
+			return have, nil
+		}
+		select {
+		case <-ctx.Done():
+			return have, cmp.Or(err, ctx.Err())
+		case <-limit.C:
+			return have, err
+		case <-look.C:
+		}
+	}
+}
+
+func (n *nodeRestrictionPlugin) token(ctx context.Context, a admission.Attributes, name string) error {
 	request, ok := a.GetObject().(*authenticationv1.TokenRequest)
 	if !ok {
 		return fmt.Errorf("unexpected type %T", a.GetObject())
@@ -239,7 +265,7 @@ func (n *nodeRestrictionPlugin) token(a admission.Attributes, name string) error
 	if bound == nil || bound.APIVersion != "v1" || bound.Kind != "Pod" || bound.Name == "" || bound.UID == "" {
 		return errors.New("node requested token not bound to a pod by name and uid")
 	}
-	pod, err := n.pods.Pods(a.GetNamespace()).Get(bound.Name)
+	pod, err := n.boundPod(ctx, a.GetNamespace(), bound.Name)
 	if err != nil {
 		return err
 	}
