@@ -129,6 +129,7 @@ func telemetryRules() []rbacv1.PolicyRule {
 	return append(viewRules(),
 		on(read(), "", "nodes", "persistentvolumes", "podtemplates"),
 		on(verbs{"get", "proxy"}, "", "nodes/metrics", "nodes/stats", "nodes/proxy", "nodes/log", "nodes/pods"),
+		on(verbs{"create"}, "", "nodes/log"), // log queries are sent as POST
 		on(read(), "storage.k8s.io", "*"),
 		on(read(), "scheduling.k8s.io", "*"),
 		on(read(), "node.k8s.io", "*"),
