@@ -77,7 +77,7 @@ func ours(root *cobra.Command, args []string) bool {
 	if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" && len(args) == 1 {
 		return true
 	}
-	if len(args) > 1 && args[0] == "top" && !strings.HasPrefix(args[1], "-") {
+	if args[0] == "top" && len(plain(args)) > 1 {
 		return false // kubectl's top nodes, top pods
 	}
 	for _, c := range root.Commands() {
@@ -88,16 +88,38 @@ func ours(root *cobra.Command, args []string) bool {
 	return false
 }
 
+// takesValue says that a flag written without "=" has its value in the next
+// argument.
+func takesValue(flag string) bool {
+	switch flag {
+	case "-n", "--namespace", "--kubeconfig", "--context", "--cluster", "--user", "-s", "--server", "--token", "--as", "--as-group", "--data-dir",
+		"-l", "--selector", "--sort-by":
+		return true
+	}
+	return false
+}
+
+// plain are the arguments that are no flags.
+func plain(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		if takesValue(args[i]) {
+			i++
+		} else if !strings.HasPrefix(args[i], "-") {
+			out = append(out, args[i])
+		}
+	}
+	return out
+}
+
 // verbFirst moves flags that stand before the verb behind it, as kubectl users
 // write them: perch -n shop logs … is perch logs -n shop ….
 func verbFirst(args []string) []string {
-	takesValue := map[string]bool{"-n": true, "--namespace": true, "--kubeconfig": true, "--context": true, "--cluster": true, "--user": true,
-		"-s": true, "--server": true, "--token": true, "--as": true, "--as-group": true, "--data-dir": true}
 	for i := 0; i < len(args); i++ {
 		if !strings.HasPrefix(args[i], "-") {
 			return slices.Concat(args[i:i+1], args[:i], args[i+1:])
 		}
-		if takesValue[args[i]] {
+		if takesValue(args[i]) {
 			i++
 		}
 	}

@@ -31,6 +31,10 @@ func hierarchies() []string {
 	return out
 }
 
+// topCgroup is where a cluster's name is on the machine: one directory of the
+// first tree.
+func topCgroup(root string) string { return filepath.Join(append(hierarchies(), cgroupMount)[0], root) }
+
 // makeCgroup creates root/system/<leaf> in every hierarchy and returns its
 // directories.
 func makeCgroup(root, leaf string) (dirs []string, _ error) {

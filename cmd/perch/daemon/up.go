@@ -43,21 +43,15 @@ func rolesOf(cfg config.Config) []string {
 
 // up runs the supervisor in the foreground until ctx ends.
 func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	if err := config.CheckVersion(cfg.DataDir); err != nil {
-		return refused{err}
-	}
-	for _, dir := range []string{"", "run", "log", "pki", "bin", "podlogs"} {
-		if err := os.MkdirAll(cfg.Path(dir), 0o700); err != nil {
-			return fmt.Errorf("make data directory: %w", err)
-		}
-	}
-	lock, err := preflight.TakeLock(cfg.DataDir)
+	letGo, err := take(cfg)
 	if err != nil {
 		return refused{err}
 	}
-	defer lock.Close()
-	if err := preflight.Check(preflight.Want{DataDir: cfg.DataDir, Ports: cfg.Ports()}); err != nil {
-		return refused{err}
+	defer letGo()
+	for _, dir := range []string{"run", "log", "pki", "bin", "podlogs"} {
+		if err := os.MkdirAll(cfg.Path(dir), 0o700); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
 	}
 	if err := cfg.Save(); err != nil {
 		return err
@@ -102,6 +96,40 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return err
 }
 
+// take makes sure that a cluster can run with this configuration, and holds its
+// data directory and its name until letGo. It writes into no directory that is
+// not its own.
+func take(cfg config.Config) (letGo func(), _ error) {
+	if err := preflight.Root(); err != nil {
+		return nil, err
+	}
+	if err := config.CheckVersion(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w: choose another with --data-dir", err)
+	}
+	dir, err := preflight.TakeLock(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := preflight.Check(preflight.Want{DataDir: cfg.DataDir, Ports: cfg.Ports()}); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	top := topCgroup(cfg.CgroupRoot())
+	name, err := preflight.TakeName(cfg.Name, top)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return func() {
+		_ = os.Remove(top) // fails unless nothing was started
+		name.Close()
+		dir.Close()
+	}, nil
+}
+
 // refused marks what cannot get better by trying again: exit code 2.
 type refused struct{ err error }
 
@@ -111,6 +139,11 @@ func (r refused) Unwrap() error { return r.err }
 // detach starts `perch up` as a process of its own and waits until the node is
 // ready, or tells why it ended.
 func detach(ctx context.Context, cfg config.Config, args []string, progress io.Writer) error {
+	letGo, err := take(cfg)
+	if err != nil {
+		return refused{err}
+	}
+	letGo() // the supervisor takes it again
 	if err := os.MkdirAll(cfg.Path("log"), 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}

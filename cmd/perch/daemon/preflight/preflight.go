@@ -25,8 +25,8 @@ type Want struct {
 
 // Check returns the first obstacle as a sentence with its way out.
 func Check(w Want) error {
-	if os.Geteuid() != 0 {
-		return errors.New("perch needs root, because it makes namespaces, cgroups and network rules: run it with sudo")
+	if err := Root(); err != nil {
+		return err
 	}
 	if err := kernel(); err != nil {
 		return err
@@ -35,6 +35,14 @@ func Check(w Want) error {
 		return err
 	}
 	return ports(w.Ports)
+}
+
+// Root refuses to run without the privileges that everything else needs.
+func Root() error {
+	if os.Geteuid() != 0 {
+		return errors.New("perch needs root, because it makes namespaces, cgroups and network rules: run it with sudo")
+	}
+	return nil
 }
 
 func kernel() error {
@@ -163,7 +171,7 @@ func HasAddress(a netip.Addr) bool {
 	return false
 }
 
-// Lock holds a data directory until it is closed or the process ends.
+// Lock holds a data directory or a name until it is closed or the process ends.
 type Lock struct{ f *os.File }
 
 // TakeLock refuses a directory that another running perch holds.
@@ -189,5 +197,23 @@ func TakeLock(dir string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// Close lets the directory go.
+// TakeName refuses a name under which a running cluster with another data
+// directory has its pods; dir is the top of that name's cgroups. Both would take
+// each other's pods, links and rules for left-overs.
+func TakeName(name, dir string) (*Lock, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make cgroup %s: %w", dir, err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("a cluster named %s runs on this machine with another data directory: give another --name", name)
+	}
+	return &Lock{f}, nil
+}
+
+// Close lets go.
 func (l *Lock) Close() error { return l.f.Close() }

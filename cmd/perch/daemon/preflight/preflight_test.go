@@ -36,3 +36,20 @@ func TestASecondHolderOfTheLockIsRefusedWithTheFirstOnesPid(t *testing.T) {
 	}
 	again.Close()
 }
+
+func TestANameInUseIsRefusedUntilItsHolderEnds(t *testing.T) {
+	dir := t.TempDir() + "/perch-a"
+	first, err := TakeName("a", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := TakeName("a", dir); err == nil || !strings.Contains(err.Error(), "give another --name") {
+		t.Fatalf("got %v", err)
+	}
+	first.Close()
+	again, err := TakeName("a", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}

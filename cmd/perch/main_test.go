@@ -1,0 +1,36 @@
+package main
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func TestFlagsBeforeOrAfterTheVerbChooseTheSameCommand(t *testing.T) {
+	root := &cobra.Command{Use: "perch"}
+	for _, name := range []string{"logs", "top", "up"} {
+		root.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	for _, test := range []struct {
+		args []string
+		ours bool
+	}{
+		{nil, true},
+		{[]string{"--help"}, true},
+		{[]string{"logs", "web", "-n", "shop"}, true},
+		{[]string{"-n", "shop", "logs", "web"}, true},
+		{[]string{"-n", "logs", "get", "pods"}, false},
+		{[]string{"top"}, true},
+		{[]string{"top", "-n", "shop"}, true},
+		{[]string{"-n", "shop", "top", "--sort-by", "memory"}, true},
+		{[]string{"top", "pods"}, false},
+		{[]string{"-n", "shop", "top", "pods"}, false},
+		{[]string{"top", "-n", "shop", "pods"}, false},
+		{[]string{"get", "pods"}, false},
+	} {
+		if got := ours(root, verbFirst(slices.Clone(test.args))); got != test.ours {
+			t.Errorf("%q is perch's own: %v, want %v", test.args, got, test.ours)
+		}
+	}
+}
