@@ -259,6 +259,15 @@ func TestACrashingContainerBacksOff(t *testing.T) {
 		if n := len(w.containers()); n != 2 {
 			t.Errorf("%d containers kept, want 2", n)
 		}
+		told := 0
+		for _, r := range w.reasons() {
+			if r == "BackOff" {
+				told++
+			}
+		}
+		if told != 3 {
+			t.Errorf("told of %d waits, want one for each of the 3", told)
+		}
 	})
 }
 

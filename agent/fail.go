@@ -130,6 +130,18 @@ func (w *worker) soften(now time.Time) time.Duration {
 	return again
 }
 
+// tellWaits says once for each back-off that a container waits to be started
+// again.
+func (w *worker) tellWaits(want *corev1.Pod, waits map[string]pod.Failure) {
+	for name, f := range waits {
+		if w.waits[name].Equal(f.Retry) {
+			continue
+		}
+		w.waits[name] = f.Retry
+		w.event(event.Warning, name, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", name, want.Name, want.Namespace, want.UID))
+	}
+}
+
 // event tells what happened to the pod, or to one of its containers. Operations
 // may call it too: a pod is shown before its first one begins.
 func (w *worker) event(kind, container, reason, message string) {

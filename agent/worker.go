@@ -40,6 +40,7 @@ type worker struct {
 	gone      bool
 	busy      map[string]running
 	failures  map[string]pod.Failure
+	waits     map[string]time.Time // ends of back-offs that were told, by container
 	seen      seen
 	sent      *corev1.PodStatus // the API has this
 	refresh   time.Time         // when volumes are looked at again
@@ -82,7 +83,7 @@ func newWorker(a *Agent, want *corev1.Pod) *worker {
 	return &worker{
 		agent: a, uid: want.UID, log: a.log.With("namespace", want.Namespace, "pod", want.Name, "uid", want.UID),
 		wakeC: make(chan struct{}, 1), done: make(chan outcome), quit: make(chan struct{}),
-		in: inbox{want: want}, busy: map[string]running{}, failures: map[string]pod.Failure{}, seen: newSeen(),
+		in: inbox{want: want}, busy: map[string]running{}, failures: map[string]pod.Failure{}, waits: map[string]time.Time{}, seen: newSeen(),
 		held: true, // until shown otherwise: the agent before this one may have left something
 	}
 }
@@ -177,6 +178,7 @@ func (w *worker) look(ctx context.Context) time.Duration {
 	for _, step := range plan.Steps {
 		w.begin(ctx, step, want, have, now)
 	}
+	w.tellWaits(want, plan.Waits)
 	w.watchHealth(want, &have)
 	again := min(softer, w.refreshVolumes(ctx, want, have, now))
 	if !plan.Again.IsZero() {
