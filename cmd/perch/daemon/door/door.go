@@ -113,7 +113,9 @@ func (d *Door) Handle(pattern string, need Need, h http.Handler) {
 			return
 		}
 		d.requests.WithLabelValues("served").Inc()
-		h.ServeHTTP(w, r.WithContext(ctx))
+		r = r.WithContext(ctx)
+		r.Header.Del("Origin") // the door has checked it, and shares nothing with other origins
+		h.ServeHTTP(w, r)
 	}))
 }
 
@@ -124,6 +126,13 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Referrer-Policy", "same-origin")
+	if r.URL.Path == "/metrics" && r.Header.Get("Sec-Fetch-Mode") == "navigate" {
+		// Scrapers want the door's numbers here, a person who opens or reloads
+		// the address in a browser wants the page of that name.
+		page := r.Clone(r.Context())
+		page.URL.Path = "/"
+		r = page
+	}
 	d.mux.ServeHTTP(w, r)
 }
 
@@ -157,6 +166,9 @@ func (d *Door) refuse(w http.ResponseWriter, err error) {
 // user finds out who is calling.
 func (d *Door) user(r *http.Request) (User, error) {
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		if token == "" { // the API server calls that its own fault
+			return User{}, ErrUnknown
+		}
 		return d.review(r.Context(), token)
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {

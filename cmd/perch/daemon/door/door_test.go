@@ -76,6 +76,9 @@ func TestNobodyIsLetInWithoutAName(t *testing.T) {
 		if r := ask(d, "GET", path, ""); r.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s: %s", path, r.Status)
 		}
+		if r := ask(d, "GET", path, "", "Authorization", "Bearer "); r.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s with an empty token: %s", path, r.Status)
+		}
 		if r := ask(d, "GET", path, "", "Authorization", "Bearer wrong"); r.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s with a wrong token: %s", path, r.Status)
 		}
@@ -156,5 +159,28 @@ func TestTheProxySpeaksInTheCallersNameAndNeverImpersonates(t *testing.T) {
 	}
 	if got.Get("Authorization") != "Bearer dev" || got.Get("Impersonate-User") != "" || got.Get("Cookie") != "" {
 		t.Errorf("headers %v", got)
+	}
+}
+
+func TestHandlersBehindTheDoorSeeNoOrigin(t *testing.T) {
+	d, _ := open(t)
+	d.Handle("/origin", Anyone, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "origin:"+r.Header.Get("Origin")) }))
+	if got := text(t, ask(d, "POST", "/origin", "", "Authorization", "Bearer root", "Origin", "https://perch.example")); got != "origin:" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestABrowserThatOpensMetricsGetsThePageAndAScraperTheNumbers(t *testing.T) {
+	d, _ := open(t)
+	say := func(word string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, word) })
+	}
+	d.Public("/", say("page"))
+	d.Handle("GET /metrics", Anyone, say("numbers"))
+	if got := text(t, ask(d, "GET", "/metrics?ns=shop", "", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")); got != "page" {
+		t.Errorf("a browser got %q", got)
+	}
+	if got := text(t, ask(d, "GET", "/metrics", "", "Authorization", "Bearer root")); got != "numbers" {
+		t.Errorf("a scraper got %q", got)
 	}
 }
