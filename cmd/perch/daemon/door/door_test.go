@@ -164,7 +164,9 @@ func TestTheProxySpeaksInTheCallersNameAndNeverImpersonates(t *testing.T) {
 
 func TestHandlersBehindTheDoorSeeNoOrigin(t *testing.T) {
 	d, _ := open(t)
-	d.Handle("/origin", Anyone, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "origin:"+r.Header.Get("Origin")) }))
+	d.Handle("/origin", Anyone, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "origin:"+r.Header.Get("Origin"))
+	}))
 	if got := text(t, ask(d, "POST", "/origin", "", "Authorization", "Bearer root", "Origin", "https://perch.example")); got != "origin:" {
 		t.Errorf("got %q", got)
 	}
