@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,18 +20,29 @@ import (
 )
 
 // peerFiles writes one self-signed certificate that is its own CA.
-func peerFiles(t *testing.T) (cert, key string) {
+func peerFiles(t *testing.T) (cert, key string) { return signed(t, "peer", "", "") }
+
+// signed writes a certificate that another one signed, or none.
+func signed(t *testing.T, name, caFile, caKey string) (cert, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "peer"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
+	parent, by := c, any(k)
+	if caFile != "" {
+		pair, err := tls.LoadX509KeyPair(caFile, caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parent, by, c.IsCA = pair.Leaf, pair.PrivateKey, false
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, k.Public(), by)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +84,24 @@ func TestThePeerDoorAsksForACertificateAndFollowsANewAddress(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("the peer door let a stranger in")
+	}
+	ask := func(cert, key string) error {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}}} //nolint:gosec // who answers does not matter here
+		resp, err := client.Get("https://" + address + "/members")
+		if err == nil {
+			_ = resp.Body.Close() // its coming is the answer
+		}
+		return err
+	}
+	if err := ask(cfg.PeerCert, cfg.PeerKey); err != nil {
+		t.Errorf("the peer door refused a member: %v", err)
+	}
+	if ask(signed(t, "system:node:a", cfg.PeerCert, cfg.PeerKey)) == nil {
+		t.Error("the peer door let a node in, because the same CA knows it")
 	}
 	if err := s.Close(context.Background()); err != nil {
 		t.Fatal(err)

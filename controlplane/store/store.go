@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -132,15 +134,40 @@ func etcdConfig(cfg Config, log *slog.Logger) (*embed.Config, error) {
 			listen.Host = cfg.ListenPeer
 		}
 		ec.ListenPeerUrls = []url.URL{listen}
+		own, err := commonName(cfg.PeerCert)
+		if err != nil {
+			return nil, err
+		}
+		// The CA also signs nodes and people: only what is named as this member
+		// is one.
 		ec.PeerTLSInfo = transport.TLSInfo{
 			CertFile: cfg.PeerCert, KeyFile: cfg.PeerKey, TrustedCAFile: cfg.PeerCA,
-			ClientCertFile: cfg.PeerCert, ClientKeyFile: cfg.PeerKey, ClientCertAuth: true,
+			ClientCertFile: cfg.PeerCert, ClientKeyFile: cfg.PeerKey, ClientCertAuth: true, AllowedCNs: []string{own},
 		}
 	}
 	ec.AdvertisePeerUrls = []url.URL{peer}
 	ec.InitialCluster = cfg.Name + "=" + peer.String()
 	ec.InitialClusterToken = "perch"
 	return ec, nil
+}
+
+func commonName(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read peer certificate: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return "", fmt.Errorf("read peer certificate %s: no PEM block", file)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", fmt.Errorf("read peer certificate %s: %w", file, err)
+	}
+	if cert.Subject.CommonName == "" {
+		return "", fmt.Errorf("read peer certificate %s: it has no common name", file)
+	}
+	return cert.Subject.CommonName, nil
 }
 
 func (s *Store) waitReady() error {
