@@ -3,6 +3,7 @@ package door
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -25,6 +26,8 @@ func (cluster) User(_ context.Context, token string) (User, error) {
 		return User{Name: "root", Groups: []string{"system:masters"}}, nil
 	case "dev":
 		return User{Name: "dev"}, nil
+	case "":
+		return User{}, errors.New("spec.token: required")
 	}
 	return User{}, ErrUnknown
 }
@@ -97,6 +100,38 @@ func TestScopeIsWhatTheAuthorizerAllows(t *testing.T) {
 	}
 	if r := ask(d, "GET", "/stream", "", "Authorization", "Bearer dev"); r.StatusCode != http.StatusForbidden {
 		t.Errorf("dev as a node: %s", r.Status)
+	}
+}
+
+func TestABadTokenIsNobodyAndOtherPagesLogNobodyIn(t *testing.T) {
+	d, _ := open(t)
+	for name, tc := range map[string]struct {
+		body   string
+		header []string
+		want   int
+	}{
+		"nothing given":       {`{}`, nil, 401},
+		"an empty token":      {`{"token":""}`, nil, 401},
+		"our own page":        {`{"token":"dev"}`, []string{"Origin", "https://perch.example"}, 200},
+		"a program":           {`{"token":"dev"}`, nil, 200},
+		"a page elsewhere":    {`{"token":"dev"}`, []string{"Origin", "https://evil.example"}, 403},
+		"a form in an iframe": {`{"token":"dev"}`, []string{"Origin", "null"}, 403},
+	} {
+		r := ask(d, "POST", "/ui/api/v1/login", tc.body, tc.header...)
+		if r.StatusCode != tc.want || (tc.want != 200 && len(r.Cookies()) > 0) {
+			t.Errorf("%s: %s, want %d", name, r.Status, tc.want)
+		}
+	}
+	if r := ask(d, "GET", "/logs/x", "", "Authorization", "Bearer "); r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("an empty bearer token: %s", r.Status)
+	}
+}
+
+func TestWhatADataRouteAnswersNeverRunsAsOurPage(t *testing.T) {
+	d, _ := open(t)
+	r := ask(d, "GET", "/logs/x", "", "Authorization", "Bearer dev")
+	if policy := r.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "sandbox") || !strings.Contains(policy, "default-src 'none'") {
+		t.Errorf("policy %q", policy)
 	}
 }
 

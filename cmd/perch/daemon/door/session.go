@@ -124,6 +124,10 @@ func (s *Sessions) open(cookie string) (token string, _ error) {
 // routes adds login, logout and whoami.
 func (s *Sessions) routes(d *Door) {
 	d.mux.HandleFunc("POST /ui/api/v1/login", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" && !sameSite(r) {
+			d.refuse(w, refusal{http.StatusForbidden, "a page of another origin tried to log in"})
+			return
+		}
 		var ask struct{ Code, Token string }
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&ask); err != nil {
 			d.refuse(w, refusal{http.StatusUnauthorized, "send {\"code\": …} or {\"token\": …}"})
