@@ -87,7 +87,7 @@ type Rules interface{ webapi.RulesRetriever }
 type Parts struct {
 	Store         Database
 	Targets       Targets
-	Rules         func(context.Context) Rules     // groups the caller in the context may see
+	Rules         func(context.Context) Rules     // all groups; callers see what their access allows
 	Alertmanagers func() []*url.URL               // where alerts go
 	Missing       func(context.Context) []string  // nodes without recent samples
 	Gatherer      prometheus.Gatherer             // for status/self_metrics
@@ -133,7 +133,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	router := route.New().WithPrefix("/api/v1")
 	a.upstream(parts, log, reg).Register(router)
-	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(router)))
+	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(visibleRules(router))))
 	a.mux.HandleFunc("GET /federate", a.federate)
 	return a, nil
 }
