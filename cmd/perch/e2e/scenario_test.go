@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -34,8 +36,12 @@ func open(t *testing.T) cluster {
 	c := cluster{perch: perch, root: root, dir: "/var/lib/perch-e2e", bin: t.TempDir(), name: "e2e",
 		ports: []string{"--api-port=16443", "--web-port=19443", "--agent-port=20250", "--forward-port=34224", "--peer-port=12380",
 			"--cluster-cidr=10.52.0.0/16", "--service-cidr=10.53.0.0/16", "--node-name=n1"}}
-	if err := os.Symlink(perch, filepath.Join(c.bin, "perch")); err != nil {
-		t.Fatal(err)
+	kubectl := filepath.Join(root, "out", "kubectl") // Debian's, years older than the API
+	c.run(t, filepath.Join(root, "build", "kubectl.sh"), kubectl)
+	for name, program := range map[string]string{"perch": perch, "perch-kubectl": perch, "kubectl": kubectl + "/kubectl"} {
+		if err := os.Symlink(program, filepath.Join(c.bin, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return c
 }
@@ -68,7 +74,7 @@ func (c cluster) up(t *testing.T) {
 		}
 	})
 	images := filepath.Join(c.root, "out", "images")
-	c.run(t, filepath.Join(c.root, "build", "images.sh"), images)
+	c.run(t, filepath.Join(c.root, "build", "images", "all.sh"), images)
 	files, err := filepath.Glob(images + "/*.tar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no images in %s: %v", images, err)
@@ -90,6 +96,16 @@ func (c cluster) tellLogs(t *testing.T) {
 	}
 }
 
+// TestMain lets more scenarios run at once than there are cores: most of their
+// time they wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 func TestScenarios(t *testing.T) {
 	c := open(t)
 	before := residue(t, c)
@@ -100,40 +116,18 @@ func TestScenarios(t *testing.T) {
 			c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
 		}
 	}()
+	t.Run("latency", c.latency)
+	t.Run("refused", c.refused)
 	t.Run("scenario", func(t *testing.T) {
-		n := 0
+		var n atomic.Int32
 		testscript.Run(t, testscript.Params{
 			Dir:                 filepath.Join("..", "testdata"),
 			RequireExplicitExec: true,
 			Cmds:                words(c),
-			Setup: func(e *testscript.Env) error {
-				n++
-				ns := fmt.Sprintf("s%d", n)
-				for _, kv := range c.env() {
-					k, v, _ := strings.Cut(kv, "=")
-					if k != "HOME" && k != "TMPDIR" {
-						e.Setenv(k, v)
-					}
-				}
-				e.Setenv("NS", ns)
-				e.Setenv("DATA", c.dir)
-				e.Setenv("PERCH", c.perch)
-				cmd := exec.Command(c.perch, "create", "namespace", ns)
-				cmd.Env = c.env()
-				if out, err := cmd.CombinedOutput(); err != nil {
-					return fmt.Errorf("create namespace: %w: %s", err, out)
-				}
-				e.Defer(func() {
-					cmd := exec.Command(c.perch, "delete", "namespace", ns, "--wait=false")
-					cmd.Env = c.env()
-					if out, err := cmd.CombinedOutput(); err != nil {
-						t.Errorf("delete namespace %s: %v: %s", ns, err, out)
-					}
-				})
-				return nil
-			},
+			Setup:               func(e *testscript.Env) error { return c.prepare(t, e, fmt.Sprintf("s%d", n.Add(1))) },
 		})
 	})
+	t.Run("killed", c.killed) // after all that would be disturbed
 	c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
 	down = true
 	after := residue(t, c)
@@ -142,4 +136,25 @@ func TestScenarios(t *testing.T) {
 			t.Errorf("perch down left %s:\n  %s", what, strings.Join(extra, "\n  "))
 		}
 	}
+}
+
+// prepare gives a scenario its namespace and its environment.
+func (c cluster) prepare(t *testing.T, e *testscript.Env, ns string) error {
+	e.Vars = append(e.Vars, "KUBECONFIG="+c.dir+"/kubeconfig", "NS="+ns, "DATA="+c.dir, "PERCH="+c.perch)
+	e.Setenv("PATH", c.bin+":"+os.Getenv("PATH"))
+	e.Setenv("HOME", e.WorkDir)
+	kubectl := func(args ...string) error {
+		cmd := exec.Command(c.perch, args...)
+		cmd.Env = c.env()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}
+	e.Defer(func() {
+		if err := kubectl("delete", "namespace", ns, "--wait=false"); err != nil {
+			t.Error(err)
+		}
+	})
+	return kubectl("create", "namespace", ns)
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,7 +18,7 @@ import (
 // words are what scenarios may say beside testscript's own commands.
 //
 //	[!] until DURATION REGEXP PROGRAM ARG…   retry until stdout+stderr match (or, with !, do not)
-//	apply FILE                               perch apply into the scenario's namespace, $NS in the file replaced
+//	apply FILE                               perch apply into the scenario's namespace, $NS and $PERCH in the file replaced
 func words(c cluster) map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"until": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -28,15 +29,20 @@ func words(c cluster) map[string]func(*testscript.TestScript, bool, []string) {
 			ts.Check(err)
 			want, err := regexp.Compile("(?m)" + args[1])
 			ts.Check(err)
+			program := args[2]
+			if own := filepath.Join(c.bin, program); exists(own) {
+				program = own
+			}
 			deadline := time.After(limit)
 			tick := time.NewTicker(200 * time.Millisecond)
 			defer tick.Stop()
 			var out []byte
 			for {
-				cmd := exec.Command(args[2], args[3:]...)
+				cmd := exec.Command(program, args[3:]...)
 				cmd.Dir = ts.Getenv("WORK")
-				cmd.Env = append(os.Environ(), "KUBECONFIG="+ts.Getenv("KUBECONFIG"), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("WORK"))
+				cmd.Env = append(c.env(), "NS="+ts.Getenv("NS"), "DATA="+c.dir)
 				out, err = cmd.CombinedOutput()
+				out = bytes.TrimRight(out, "\n") // so that ^$ is "nothing"
 				if want.Match(out) != neg && (err == nil || neg) {
 					ts.Logf("%s", out)
 					return
@@ -52,7 +58,7 @@ func words(c cluster) map[string]func(*testscript.TestScript, bool, []string) {
 			if len(args) != 1 {
 				ts.Fatalf("usage: apply FILE")
 			}
-			text := strings.ReplaceAll(ts.ReadFile(args[0]), "$NS", ts.Getenv("NS"))
+			text := strings.NewReplacer("$NS", ts.Getenv("NS"), "$PERCH", c.perch).Replace(ts.ReadFile(args[0]))
 			file := filepath.Join(ts.Getenv("WORK"), "applied-"+filepath.Base(args[0]))
 			ts.Check(os.WriteFile(file, []byte(text), 0o600))
 			err := ts.Exec("perch", "apply", "-n", ts.Getenv("NS"), "-f", file)
@@ -61,6 +67,11 @@ func words(c cluster) map[string]func(*testscript.TestScript, bool, []string) {
 			}
 		},
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // residue is what a machine may have kept of a cluster.
