@@ -61,6 +61,9 @@ type Parts struct {
 	// Started is told of every container whose process has just been started, so
 	// that one that lives for a moment only is measured too. nil tells nobody.
 	Started func(pod *corev1.Pod, containerID string)
+	// Ended is told of every container that is seen ended, perhaps again after a
+	// restart of the agent. It must not block. nil tells nobody.
+	Ended func(pod *corev1.Pod, containerID string, exitCode int32, oomKilled bool)
 }
 
 // Agent runs the pods of one node.

@@ -70,6 +70,9 @@ func (w *worker) observe(ctx context.Context) (pod.Observed, error) {
 			known = pod.FromStatus(st, c.GetPodSandboxId())
 			if known.State == pod.Exited {
 				w.ended(&known, known.Message)
+				if w.agent.parts.Ended != nil {
+					w.agent.parts.Ended(w.want, known.ID, known.ExitCode, known.Reason == "OOMKilled")
+				}
 			}
 		}
 		now.containers[known.ID] = known

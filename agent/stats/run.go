@@ -158,10 +158,17 @@ func (s *Stats) Ended(cgroupPath string, exit Exit) {
 	defer s.mu.Unlock()
 	s.watch(cgroupPath)
 	t := s.tracked[cgroupPath]
-	if t == nil || t.stale {
+	if t == nil {
 		return
 	}
 	now := time.Now()
+	if t.stale { // its cgroup was gone before the runtime told why
+		if exit.OOMKilled && t.state.oom == 0 && t.named {
+			t.oomKilled()
+			s.outbox.put(t.samples(nil, now, true))
+		}
+		return
+	}
 	var use cgroup.Use
 	if t.reader.Read(&use) == nil {
 		t.state.use = use
@@ -170,10 +177,15 @@ func (s *Stats) Ended(cgroupPath string, exit Exit) {
 		s.metrics.late.Inc()
 	}
 	if exit.OOMKilled {
-		t.state.oom = max(1, t.state.use.Memory.OOMKills)
-		t.state.use.Has |= cgroup.HasOOM
+		t.oomKilled()
 	}
 	s.outbox.put(s.end(t, now, nil))
+}
+
+// oomKilled counts a kill that only the runtime knows of.
+func (t *tracked) oomKilled() {
+	t.state.oom = max(1, t.state.use.Memory.OOMKills)
+	t.state.use.Has |= cgroup.HasOOM
 }
 
 // lost ends a cgroup that was removed without Ended: the last numbers read are

@@ -232,6 +232,15 @@ func TestACgroupThatVanishesEndsWithItsLastNumbers(t *testing.T) {
 	if testutil.ToFloat64(s.metrics.late) != 1 {
 		t.Error("a container without a last reading is counted")
 	}
+	path := s.PathOf("burstable", "U1", "c1")
+	s.Ended(path, Exit{Code: 137, OOMKilled: true})
+	if got := find(drain(s), "container_oom_events_total", "web"); len(got) != 1 || got[0].V != 1 {
+		t.Errorf("the OOM kill told afterwards is counted: %v", got)
+	}
+	s.Ended(path, Exit{Code: 137, OOMKilled: true})
+	if got := drain(s); len(got) != 0 {
+		t.Errorf("telling it twice sends nothing: %v", got)
+	}
 }
 
 func TestAContainerIsSilentUntilItHasAName(t *testing.T) {

@@ -91,6 +91,9 @@ func buildAgent(ctx context.Context, r role) error {
 		Started: func(p *corev1.Pod, id string) {
 			numbers.Started(numbers.PathOf(strings.ToLower(string(p.Status.QOSClass)), string(p.UID), id))
 		},
+		Ended: func(p *corev1.Pod, id string, code int32, oom bool) {
+			numbers.Ended(numbers.PathOf(strings.ToLower(string(p.Status.QOSClass)), string(p.UID), id), stats.Exit{Code: int(code), OOMKilled: oom})
+		},
 	}, r.part("pods"), r.reg)
 	if err != nil {
 		return err
