@@ -71,3 +71,12 @@ demo-down: ## remove the demo and everything it left
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin out agent/runtime/bundle/bin/{perch-shim,runc,pause*,*.tar,.stamp*}
+
+.PHONY: lint
+lint: ## golangci-lint (built once into out/bin; takes minutes the first time)
+	@[ -x out/bin/golangci-lint ] || GOFLAGS= GOBIN=$(CURDIR)/out/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
+	out/bin/golangci-lint run ./...
+
+.PHONY: compose-test
+compose-test: build deps-test ## docker-compose.yml: one server and two workers from a FROM scratch image
+	$(SUDO) env "PATH=$(PATH)" build/compose-test.sh
