@@ -293,6 +293,7 @@ func (m machines) reach(t *testing.T) {
 				m.perch, "exec", from, "--", "/perch-demo", "get", "http://"+host+":8080/order")
 		}
 		m.until(t, 10*time.Second, "logs of a pod of "+node, contains("order"), "kubectl", "logs", from, "--tail", "5")
+		m.until(t, 10*time.Second, "stored lines of a pod of "+node, contains("order"), m.perch, "logs", from, "--tail", "5")
 	}
 	for _, node := range []string{"na", "nb"} { // the node itself reaches Services too
 		m.until(t, 10*time.Second, node+" reaches the Service", contains("order"), m.tool, "in", node, "curl", "-sf", "-m", "3", "http://"+vip+":8080/order")
@@ -387,6 +388,7 @@ func (m machines) loss(t *testing.T) {
 		<-time.After(500 * time.Millisecond)
 	}
 	t.Logf("answers warn: %s", missing())
+	m.until(t, 10*time.Second, "searches say so too", contains("without nb"), "sh", "-c", m.perch+" logs deploy/web --tail 1 2>&1")
 
 	m.run(t, m.tool, "start", "nb", workerIP)
 	t.Log(m.at(t, "nb", "agent", "--data-dir", workerDir(), "--detach"))
