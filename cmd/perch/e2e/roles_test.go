@@ -185,13 +185,16 @@ spec:
 		n := c.contiguous(t, "kubectl logs", c.run(t, filepath.Join(c.bin, "perch-kubectl"), "logs", "counter"))
 		c.gaps(t, c.run(t, filepath.Join(c.bin, "perch-kubectl"), "logs", "counter", "--timestamps"))
 		c.run(t, c.perch, "delete", "pod", "counter", "--timeout=30s")
-		var text string
+		text, began := "", time.Now()
+		var last error
+		defer func() { t.Logf("the store had %d lines after %s (%v)", strings.Count(text, "\n"), time.Since(began), last) }()
 		within(t, 20*time.Second, "the store has all lines", func() bool {
 			cmd := exec.Command(c.perch, "logs", "counter", "--tail", strconv.Itoa(n+1_000_000))
 			cmd.Env = c.env()
-			out, err := cmd.Output()
+			var out []byte
+			out, last = cmd.Output()
 			text = string(out)
-			return err == nil && strings.Count(text, "\n") >= n
+			return last == nil && strings.Count(text, "\n") >= n
 		})
 		c.contiguous(t, "perch logs", text)
 	})
