@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -96,6 +97,9 @@ func upCommand(name, short string, kind config.Kind, out, errOut io.Writer) *cob
 		c.MarkFlagsMutuallyExclusive("token", "token-file")
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := preflight.Root(); err != nil {
+			return refused{err}
+		}
 		cfg, err := remembered(cfg, c.Flags())
 		if err != nil {
 			return refused{err}
@@ -109,6 +113,9 @@ func upCommand(name, short string, kind config.Kind, out, errOut io.Writer) *cob
 		}
 		if err := cfg.Validate(); err != nil {
 			return refused{err}
+		}
+		if kind == config.Server && !preflight.HasAddress(cfg.AdvertiseAddress) {
+			return refused{fmt.Errorf("--advertise-address %s: no interface of this machine has it; leave the flag, or give one of its own addresses", cfg.AdvertiseAddress)}
 		}
 		ctx, stop := untilSignal()
 		defer stop()
@@ -173,7 +180,7 @@ func remembered(given config.Config, flags *pflag.FlagSet) (config.Config, error
 func withoutDetach(args []string) []string {
 	var out []string
 	for _, a := range args {
-		if a != "--detach" && a != "--detach=true" {
+		if a != "--detach" && !strings.HasPrefix(a, "--detach=") {
 			out = append(out, a)
 		}
 	}

@@ -227,7 +227,10 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("POST /ui/api/v1/code", door.Masters, http.HandlerFunc(code))
 	web.Handle("POST /perch/v1/samples", door.Node, remote)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
-	web.Handle("/alertmanager/", door.Path("get", "/metrics"), router.Handler("/alertmanager"))
+	write := door.Path("post", "/prometheus/api/v1/write") // any series of any namespace
+	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", everything(prom)))
+	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), router.Handler("/alertmanager"))
+	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), router.Handler("/alertmanager")) // silences, alerts
 	web.Handle("/logs/api/v1/", door.Logs, lines.handler())
 	web.Handle("GET /metrics", door.Path("get", "/metrics"), promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	apiURL, err := url.Parse(r.cfg.APIServer())

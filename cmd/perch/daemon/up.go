@@ -147,6 +147,14 @@ func detach(ctx context.Context, cfg config.Config, args []string, progress io.W
 	if err := os.MkdirAll(cfg.Path("log"), 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
+	// Else the cluster that runs already would be taken for the one to start.
+	lock, err := preflight.TakeLock(cfg.DataDir)
+	if err != nil {
+		return refused{err}
+	}
+	if err := lock.Close(); err != nil {
+		return fmt.Errorf("unlock data directory: %w", err)
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)

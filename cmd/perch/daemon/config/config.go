@@ -217,6 +217,8 @@ func CheckVersion(dataDir string) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
+	} else if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("read data version: %w: run this with sudo", err)
 	} else if err != nil {
 		return fmt.Errorf("read data version: %w", err)
 	}
