@@ -21,6 +21,7 @@ import (
 type Tree struct {
 	root        string // "/perch-x"
 	hierarchies []hierarchy
+	tasks       string // a pod may have
 
 	mu     sync.Mutex                  // guards shares, and changes of one directory at a time
 	shares map[string]map[string]int64 // class → uid → CPU shares
@@ -46,7 +47,11 @@ func Open(mount, root string) (*Tree, error) {
 	if !filepath.IsAbs(root) || filepath.Clean(root) == "/" {
 		return nil, fmt.Errorf("open cgroups of pods: root %q: want a path below /", root)
 	}
-	t := &Tree{root: filepath.Clean(root), shares: map[string]map[string]int64{}}
+	pids, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	if err != nil {
+		return nil, fmt.Errorf("open cgroups of pods: %w", err)
+	}
+	t := &Tree{root: filepath.Clean(root), tasks: mostTasks(string(pids)), shares: map[string]map[string]int64{}}
 	if magic(mount) == unix.CGROUP2_SUPER_MAGIC {
 		t.hierarchies = []hierarchy{{dir: mount, unified: true, only: true}}
 		return t, nil
@@ -93,7 +98,7 @@ func (t *Tree) Make(class corev1.PodQOSClass, uid string, limits pod.Limits) (st
 		if err := h.make(group); err != nil {
 			return "", err
 		}
-		if err := h.limit(group, limits); err != nil {
+		if err := h.write(group, append(settings(h.only, limits), setting{"pids.max", t.tasks})); err != nil {
 			return "", err
 		}
 	}
@@ -116,7 +121,7 @@ func (t *Tree) weigh(class string) error {
 		}
 	}
 	for _, h := range t.hierarchies {
-		if err := h.limit(filepath.Join(t.root, class), pod.Limits{CPUShares: min(sum, 262144)}); err != nil {
+		if err := h.write(filepath.Join(t.root, class), settings(h.only, pod.Limits{CPUShares: min(sum, 262144)})); err != nil {
 			return err
 		}
 	}
@@ -189,10 +194,10 @@ func inheritSets(parent, dir string) error {
 	return nil
 }
 
-// limit writes the numbers whose files this hierarchy has.
-func (h hierarchy) limit(group string, l pod.Limits) error {
+// write writes the settings whose files this hierarchy has.
+func (h hierarchy) write(group string, all []setting) error {
 	dir := filepath.Join(h.dir, group)
-	for _, s := range settings(h.only, l) {
+	for _, s := range all {
 		file := filepath.Join(dir, s.file)
 		have, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -212,6 +217,16 @@ func (h hierarchy) limit(group string, l pod.Limits) error {
 }
 
 type setting struct{ file, value string }
+
+// mostTasks is how many processes and threads a pod may have: no pod may use up
+// the machine's process ids, and 16384 suffice for any that is not a fork bomb.
+func mostTasks(pidMax string) string {
+	n, err := strconv.Atoi(strings.TrimSpace(pidMax))
+	if err != nil || n/4 > 16384 {
+		n = 4 * 16384
+	}
+	return strconv.Itoa(n / 4)
+}
 
 // settings are the files of a group and what they should contain.
 func settings(unified bool, l pod.Limits) []setting {

@@ -41,6 +41,14 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+func TestAPodMayNotUseUpTheMachinesProcesses(t *testing.T) {
+	for pidMax, want := range map[string]string{"32768\n": "8192", "4194304\n": "16384", "strange": "16384"} {
+		if got := mostTasks(pidMax); got != want {
+			t.Errorf("of %q: %s, want %s", pidMax, got, want)
+		}
+	}
+}
+
 // On the real kernel: every hierarchy gets the group, with its limits, and loses
 // it again.
 func TestTreeOfThisMachine(t *testing.T) {
@@ -70,7 +78,7 @@ func TestTreeOfThisMachine(t *testing.T) {
 	for _, h := range tree.hierarchies {
 		dir := filepath.Join(h.dir, parent)
 		for file, want := range map[string]string{
-			"memory.limit_in_bytes": "67108864", "memory.max": "67108864", "cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000", "cpu.shares": "512",
+			"pids.max": tree.tasks, "memory.limit_in_bytes": "67108864", "memory.max": "67108864", "cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000", "cpu.shares": "512",
 		} {
 			have, err := os.ReadFile(filepath.Join(dir, file))
 			if err != nil {
@@ -85,7 +93,7 @@ func TestTreeOfThisMachine(t *testing.T) {
 			t.Errorf("%s has no group %s", h.dir, parent)
 		}
 	}
-	if limits < 2 {
+	if limits < 3 {
 		t.Errorf("only %d limits found", limits)
 	}
 	if _, err := tree.Make(corev1.PodQOSBurstable, "u1", pod.Limits{CPUShares: 512, Memory: 64 << 20}); err != nil {
