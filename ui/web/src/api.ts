@@ -62,6 +62,7 @@ export async function logout() {
 export type Labels = Record<string, string>;
 export type Series = { metric: Labels; value?: [number, string]; values?: [number, string][] };
 export type Vector = { series: Series[]; warnings: string[] };
+export type Matrix = Vector & { step: number }; // seconds
 
 async function prom(path: string, form: Record<string, string>, signal?: AbortSignal): Promise<Vector> {
   const j = await json<{ data: { resultType: string; result: unknown }; warnings?: string[] }>('/prometheus/api/v1/' + path, {
@@ -78,14 +79,15 @@ export const instant = (query: string, signal?: AbortSignal) => prom('query', { 
 /** stepFor keeps a range at about 240 points, never under the fast rate of 5 s. */
 export const stepFor = (from: number, to: number) => Math.max(5, Math.ceil((to - from) / 1000 / 240));
 
-export const ranged = (query: string, from: number, to: number, signal?: AbortSignal) => {
+export async function ranged(query: string, from: number, to: number, signal?: AbortSignal): Promise<Matrix> {
   const step = stepFor(from, to);
   const snap = (t: number) => String(Math.floor(t / 1000 / step) * step);
-  return prom('query_range', { query, start: snap(from), end: snap(to), step: String(step) }, signal);
-};
+  return { ...(await prom('query_range', { query, start: snap(from), end: snap(to), step: String(step) }, signal)), step };
+}
 
-export async function metricNames(): Promise<string[]> {
-  return (await json<{ data: string[] }>('/prometheus/api/v1/label/__name__/values')).data;
+/** metricNames of all series, or of those that match a selector. */
+export async function metricNames(match = ''): Promise<string[]> {
+  return (await json<{ data: string[] }>('/prometheus/api/v1/label/__name__/values' + (match && '?' + new URLSearchParams({ 'match[]': match })))).data;
 }
 
 export type Alert = { labels: Labels; annotations: Labels; state: string; activeAt: string; value: string };
@@ -141,6 +143,9 @@ export type Value = { value: string; count: number };
 export async function values(field: string, query: Record<string, string>, signal?: AbortSignal): Promise<Value[]> {
   return (await json<{ values: Value[] | null }>('/logs/api/v1/values?' + new URLSearchParams({ ...query, field }), { signal })).values ?? [];
 }
+
+/** clusterInfo is what the cluster says about itself to everybody. */
+export const clusterInfo = async () => (await json<{ data: Record<string, string> }>('/k8s/api/v1/namespaces/kube-public/configmaps/perch-info')).data;
 
 // ---- objects
 

@@ -3,7 +3,7 @@
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import { useEffect, useRef } from 'preact/hooks';
-import { hm, hms, num } from './format';
+import { bytes, hm, hms, num } from './format';
 import { theme } from './theme';
 import { zoom } from './url';
 
@@ -14,12 +14,20 @@ export type ChartData = { times: number[]; lines: Line[] }; // times in ms
 
 type Props = ChartData & {
   height: number; from: number; to: number; label: string;
-  format?: (v: number) => string; limit?: number | null; limitText?: string;
+  format?: (v: number) => string; binary?: boolean; limit?: number | null; limitText?: string;
   bands?: Band[]; marks?: Mark[]; axis?: boolean; size?: number; fill?: boolean;
 };
 
+const powers = Array.from({ length: 60 }, (_, i) => 2 ** (i - 4)); // steps of byte axes
 const palette = ['--blu', '--vio', '--acc', '--pnk', '--snd', '--slt', '--k', '--s'];
 export const seriesColor = (i: number) => palette[i % palette.length]!;
+/** lonely samples have no neighbour to draw a line to: they become points. */
+const lonely = (u: uPlot, series: number) => {
+  const v = u.data[series] as (number | null)[], out: number[] = [];
+  for (let i = 0; i < v.length; i++) if (v[i] != null && v[i - 1] == null && v[i + 1] == null) out.push(i);
+  return out;
+};
+const font = '11px Inter, system-ui, sans-serif';
 const css = (name: string) => (name.startsWith('--') ? getComputedStyle(document.documentElement).getPropertyValue(name).trim() : name);
 
 export function Chart(p: Props) {
@@ -38,17 +46,17 @@ export function Chart(p: Props) {
         cursor: { sync: { key: 'time' }, points: { size: 5 }, drag: { x: true, y: false, setScale: false }, y: false },
         scales: { x: { time: true, range: [p.from / 1000, p.to / 1000] }, y: { range: [0, top] } },
         axes: [
-          { show: p.axis !== false, stroke: css('--fg3'), font: '11px Inter', grid: { show: false }, ticks: { show: false }, size: 22, gap: 4, space: 90, values: (_, v) => v.map(x => (p.to - p.from < 6e5 ? hms(x * 1000) : hm(x * 1000))) },
-          { stroke: css('--fg3'), font: '11px Inter', grid: { stroke: css('--line'), width: 1 }, ticks: { show: false }, size: p.size ?? 56, gap: 6, space: 34, values: (_, v) => v.map(format) },
+          { show: p.axis !== false, stroke: css('--fg3'), font, grid: { show: false }, ticks: { show: false }, size: 22, gap: 4, space: 90, values: (_, v) => v.map(x => (p.to - p.from < 6e5 ? hms(x * 1000) : hm(x * 1000))) },
+          { stroke: css('--fg3'), font, grid: { stroke: css('--line'), width: 1 }, ticks: { show: false }, size: p.size ?? 56, gap: 6, space: 34, ...(p.binary || format === bytes ? { incrs: powers } : {}), values: (_, v) => v.map(format) },
         ],
-        series: [{}, ...p.lines.map((l, i) => ({ label: l.name, stroke: color(l, i), width: l.dash ? 1 : 1.5, dash: l.dash ? [3, 3] : undefined, fill: fill && !l.dash ? color(l, i) + '1f' : undefined, points: { show: false }, spanGaps: false }))],
+        series: [{}, ...p.lines.map((l, i) => ({ label: l.name, stroke: color(l, i), width: l.dash ? 1 : 1.5, dash: l.dash ? [3, 3] : undefined, fill: fill && !l.dash ? color(l, i) + '1f' : undefined, points: { show: true, size: 4, fill: color(l, i), filter: lonely }, spanGaps: false }))],
         hooks: {
           drawClear: [u => {
             const { left, top: y, width, height } = u.bbox;
             for (const b of p.bands ?? []) {
               const x0 = Math.max(left, u.valToPos(b.from / 1000, 'x', true)), x1 = Math.min(left + width, u.valToPos(b.to / 1000, 'x', true));
               u.ctx.fillStyle = css(b.color);
-              u.ctx.globalAlpha = 0.12;
+              u.ctx.globalAlpha = 0.08;
               u.ctx.fillRect(x0, y, x1 - x0, height);
               u.ctx.globalAlpha = 1;
             }
@@ -62,7 +70,7 @@ export function Chart(p: Props) {
               const at = u.valToPos(p.limit, 'y', true);
               c.strokeStyle = c.fillStyle = css('--amb');
               c.beginPath(); c.moveTo(left, at); c.lineTo(left + width, at); c.stroke();
-              c.font = `${11 * r}px Inter`;
+              c.font = `${11 * r}px Inter, system-ui, sans-serif`;
               c.textAlign = 'right';
               c.fillText(p.limitText ?? `limit ${format(p.limit)}`, left + width - 4 * r, at - 4 * r);
             }
@@ -109,6 +117,7 @@ export function Chart(p: Props) {
     );
     const ro = new ResizeObserver(() => u.setSize({ width: el.clientWidth, height: p.height }));
     ro.observe(el);
+    if (document.fonts.status !== 'loaded') void document.fonts.ready.then(() => u.root.isConnected && u.redraw(false, true));
     return () => { ro.disconnect(); u.destroy(); };
   }, [p.times, p.lines, p.height, p.from, p.to, p.limit, p.bands, p.marks, shade]);
   return <div class="chart" role="img" aria-label={p.label}><div ref={box} /><div class="tip" ref={tip} hidden /></div>;
@@ -129,13 +138,12 @@ export function Spark({ values, color = '--blu', limit, w = 118, h = 30 }: { val
   );
 }
 
-/** align puts series of one range query on one time axis; gaps stay gaps. */
-export function align(series: { values?: [number, string][] }[], names: string[]): ChartData {
+/** align puts series of one range query on one time axis; gaps stay gaps. step is the query's, in seconds. */
+export function align(series: { values?: [number, string][] }[], names: string[], every: number): ChartData {
   const all = new Set<number>();
   for (const s of series) for (const [t] of s.values ?? []) all.add(t * 1000);
   const times = [...all].sort((a, b) => a - b);
-  let step = Infinity;
-  for (let i = 1; i < times.length; i++) step = Math.min(step, times[i]! - times[i - 1]!);
+  const step = every * 1000;
   const full: number[] = [];
   for (const t of times) { // a missing step becomes a point without values
     const last = full.at(-1);

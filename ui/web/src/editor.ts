@@ -31,7 +31,7 @@ export function mountEditor(parent: HTMLElement, text: string, run: (text: strin
         EditorView.lineWrapping,
         Prec.highest(keymap.of([{ key: 'Enter', run: v => { run(v.state.doc.toString()); return true; } }])),
         keymap.of([...defaultKeymap, ...historyKeymap, ...completionKeymap, ...lintKeymap]),
-        EditorView.theme({ '&': { fontSize: '13px', flex: '1', minWidth: '0' }, '.cm-content': { fontFamily: 'var(--mono)', padding: '8px 0', caretColor: 'var(--acct)' }, '&.cm-focused': { outline: 'none' }, '.cm-tooltip': { background: 'var(--raise)', border: '1px solid var(--line2)' } }),
+        EditorView.theme({ '&': { fontSize: '13px', flex: '1', minWidth: '0' }, '.cm-content': { fontFamily: 'var(--mono)', fontVariantLigatures: 'none', padding: '8px 0', caretColor: 'var(--acct)' }, '&.cm-focused': { outline: 'none' }, '.cm-tooltip': { background: 'var(--raise)', border: '1px solid var(--line2)' } }),
       ],
     }),
   });

@@ -38,11 +38,16 @@ export function num(v: number): string {
   return String(Number(v.toPrecision(3)));
 }
 
+/** cores below one are written in thousandths, as Kubernetes does: 250 m. */
+export const cores = (v: number) => (Math.abs(v) >= 1 || v === 0 ? num(v) : `${Math.abs(v) < 0.01 ? (v * 1000).toFixed(1) : Math.round(v * 1000)} m`);
+
 export const count = (v: number) => Math.round(v).toLocaleString('en');
 
 /** middle cuts a pod's name so that its workload and its own end stay. */
 export function middle(name: string, max = 22): string {
   if (name.length <= max) return name;
+  const m = /^(.+)-[a-z0-9]{6,10}(-[a-z0-9]{5})$/.exec(name); // a Deployment's: the hash says least
+  if (m && m[1]!.length + m[2]!.length + 2 <= max) return `${m[1]}-…${m[2]}`;
   const tail = name.slice(name.lastIndexOf('-'));
   return `${name.slice(0, Math.max(4, max - tail.length - 2))}…${tail}`;
 }

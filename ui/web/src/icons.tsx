@@ -17,6 +17,8 @@ const paths = {
   link: 'M10 14a4 4 0 005.7 0l3-3a4 4 0 00-5.7-5.7l-1 1M14 10a4 4 0 00-5.7 0l-3 3A4 4 0 0011 18.7l1-1',
   sun: 'M12 9a3 3 0 100 6 3 3 0 000-6zM12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2M5 19l2-2M17 7l2-2',
   down: 'M12 5v14M6 13l6 6 6-6',
+  out: 'M14 4h5v16h-5M15 12H4M8 8l-4 4 4 4',
+  save: 'M12 4v11M7 10l5 5 5-5M5 20h14',
 };
 export type IconName = keyof typeof paths;
 

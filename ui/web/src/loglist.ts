@@ -14,6 +14,7 @@ export class LogList {
   pinned = true; // to the newest line
   cursor = -1;
   highlight: RegExp | null = null;
+  raw = false; // JSON lines as they were written
   onOpen: (l: Line, index: number) => void = () => {};
   onPinned: (pinned: boolean) => void = () => {};
   private spacer = document.createElement('div');
@@ -115,7 +116,7 @@ export class LogList {
       j: () => this.move(1), ArrowDown: () => this.move(1), k: () => this.move(-1), ArrowUp: () => this.move(-1),
       PageDown: () => this.move(30), PageUp: () => this.move(-30),
       Enter: () => this.open(this.cursor), G: () => this.toEnd(), End: () => this.toEnd(),
-      g: () => { this.cursor = 0; this.move(0); }, Home: () => { this.cursor = 0; this.move(0); },
+      Home: () => { this.cursor = 0; this.move(0); },
       ']': () => this.find('error', 1), '[': () => this.find('error', -1),
     };
     const go = act[e.key];
@@ -170,14 +171,14 @@ export class LogList {
   }
 
   private fill(r: Row, l: Line) {
-    const event = l.kind && l.kind !== 'log';
+    const event = isEvent(l);
     r.className = `l lv-${l.level || 'none'}${event ? ' ev' : ''}`;
     r.children[1]!.textContent = hmsMillis(Date.parse(l.time));
     const who = l.pod || l.container || l.namespace || '';
-    r.children[2]!.textContent = middle(who);
+    r.children[2]!.textContent = middle(who, 18);
     r.children[2]!.className = `p h${hue(who)}`;
     const m = r.children[3]!;
-    m.replaceChildren(...marked(segments(l.line), this.highlight));
+    m.replaceChildren(...marked(this.raw ? segments(l.line) : pleasant(l), this.highlight));
   }
 }
 
@@ -187,12 +188,45 @@ function span(cls: string) {
   return s;
 }
 
-type Segment = { text: string; cls?: string };
+export type Segment = { text: string; cls?: string };
 
 // eslint-disable-next-line no-control-regex
 const ansi = /\x1b\[([0-9;]*)m/g;
 const logfmt = /([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|[^\s"]+)/g;
 const jsonToken = /("(?:[^"\\]|\\.)*")(\s*:)?|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(true|false|null)/g;
+
+export const isEvent = (l: Line) => !!l.kind && l.kind !== 'log';
+
+const asides = /^(time|timestamp|ts|@timestamp|level|lvl|severity|msg|message)$/i;
+
+/** pleasant puts the message first: events as reason and words, JSON lines as
+ * the message and then what else they say. Time and level have columns. */
+export function pleasant(l: Line): Segment[] {
+  if (isEvent(l)) {
+    const m = /^([A-Z]\w+): ([\s\S]*)$/.exec(l.line), n = Number(l.fields?.count ?? 1);
+    const mark: Segment = { text: l.level === 'warn' || l.level === 'error' ? '✕ ' : '○ ', cls: 'mk' };
+    return m ? [mark, { text: m[1]! + '  ', cls: 'ew' }, { text: show(m[2]!), cls: 'ef' }, ...(n > 1 ? [{ text: `  ×${n}`, cls: 'd' }] : [])] : [mark, { text: show(l.line), cls: 'ef' }];
+  }
+  if (!l.line.startsWith('{') || !l.line.endsWith('}') || l.line.length > 16_384) return segments(l.line);
+  let o: Record<string, unknown>;
+  try {
+    o = JSON.parse(l.line) as Record<string, unknown>;
+  } catch {
+    return segments(l.line);
+  }
+  const message = o.msg ?? o.message;
+  if (typeof message !== 'string') return segments(l.line);
+  const out: Segment[] = [];
+  if (l.level === 'warn') out.push({ text: 'WARN ', cls: 'a3' });
+  if (l.level === 'error' || l.level === 'fatal') out.push({ text: l.level.toUpperCase() + ' ', cls: 'a1' });
+  out.push({ text: show(message) });
+  for (const [k, v] of Object.entries(o)) {
+    if (asides.test(k)) continue;
+    const text = typeof v === 'string' ? (/[\s"=]/.test(v) || v === '' ? JSON.stringify(v) : v) : typeof v === 'object' ? JSON.stringify(v) : String(v);
+    out.push({ text: ' ' + k, cls: 'k' }, { text: '=', cls: 'd' }, { text: show(text), cls: typeof v === 'number' || /^-?[\d.]/.test(text) ? 'n' : 's' });
+  }
+  return out;
+}
 
 /** segments colours a line: ANSI as tokens, JSON and logfmt by kind of part. */
 export function segments(line: string): Segment[] {

@@ -1,11 +1,12 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { histogram, type Histogram, iso, type Line, lines, type LogStats, values } from './api';
-import { count, hm, hms, hmsMillis } from './format';
+import { histogram, iso, type Line, lines, type LogStats, values } from './api';
+import { Bars } from './bars';
+import { count, hms, hmsMillis, middle } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
-import { LogList } from './loglist';
+import { isEvent, LogList } from './loglist';
 import { A, Empty, ErrorBox, Partial } from './parts';
-import { fromText, live, namespace, param, range, set, toText, url, zoom } from './url';
+import { fromText, live, namespace, param, range, set, toText, url } from './url';
 
 const pageSize = 2000;
 const levels = ['error', 'warn', 'info', 'debug'] as const;
@@ -38,7 +39,7 @@ export function Logs() {
   const q = param('q');
   const [draft, setDraft] = useState(q);
   useEffect(() => setDraft(q), [q]);
-  const query = withNamespace(q);
+  const query = withNamespace(param('events') === '0' ? `${q && `(${q})`} kind:log`.trim() : q);
   const span = range();
   const hist = useLoad(s => histogram({ query, from: iso(span.from), to: iso(span.to), buckets: '80' }, s), [query]);
   const facets = useLoad(async s => {
@@ -58,7 +59,7 @@ export function Logs() {
         </label>
         <button class="btn p">Search</button>
       </form>
-      <Bars data={hist.data} from={span.from} to={span.to} />
+      <div class="hist"><Bars buckets={hist.data?.buckets ?? []} from={span.from} to={span.to} height={74} ticks label={`${count(hist.data?.total ?? 0)} lines over time`} /></div>
       <div class="w">
         <aside class="fac" aria-label="Fields">
           {facets.data?.map(f => f.values.length > 0 && (
@@ -69,59 +70,17 @@ export function Logs() {
                 const share = v.count / Math.max(...f.values.map(x => x.count), 1);
                 return (
                   <button key={v.value} class="fv" aria-pressed={on} onClick={() => set({ q: toggled(q, t) })} title={v.value}>
-                    <i class={on ? 'bx on' : 'bx'} /><span class={f.field === 'level' ? `lv-${v.value}` : ''}>{v.value}</span><em>{count(v.count)}</em>
+                    <i class={on ? 'bx on' : 'bx'} /><span class={f.field === 'level' ? `lv-${v.value}` : ''}>{f.field === 'pod' ? middle(v.value, 17) : v.value}</span><em>{count(v.count)}</em>
                     <u style={{ width: `${Math.max(2, share * 138)}px` }} />
                   </button>
                 );
               })}
             </div>
           ))}
+          {q && facets.data && <p class="mut facnote">Counted over all lines of the range, whatever words are searched for.</p>}
         </aside>
         <List query={query} q={q} total={hist.data?.total} error={hist.error} />
       </div>
-    </div>
-  );
-}
-
-function Bars({ data, from, to }: { data?: Histogram; from: number; to: number }) {
-  const [drag, setDrag] = useState<[number, number] | null>(null);
-  const H = 74;
-  const buckets = data?.buckets ?? [];
-  const of = (b: Histogram['buckets'][number]) => b.levels ?? {};
-  const top = Math.max(1, ...buckets.map(b => b.count));
-  const at = (e: MouseEvent) => {
-    const box = (e.currentTarget as SVGElement).getBoundingClientRect();
-    return Math.max(0, Math.min(1, (e.clientX - box.left) / box.width));
-  };
-  const time = (f: number) => from + (to - from) * f;
-  return (
-    <div class="hist">
-      <svg viewBox={`0 0 1200 ${H}`} preserveAspectRatio="none" role="img" aria-label={`${count(data?.total ?? 0)} lines over time`}
-        onMouseDown={e => setDrag([at(e), at(e)])}
-        onMouseMove={e => drag && setDrag([drag[0], at(e)])}
-        onMouseUp={e => {
-          if (drag && Math.abs(at(e) - drag[0]) > 0.005) {
-            const [a, b] = [drag[0], at(e)].sort((x, y) => x - y) as [number, number];
-            zoom(time(a), time(b));
-          }
-          setDrag(null);
-        }}
-        onMouseLeave={() => setDrag(null)}>
-        <path class="grid" d={`M0 ${H / 3}H1200M0 ${(2 * H) / 3}H1200`} />
-        {buckets.map((b, i) => {
-          const t = Date.parse(b.time), next = buckets[i + 1] ? Date.parse(buckets[i + 1]!.time) : to;
-          const x = ((t - from) / (to - from)) * 1200, w = Math.max(1, ((next - t) / (to - from)) * 1200 - 1.6);
-          let y = H;
-          const l = of(b), known = (l.error ?? 0) + (l.fatal ?? 0) + (l.warn ?? 0);
-          return [['rest', b.count - known], ['warn', l.warn ?? 0], ['error', (l.error ?? 0) + (l.fatal ?? 0)]].map(([cls, n]) => {
-            const h = ((n as number) / top) * (H - 6);
-            y -= h;
-            return h > 0 && <rect key={cls} class={`b-${cls}`} x={x} y={y} width={w} height={Math.max(0.5, h - 0.4)}><title>{`${hms(t)}: ${count(n as number)} ${cls === 'rest' ? 'other' : cls}`}</title></rect>;
-          });
-        })}
-        {drag && <rect class="sel" x={Math.min(...drag) * 1200} y="0" width={Math.abs(drag[1] - drag[0]) * 1200} height={H} />}
-      </svg>
-      <div class="ticks">{[0, 1, 2, 3, 4, 5, 6, 7, 8].map(k => <span key={k}>{(to - from < 6e5 ? hms : hm)(time(k / 8))}</span>)}</div>
     </div>
   );
 }
@@ -136,6 +95,7 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
   const [took, setTook] = useState(0);
   const [open, setOpen] = useState<Line | null>(null);
   const [waiting, setWaiting] = useState(0);
+  const [raw, setRaw] = useState(false), events = param('events') !== '0';
   const tailing = url.value.searchParams.get('live') === '1';
 
   useEffect(() => {
@@ -149,6 +109,10 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
     addEventListener('keydown', focus);
     return () => { removeEventListener('keydown', focus); l.destroy(); };
   }, []);
+  useEffect(() => {
+    list.current!.raw = raw;
+    list.current!.refresh();
+  }, [raw]);
 
   // A new query, range or namespace asks anew; the beat of the clock does not move the reader's list.
   useEffect(() => {
@@ -208,10 +172,15 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
     <div class="ls">
       <div class="tb">
         <span class="n" role="status">{count(Math.max(total ?? 0, shown))} lines</span>
-        <span class="mut">{busy ? 'searching…' : `${count(shown)} shown, ${took.toFixed(0)} ms`}</span>
+        <span class="mut">{busy ? 'searching…' : shown < (total ?? 0) ? `newest ${count(shown)} shown, ${took.toFixed(0)} ms` : `${took.toFixed(0)} ms`}</span>
         {more && <button class="btn sm" onClick={older} disabled={busy}>Older</button>}
         <Partial missing={trail.missing} hidden={trail.hidden} />
         <span class="sp" />
+        <div class="seg" role="group" aria-label="Show">
+          <button class={events ? 'on' : ''} aria-pressed={events} onClick={() => set({ events: events ? '0' : null })}>Events</button>
+          <button class={raw ? 'on' : ''} aria-pressed={raw} onClick={() => setRaw(!raw)}>As written</button>
+        </div>
+        <button class="btn q sm" aria-label="Save the lines shown" title="Save the lines shown" onClick={() => save(list.current!.lines)}><Icon name="save" small /></button>
         <button class={tailing ? 'btn sm live' : 'btn sm'} aria-pressed={tailing} disabled={!live.value} title={live.value ? '' : 'the range ends in the past'} onClick={() => set({ live: tailing ? null : '1' })}><i />Live tail</button>
       </div>
       {failed && <ErrorBox error={failed} />}
@@ -219,9 +188,17 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
       {!busy && !failed && shown === 0 && <Empty>No line matches{query && <> <code>{query}</code></>} between {hms(range().from)} and {hms(range().to)}. {q && <button class="btn sm" onClick={() => set({ from: 'now-24h', to: 'now' })}>Look in the last 24 hours</button>}</Empty>}
       {waiting > 0 && <button class="pill" onClick={() => { setWaiting(0); list.current!.toEnd(); }}><Icon name="down" small />{count(waiting)} new lines</button>}
       {open && <Detail line={open} close={() => setOpen(null)} q={q} />}
-      <div class="keys"><kbd>j</kbd><kbd>k</kbd> move <kbd>Enter</kbd> open <kbd>]</kbd><kbd>[</kbd> next error <kbd>G</kbd> newest <kbd>/</kbd> search</div>
+      <div class="keys"><kbd>j</kbd><kbd>k</kbd> move <kbd>Enter</kbd> open <kbd>]</kbd><kbd>[</kbd> next error <kbd>G</kbd> newest <kbd>/</kbd> search <kbd>t</kbd> time <kbd>z</kbd> zoom out<span class="sp">{events && `${count(list.current?.lines.filter(isEvent).length ?? 0)} events among ${count(shown)} lines`}</span></div>
     </div>
   );
+}
+
+function save(lines: Line[]) {
+  const a = document.createElement('a');
+  a.href = URL.createObjectURL(new Blob(lines.map(l => JSON.stringify(l) + '\n'), { type: 'application/x-ndjson' }));
+  a.download = 'lines.ndjson';
+  a.click();
+  setTimeout(() => URL.revokeObjectURL(a.href), 1000);
 }
 
 /** fieldsOf reads what a JSON line holds; the server's fields win. */

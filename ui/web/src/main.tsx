@@ -12,12 +12,13 @@ import { Pod } from './pod';
 import { Pods } from './pods';
 import { Shell } from './shell';
 import './theme';
+import { TimeRail } from './trail';
 import { path } from './url';
 
 function Page() {
   const p = path.value;
   const pod = /^\/pods\/([^/]+)\/([^/]+)/.exec(p);
-  if (p === '/') return <Shell title="Overview"><Overview /></Shell>;
+  if (p === '/') return <Shell title="Overview" rail={<TimeRail />}><Overview /></Shell>;
   if (p === '/logs') return <Shell title="Logs"><Logs /></Shell>;
   if (p === '/metrics') return <Shell title="Metrics"><Metrics /></Shell>;
   if (p === '/alerts') return <Shell title="Alerts"><Alerts /></Shell>;

@@ -1,11 +1,13 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { histogram, iso, type Labels, metricNames, ranged } from './api';
+import { Bars } from './bars';
 import { align, Chart, seriesColor, Spark } from './chart';
 import { num } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
 import { withNamespace } from './logs';
 import { Card, Empty, ErrorBox, Partial } from './parts';
+import { alertHistory, Lanes } from './spans';
 import { namespace, param, range, set } from './url';
 
 /** nameOf writes what tells series of one answer apart. */
@@ -16,19 +18,20 @@ export function namesOf(all: Labels[]): string[] {
 }
 
 const groups: [string, RegExp][] = [
-  ['Containers', /^container_/], ['Nodes', /^(node|machine)_/], ['Objects', /^kube_/], ['perch', /^perch_/], ['API server', /^(apiserver|etcd|rest_client|workqueue)_/],
-  ['Go runtime', /^(go|process)_/], ['Scraping', /^(up$|scrape_|prometheus_|promhttp_)/],
+  ['Containers', /^container_/], ['Nodes', /^(node|machine)_/], ['Objects', /^kube_/], ['Alerts', /^ALERTS/], ['perch', /^perch_/], ['Go runtime', /^(go|process)_/], ['Scraping', /^(up$|scrape_|promhttp_)/],
+  ['Control plane', /./],
 ];
 
 export function Metrics() {
-  const names = useLoad(() => metricNames(), []);
+  const names = useLoad(async () => ({ all: await metricNames(), apps: new Set(await metricNames('{job=~".+/.+"}')) }), []);
   const [find, setFind] = useState('');
   const ns = namespace.value;
   const expr = param('expr') || `sum by (pod) (rate(container_cpu_usage_seconds_total{container!=""${ns ? `,namespace="${ns}"` : ''}}[30s]))`;
-  const listed = (names.data ?? []).filter(n => n.includes(find.toLowerCase()));
+  const listed = (names.data?.all ?? []).filter(n => n.includes(find.toLowerCase()));
   const grouped = new Map<string, string[]>();
   for (const n of listed) {
-    const g = groups.find(([, re]) => re.test(n))?.[0] ?? 'Applications';
+    const known = groups.find(([, re]) => re.test(n))![0];
+    const g = names.data!.apps.has(n) && known === 'Control plane' ? 'Applications' : known;
     grouped.set(g, [...(grouped.get(g) ?? []), n]);
   }
   const pick = (n: string) => set({ expr: /_(total|count|sum|bucket)$/.test(n) ? `sum by (pod) (rate(${n}[1m]))` : n });
@@ -65,33 +68,39 @@ function Panel({ expr }: { expr: string }) {
     return () => { gone = true; view.current?.destroy(); };
   }, []);
   useEffect(() => view.current?.set(expr), [expr]);
+  const title = /[a-zA-Z_:][\w:]*(?=\s*[{\[])/.exec(expr)?.[0] ?? expr, by = /by\s*\(([^)]*)\)/.exec(expr)?.[1];
   const got = useLoad(async s => {
     const began = performance.now();
     const v = await ranged(expr, from, to, s);
     const names = namesOf(v.series.map(x => x.metric));
     const last = (x: { values?: [number, string][] }) => Number(x.values?.at(-1)?.[1] ?? 0);
     const order = v.series.map((_, i) => i).sort((a, b) => last(v.series[b]!) - last(v.series[a]!)).slice(0, 40);
-    return { chart: align(order.map(i => v.series[i]!), order.map(i => names[i]!)), total: v.series.length, ms: performance.now() - began, warnings: v.warnings, from, to };
+    return { chart: align(order.map(i => v.series[i]!), order.map(i => names[i]!), v.step), total: v.series.length, ms: performance.now() - began, warnings: v.warnings, from, to };
   }, [expr]);
-  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: iso(from), to: iso(to), buckets: '120' }, s).catch(() => null), []);
+  const beside = useLoad(async s => {
+    const [errors, alerts] = await Promise.all([
+      histogram({ query: withNamespace('level:>=error'), from: iso(from), to: iso(to), buckets: '120' }, s),
+      alertHistory(`severity!="none"${namespace.value ? `,namespace="${namespace.value}"` : ''}`, from, to, s),
+    ]);
+    return { errors, alerts, from, to };
+  }, []);
   const d = got.data;
   return (
     <div class="mp">
-      <div class="pq" ref={box}><span class="tag b">A</span></div>
+      <div class="pq" ref={box}><span class="qn">A</span></div>
       <div class="tools">
         <span class="mut">{d ? `${d.total} series in ${d.ms.toFixed(0)} ms${d.total > 40 ? ', 40 largest shown' : ''}` : 'asking…'}</span>
         <Partial warnings={d?.warnings} />
       </div>
       {got.error && <ErrorBox error={got.error} />}
-      <Card title={expr.length > 90 ? expr.slice(0, 90) + '…' : expr} class="grow">
+      <Card title={title} sub={[/\b(rate|increase)\(/.exec(expr)?.[1] && 'per second', by && `by ${by}`].filter(Boolean).join(', ')} class="grow">
         {d && d.total === 0 && <Empty>No series match this expression in this range.</Empty>}
         {d && d.total > 0 && <Chart {...d.chart} from={d.from} to={d.to} height={300} label={`Chart of ${expr}`} />}
       </Card>
-      <Card title="On the same time axis" sub="error lines">
-        {errors.data && (
-          <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.count), color: '--red' }]}
-            from={d?.from ?? from} to={d?.to ?? to} height={74} label="Error lines over time" />
-        )}
+      <Card title="On the same time axis" sub="error lines and alerts" class="beside">
+        {beside.error && <ErrorBox error={beside.error} />}
+        {beside.data && <div class="lanepad"><Bars buckets={beside.data.errors.buckets} from={beside.data.from} to={beside.data.to} height={46} label="Error lines over time" />
+          <Lanes rows={beside.data.alerts.slice(0, 5).map(a => ({ name: a.name, title: a.labels.pod, spans: a.spans }))} from={beside.data.from} to={beside.data.to} /></div>}
       </Card>
       {d && d.total > 0 && (
         <Card title="Series" class="scrolly">

@@ -1,4 +1,6 @@
+import { bare } from './alerts';
 import { histogram, instant, iso, type Obj, ranged, rules, values, watched } from './api';
+import { Bars, errorsOf } from './bars';
 import { align, Chart, Spark } from './chart';
 import { ago, bytes, count, hm, middle, num } from './format';
 import { Icon } from './icons';
@@ -19,16 +21,31 @@ export function Overview() {
   );
 }
 
-type Item = { tone: 'red' | 'amb'; title: string; sub: string; when: string; what: string; to: string; label: string; spark?: number[]; limit?: number };
+type Item = { tone: 'red' | 'amb'; title: string; sub: string; when: string; what: string; to: string; label: string; spark?: Curve };
+type Curve = { values: number[]; limit?: number };
 
 function Attention({ pods }: { pods: Obj[] | null }) {
   const at = now(), ns = namespace.value;
   const groups = useLoad(() => rules(), []);
   const firing = (groups.data ?? []).flatMap(g => g.rules.flatMap(r => (r.alerts ?? []).map(a => ({ r, a }))))
     .filter(x => x.a.state === 'firing' && x.a.labels.severity !== 'none' && (!ns || !x.a.labels.namespace || x.a.labels.namespace === ns));
+  // What each alert's expression was over the last hour, beside its threshold.
+  const curves = useLoad(async s => {
+    const at = now(), seen = (await rules()).flatMap(g => g.rules.filter(r => (r.alerts ?? []).some(a => a.state === 'firing' && a.labels.severity !== 'none')));
+    const got = await Promise.all(seen.slice(0, 12).map(async r => {
+      const { expr, limit } = bare(r.query);
+      return { name: r.name, limit, series: (await ranged(expr, at - 36e5, at, s).catch(() => null))?.series ?? [] };
+    }));
+    return got;
+  }, []);
+  const curveOf = (name: string, labels: Record<string, string>): Curve | undefined => {
+    const c = curves.data?.find(x => x.name === name);
+    const s = c?.series.find(x => Object.entries(x.metric).every(([k, v]) => k === '__name__' || labels[k] === undefined || labels[k] === v));
+    return s && { values: (s.values ?? []).map(v => Number(v[1])), limit: c!.limit || undefined };
+  };
   const items: Item[] = firing.map(({ r, a }) => ({
     tone: a.labels.severity === 'warning' ? 'amb' : 'red', title: a.annotations.summary || r.name,
-    sub: [a.labels.namespace, a.labels.pod ?? a.labels.node].filter(Boolean).join('/') || r.name, when: ago(Date.parse(a.activeAt), at), what: r.name,
+    sub: a.annotations.description || [a.labels.namespace, a.labels.pod ?? a.labels.node].filter(Boolean).join('/') || r.name, when: ago(Date.parse(a.activeAt), at), what: r.name, spark: curveOf(r.name, a.labels),
     to: a.labels.pod ? `/pods/${a.labels.namespace}/${a.labels.pod}` : '/alerts', label: a.labels.pod ? 'Story' : 'Open',
   }));
   const named = new Set(firing.map(x => `${x.a.labels.namespace}/${x.a.labels.pod}`));
@@ -51,7 +68,8 @@ function Attention({ pods }: { pods: Obj[] | null }) {
       <div class="scroll">
         {items.slice(0, 20).map(i => (
           <div class="pb" key={i.title + i.sub}>
-            <i class={`bar ${i.tone}`} /><div><b title={i.title}>{i.title}</b><small class="mono" title={i.sub}>{i.sub}</small></div>
+            <i class={`bar ${i.tone}`} /><div><b title={i.title}>{i.title}</b><small title={i.sub}>{i.sub}</small></div>
+            {i.spark ? <Spark values={i.spark.values} limit={i.spark.limit} color={i.tone === 'red' ? '--red' : '--amb'} /> : <span />}
             <div class="when"><span class="f2">{i.when}</span><br /><span class="mut">{i.what}</span></div>
             <A class="btn sm go" to={i.to}>{i.label}<Icon name="right" small /></A>
           </div>
@@ -77,9 +95,9 @@ function Map({ pods, nodes }: { pods: Obj[] | null; nodes: Obj[] | null }) {
     };
   }, []);
   return (
-    <Card title="Cluster map" sub="pods by share of memory limit" class="map">
+    <Card title="Cluster map" class="map">
       <div class="scroll">
-        <div class="nm head mut"><span>Node</span><span>CPU, memory</span><span>Pods</span></div>
+        <div class="nm head mut"><span>Node</span><span><span class="blu">CPU</span> <span class="vio">Memory</span></span><span>Pods, by share of memory limit in use</span></div>
         {(nodes ?? []).map(n => {
           const own = (pods ?? []).filter(p => p.spec?.nodeName === n.metadata.name && podState(p).tone !== 'done');
           const ready = condition(n, 'Ready')?.status === 'True';
@@ -91,14 +109,14 @@ function Map({ pods, nodes }: { pods: Obj[] | null; nodes: Obj[] | null }) {
                 {own.map(p => {
                   const id = `${p.metadata.namespace}/${p.metadata.name}`, limit = limitOf(p, 'memory'), v = use.data?.pod.get(id), s = podState(p);
                   const share = v !== undefined && limit ? v / limit : undefined;
-                  return <A key={p.metadata.uid} to={`/pods/${id}`} class={`q q${s.tone === 'bad' ? 6 : share === undefined ? 0 : ramp(share)}`} title={`${id}: ${s.word}${v === undefined ? '' : `, ${bytes(v)}${limit ? ` of ${bytes(limit)}` : ', no limit'}`}`}>{''}</A>;
+                  return <A key={p.metadata.uid} to={`/pods/${id}`} class={`cell v${s.tone === 'bad' ? 6 : share === undefined ? 0 : ramp(share)}`} title={`${id}: ${s.word}${v === undefined ? '' : `, ${bytes(v)}${limit ? ` of ${bytes(limit)}` : ', no limit'}`}`}>{''}</A>;
                 })}
               </div>
             </div>
           );
         })}
       </div>
-      <footer class="legend"><i class="q q1" /><i class="q q2" /><i class="q q3" /><i class="q q4" /><i class="q q5" /><i class="q q6" /><span class="mut">0 → 100 % of limit</span><i class="q q0" /><span class="mut">no limit</span></footer>
+      <footer class="legend"><i class="cell v1" /><i class="cell v2" /><i class="cell v3" /><i class="cell v4" /><i class="cell v5" /><i class="cell v6" /><span class="mut">0 → 100 % of limit</span><i class="cell v0" /><span class="mut">no limit</span></footer>
     </Card>
   );
 }
@@ -109,20 +127,22 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
   const charts: [string, string, string, (v: number) => string, (n: Obj[]) => string][] = [
     ['CPU', '--blu', `sum(rate(container_cpu_usage_seconds_total{container!=""${m}}[30s]))`, v => num(v), n => `of ${n.reduce((a, x) => a + Number(x.status?.capacity?.cpu ?? 0), 0)} cores`],
     ['Memory', '--vio', `sum(container_memory_working_set_bytes{container!=""${m}})`, bytes, () => 'working set of all containers'],
-    ['Network', '--acc', `sum(rate(container_network_receive_bytes_total{interface!="lo"${m}}[1m])) + sum(rate(container_network_transmit_bytes_total{interface!="lo"${m}}[1m]))`, v => bytes(v) + '/s', () => 'in and out of pods'],
+    ns
+      ? ['Network', '--acc', `sum(rate(container_network_receive_bytes_total{pod!=""${m}}[1m])) + sum(rate(container_network_transmit_bytes_total{pod!=""${m}}[1m]))`, v => bytes(v) + '/s', () => 'in and out of pods']
+      : ['Network', '--acc', 'sum(rate(node_network_receive_bytes_total{device!~"lo|pc.*|veth.*|ifb.*"}[1m])) + sum(rate(node_network_transmit_bytes_total{device!~"lo|pc.*|veth.*|ifb.*"}[1m]))', v => bytes(v) + '/s', () => 'in and out of nodes'],
   ];
-  const got = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from, to, s))), []);
-  const errors = useLoad(s => histogram({ query: withNamespace('level:error'), from: iso(from), to: iso(to), buckets: '60' }, s), []);
+  const got = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from, to, s))), [ns]);
+  const errors = useLoad(s => histogram({ query: withNamespace('level:>=error'), from: iso(from), to: iso(to), buckets: '60' }, s), []);
   const minutes = (to - from) / 60000;
   return (
     <>
       {charts.map((c, i) => {
-        const v = got.data?.[i], d = v && align(v.series.slice(0, 1), [c[0]]);
+        const v = got.data?.[i], d = v && align(v.series.slice(0, 1), [c[0]], v.step);
         const last = v?.series[0]?.values?.at(-1)?.[1];
         return (
           <Card key={c[0]} title={c[0]}>
             <div class="st"><span class="v">{last === undefined ? '–' : c[3](Number(last))}<small>{nodes ? c[4](nodes) : ''}</small></span></div>
-            {d && d.lines.length > 0 ? <Chart {...d} lines={d.lines.map(l => ({ ...l, color: c[1] }))} from={from} to={to} height={112} format={c[3]} label={`${c[0]} over time`} size={62} /> : <Empty>{got.error ? got.error.message : 'no samples in this range yet'}</Empty>}
+            {d && d.lines.length > 0 ? <Chart {...d} lines={d.lines.map(l => ({ ...l, color: c[1] }))} from={from} to={to} height={112} format={c[3]} binary={c[0] !== 'CPU'} label={`${c[0]} over time`} size={62} /> : <Empty>{got.error ? got.error.message : 'no samples in this range yet'}</Empty>}
           </Card>
         );
       })}
@@ -134,6 +154,8 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
   );
 }
 
+const imagesOf = (o: Obj) => (o.spec?.template?.spec?.containers ?? []).map((c: any) => String(c.image).replace(/^.*\//, '')).join(', ');
+
 function Changes() {
   const sets = watched('apis/apps/v1/replicasets').value, at = now(), ns = namespace.value;
   const list = (sets ?? []).filter(r => (!ns || r.metadata.namespace === ns) && r.metadata.ownerReferences?.some(o => o.kind === 'Deployment'))
@@ -143,8 +165,8 @@ function Changes() {
       {list.map(r => (
         <div class="row c3" key={r.metadata.uid}>
           <span><span class="vio">▲ </span>{r.metadata.ownerReferences!.find(o => o.kind === 'Deployment')!.name}</span>
-          <span class="mut mono">{(r.spec?.template?.spec?.containers ?? []).map((c: any) => c.image).join(', ')}</span>
-          <time title={r.metadata.creationTimestamp}>{hm(Date.parse(r.metadata.creationTimestamp))}, {ago(Date.parse(r.metadata.creationTimestamp), at)}</time>
+          <span class="mut" title={imagesOf(r)}>{imagesOf(r)}</span>
+          <time title={r.metadata.creationTimestamp}>{ago(Date.parse(r.metadata.creationTimestamp), at)} <b>{hm(Date.parse(r.metadata.creationTimestamp))}</b></time>
         </div>
       ))}
       {sets && list.length === 0 && <Empty>No Deployment has been rolled out here.</Empty>}
@@ -171,17 +193,17 @@ function Warnings({ events }: { events: Obj[] | null }) {
 function Loud() {
   const { from, to } = range();
   const got = useLoad(async s => {
-    const top = (await values('pod', { query: withNamespace(''), from: iso(from), to: iso(to), limit: '6' }, s)).filter(v => v.value);
-    const per = await Promise.all(top.map(v => histogram({ query: withNamespace(term('pod', v.value)), from: iso(from), to: iso(to), buckets: '40' }, s).catch(() => null)));
-    return top.map((v, i) => ({ ...v, buckets: per[i]?.buckets ?? [] }));
+    const top = (await values('pod', { query: withNamespace('kind:log'), from: iso(from), to: iso(to), limit: '6' }, s)).filter(v => v.value);
+    const per = await Promise.all(top.map(v => histogram({ query: withNamespace(`kind:log ${term('pod', v.value)}`), from: iso(from), to: iso(to), buckets: '40' }, s).catch(() => null)));
+    return top.map((v, i) => ({ value: v.value, count: per[i]?.total ?? 0, buckets: per[i]?.buckets ?? [] })).filter(v => v.count > 0).sort((a, b) => b.count - a.count);
   }, []);
   return (
     <Card title="Loudest pods" sub="log lines in this range" side={<A to="/logs" class="mut">Open logs</A>}>
       {(got.data ?? []).map(v => {
-        const bad = v.buckets.reduce((n, b) => n + (b.levels?.error ?? 0), 0);
+        const bad = v.buckets.reduce((n, b) => n + errorsOf(b), 0);
         return (
           <div class="row c4l" key={v.value}>
-            <A to="/logs" q={{ q: term('pod', v.value) }} title={v.value}>{middle(v.value, 26)}</A><Spark values={v.buckets.map(b => b.count)} color={bad ? '--red' : '--slt'} h={22} />
+            <A to="/logs" q={{ q: term('pod', v.value) }} title={v.value}>{middle(v.value, 17)}</A><Spark values={v.buckets.map(b => b.count)} color={bad > v.count * 0.05 ? '--red' : '--slt'} w={90} h={22} />
             <span class="r">{count(v.count)}</span><span class={bad ? 'r red' : 'r mut'}>{v.count ? `${((bad / v.count) * 100).toFixed(0)} % err` : ''}</span>
           </div>
         );

@@ -1,6 +1,6 @@
 import { useState } from 'preact/hooks';
 import { instant, watched } from './api';
-import { ago, bytes, num } from './format';
+import { ago, bytes, cores } from './format';
 import { useLoad } from './load';
 import { limitOf, podState } from './objects';
 import { A, Card, Empty } from './parts';
@@ -38,7 +38,7 @@ export function Pods() {
                   <td><A to={`/pods/${id}`}><span class="mut">{p.metadata.namespace}/</span>{p.metadata.name}</A></td>
                   <td><span class={`state ${s.tone}`}>{s.tone === 'bad' ? '✕' : s.tone === 'wait' ? '◌' : s.tone === 'done' ? '✓' : '●'} {s.word}</span></td>
                   <td>{s.ready}</td><td class={s.restarts ? 'r amb' : 'r mut'}>{s.restarts}</td>
-                  <td class="r">{cpu === undefined ? '–' : num(cpu)}</td><td class="r">{mem === undefined ? '–' : bytes(mem)}</td>
+                  <td class="r">{cpu === undefined ? '–' : cores(cpu)}</td><td class="r">{mem === undefined ? '–' : bytes(mem)}</td>
                   <td>{limit && mem !== undefined ? <span class="meter" title={`${((mem / limit) * 100).toFixed(0)} % of ${bytes(limit)}`}><i class={mem / limit > 0.9 ? 'red' : mem / limit > 0.75 ? 'amb' : ''} style={{ width: `${Math.min(100, (mem / limit) * 100)}%` }} /></span> : <span class="mut">no limit</span>}</td>
                   <td class="f2">{p.spec?.nodeName ?? '–'}</td><td class="r mut">{ago(age, at)}</td>
                 </tr>

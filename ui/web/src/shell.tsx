@@ -1,25 +1,34 @@
 import type { ComponentChildren } from 'preact';
+import { signal } from '@preact/signals';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { logout, rules, user, watched } from './api';
+import { clusterInfo, logout, rules, user, watched } from './api';
 import { hm } from './format';
 import { Icon, Logo, type IconName } from './icons';
 import { useLoad } from './load';
 import { condition } from './objects';
+import { Palette } from './palette';
 import { A } from './parts';
 import { theme, toggleTheme } from './theme';
 import { fromText, go, href, live, namespace, parseTime, path, range, set, toText, zoomOut } from './url';
 
 const pages: [string, string, IconName][] = [['/', 'Overview', 'overview'], ['/alerts', 'Alerts', 'alerts'], ['/logs', 'Logs', 'logs'], ['/metrics', 'Metrics', 'metrics'], ['/pods', 'Pods', 'pods']];
 
-export function Shell({ title, children }: { title: ComponentChildren; children: ComponentChildren }) {
+const info = signal<Record<string, string> | null>(null);
+
+export function Shell({ title, rail, children }: { title: ComponentChildren; rail?: ComponentChildren; children: ComponentChildren }) {
   const nodes = watched('api/v1/nodes').value, pods = watched('api/v1/pods').value;
   const got = useLoad(() => rules(), []);
-  const firing = (got.data ?? []).flatMap(g => g.rules).flatMap(r => r.alerts ?? []).filter(a => a.state === 'firing' && a.labels.severity !== 'none').length;
+  const fired = (got.data ?? []).flatMap(g => g.rules).flatMap(r => r.alerts ?? []).filter(a => a.state === 'firing' && a.labels.severity !== 'none');
+  const firing = fired.length, mild = fired.every(a => a.labels.severity === 'warning' || a.labels.severity === 'info');
   const bad = (nodes ?? []).filter(n => condition(n, 'Ready')?.status !== 'True').length;
+  useEffect(() => {
+    if (!info.value) clusterInfo().then(i => (info.value = i), () => {});
+  }, []);
   useEffect(() => {
     let g = 0;
     const on = (e: KeyboardEvent) => {
       if (/INPUT|TEXTAREA/.test((e.target as HTMLElement).tagName) || (e.target as HTMLElement).isContentEditable || e.ctrlKey || e.metaKey || e.altKey) return;
+      if (e.key === 'Escape' && (document.querySelector('dialog[open]') || document.querySelector('.pop'))) return;
       if (Date.now() - g < 900) {
         const to = { o: '/', a: '/alerts', l: '/logs', m: '/metrics', p: '/pods' }[e.key];
         if (to) { g = 0; e.preventDefault(); go(href(to)); }
@@ -35,27 +44,28 @@ export function Shell({ title, children }: { title: ComponentChildren; children:
       <a class="skip" href="#main">Skip to content</a>
       <aside class="rail">
         <div class="brand"><Logo />perch</div>
-        <div class="clus"><span class={`dot ${bad ? 'bad' : 'good'}`} /><div>{location.hostname}<small>{nodes ? `${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}${bad ? `, ${bad} not ready` : ''}` : '…'}</small></div></div>
+        <div class="clus"><span class={`dot ${bad ? 'bad' : 'good'}`} /><div class="cname" title={location.host}>{info.value?.name ?? location.hostname}<small>{nodes ? `${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}${bad ? `, ${bad} not ready` : ''}` : '…'}</small></div></div>
         <nav class="nav" aria-label="Pages">
           {pages.map(([to, name, icon]) => {
             const on = to === '/' ? at === '/' : at.startsWith(to);
-            return <A key={to} to={to} class={on ? 'on' : ''} {...(on ? { 'aria-current': 'page' as const } : {})}><Icon name={icon} />{name}{to === '/alerts' && firing > 0 && <em class="hot">{firing}</em>}{to === '/pods' && pods && <em>{pods.length}</em>}</A>;
+            return <A key={to} to={to} class={on ? 'on' : ''} {...(on ? { 'aria-current': 'page' as const } : {})}><Icon name={icon} /><span>{name}</span>{to === '/alerts' && firing > 0 && <em class={mild ? 'hot mild' : 'hot'}>{firing}</em>}{to === '/pods' && pods && <em>{pods.length}</em>}</A>;
           })}
         </nav>
         <div class="foot">
           <span class="av">{(user.value ?? '?').replace(/^.*:/, '')[0]?.toUpperCase()}</span><span class="who" title={user.value ?? ''}>{(user.value ?? '').replace(/^.*:/, '')}</span>
-          <button class="btn q sm" aria-label={`Switch to ${theme.value === 'dark' ? 'light' : 'dark'}`} onClick={toggleTheme}><Icon name="sun" /></button>
-          <button class="btn q sm" aria-label="Log out" onClick={() => void logout()}><Icon name="x" small /></button>
+          <button class="ib" title="Dark or light" aria-label={`Switch to ${theme.value === 'dark' ? 'light' : 'dark'}`} onClick={toggleTheme}><Icon name="sun" /></button>
+          <button class="ib" title="Log out" aria-label="Log out" onClick={() => void logout()}><Icon name="out" /></button>
         </div>
       </aside>
       <div class="main">
         <div class="top">
           <h1>{title}</h1><Namespaces />
-          <span class="sp" />
+          <Palette />
           <button class="btn q" aria-label="Zoom out (z)" title="Zoom out (z)" onClick={zoomOut}><Icon name="zoomout" /></button>
           <Time />
-          <button class={live.value ? 'btn live' : 'btn'} aria-pressed={live.value} onClick={() => set({ from: 'now-1h', to: null })}><i />{live.value ? 'Live' : 'Go live'}</button>
+          <button class={live.value ? 'btn live' : 'btn'} aria-pressed={live.value} onClick={() => set({ from: 'now-1h', to: null })}><i /><span>{live.value ? 'Live' : 'Go live'}</span></button>
         </div>
+        {rail ?? <div />}
         <main class="body" id="main">{children}</main>
       </div>
     </div>
@@ -66,7 +76,7 @@ function Namespaces() {
   const all = watched('api/v1/namespaces').value;
   return (
     <label class="btn q nspick"><Icon name="filter" small />
-      <select aria-label="Namespace" value={namespace.value} onChange={e => set({ ns: e.currentTarget.value || null })}>
+      <select aria-label="Namespace" size={1} value={namespace.value} onChange={e => set({ ns: e.currentTarget.value || null })}>
         <option value="">All namespaces</option>
         {(all ?? []).map(n => n.metadata.name).sort().map(n => <option key={n} value={n}>{n}</option>)}
       </select>
