@@ -79,4 +79,4 @@ lint: ## golangci-lint (built once into out/bin; takes minutes the first time)
 
 .PHONY: compose-test
 compose-test: build deps-test ## docker-compose.yml: one server and two workers from a FROM scratch image
-	$(SUDO) env "PATH=$(PATH)" build/compose-test.sh
+	$(ASROOT) build/compose-test.sh

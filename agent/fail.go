@@ -31,7 +31,7 @@ func because(reason string, err error) error {
 	return &reasonError{reason, err}
 }
 
-// reasons of steps whose errors carry none
+// reasons of steps whose errors carry none.
 var stepReasons = map[pod.Verb]string{
 	pod.Prepare: "FailedMount", pod.StartSandbox: "FailedCreatePodSandBox", pod.StartContainer: "RunContainerError",
 	pod.StopContainer: "KillContainerError", pod.StopSandbox: "FailedKillPod", pod.Release: "FailedUnmount",

@@ -94,7 +94,7 @@ func addresses(s *cri.PodSandboxStatus) []string {
 	return ips
 }
 
-// limits of a container's last words, as Kubernetes has them
+// limits of a container's last words, as Kubernetes has them.
 const (
 	messageBytes = 4096
 	messageLines = 80

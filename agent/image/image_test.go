@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -145,7 +144,7 @@ func FuzzCredentials(f *testing.F) {
 
 func newPuller(cfg Config, pull func(context.Context, string, *cri.AuthConfig) error) *Puller {
 	store := runtimetest.NewFake(runtimetest.FakeConfig{Pull: pull})
-	return New(cfg, store, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	return New(cfg, store, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 }
 
 func TestEnsureBacksOffAndRecovers(t *testing.T) {

@@ -127,7 +127,7 @@ func portMappings(pod *corev1.Pod) []*cri.PortMapping {
 	return out
 }
 
-// limits of resolvers that are in wide use
+// limits of resolvers that are in wide use.
 const (
 	maxServers  = 3
 	maxSearches = 32

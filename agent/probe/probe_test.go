@@ -169,7 +169,7 @@ func TestAsk(t *testing.T) {
 		case "/here":
 			http.Redirect(w, r, "/bad", http.StatusFound)
 		case "/bad":
-			http.Error(w, "very bad", 503)
+			http.Error(w, "very bad", http.StatusServiceUnavailable)
 		}
 	}))
 	defer server.Close()

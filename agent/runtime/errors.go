@@ -39,7 +39,7 @@ func (e *callError) Error() string {
 	if s, ok := status.FromError(e.cause); ok {
 		msg = s.Message()
 	}
-	if e.kind == ErrUnavailable {
+	if errors.Is(e.kind, ErrUnavailable) {
 		msg = ErrUnavailable.Error() + ": " + msg
 	}
 	if e.id == "" {

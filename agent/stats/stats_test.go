@@ -69,13 +69,6 @@ func who(podUID, id string) (Identity, bool) {
 	return out, true
 }
 
-type catcher struct{ batches [][]Sample }
-
-func (c *catcher) sink(_ context.Context, b []Sample) error {
-	c.batches = append(c.batches, slices.Clone(b))
-	return nil
-}
-
 func newStats(t testing.TB, dir string, change func(*Config, *Parts)) *Stats {
 	t.Helper()
 	cfg := Default()

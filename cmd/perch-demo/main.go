@@ -62,9 +62,11 @@ func run(log *slog.Logger, args []string) error {
 		if err := fs.Parse(args[1:]); err != nil {
 			return fmt.Errorf("read flags: %w", err)
 		}
-		return eat(ctx, log, *mb)
+		eat(ctx, log, *mb)
+		return nil
 	case "burn":
-		return burn(ctx)
+		burn(ctx)
+		return nil
 	case "get", "post":
 		if len(args) != 2 {
 			return fmt.Errorf("give one URL")

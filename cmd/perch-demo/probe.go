@@ -44,7 +44,7 @@ func count(ctx context.Context, w io.Writer, n int, rate float64, stay bool) err
 }
 
 // eat takes memory and touches every page of it.
-func eat(ctx context.Context, log *slog.Logger, mb int) error {
+func eat(ctx context.Context, log *slog.Logger, mb int) {
 	var kept [][]byte
 	for i := range mb {
 		b := make([]byte, 1<<20)
@@ -58,18 +58,16 @@ func eat(ctx context.Context, log *slog.Logger, mb int) error {
 	}
 	<-ctx.Done()
 	log.Info("memory given back", "megabytes", len(kept))
-	return nil
 }
 
 // burn keeps one core busy.
-func burn(ctx context.Context) error {
+func burn(ctx context.Context) {
 	x := 1
 	for ctx.Err() == nil {
 		for range 1 << 20 {
 			x = x*3 + 1
 		}
 	}
-	return nil
 }
 
 // ask prints what a URL answers.

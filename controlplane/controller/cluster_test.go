@@ -176,7 +176,7 @@ func (w *world) kubelet(factory informers.SharedInformerFactory) {
 			if err != nil || podFinished(pod) {
 				return 0, nil
 			}
-			if wait := pod.CreationTimestamp.Add(time.Second).Sub(time.Now()); wait > 0 {
+			if wait := time.Until(pod.CreationTimestamp.Add(time.Second)); wait > 0 {
 				return wait, nil
 			}
 			w.mu.Lock()

@@ -67,7 +67,7 @@ func Decide(pod *corev1.Pod, snapshot Snapshot) Decision {
 	return d
 }
 
-// Explain words a decision without a node: "0/3 nodes are available: 2 Insufficient cpu, 1 node(s) …."
+// Explain words a decision without a node: "0/3 nodes are available: 2 Insufficient cpu, 1 node(s) …".
 func (d Decision) Explain() string {
 	head := fmt.Sprintf("0/%d nodes are available: ", d.Nodes)
 	switch {

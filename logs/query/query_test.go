@@ -71,8 +71,6 @@ func goldenLines(t testing.TB) []record.Record {
 	return out
 }
 
-const wordChars = "0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
 // naive decides by the words of LANGUAGE.md alone, sharing only the parser.
 func naive(n *node, r *record.Record) bool {
 	switch n.op {

@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -156,7 +155,7 @@ func (n *node) kill(t testing.TB) {
 	n.cmd = nil
 }
 
-func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // busyboxArchive packs this machine's busybox.
 func busyboxArchive(t testing.TB) string {

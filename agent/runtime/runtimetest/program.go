@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -217,7 +218,7 @@ func (l *logFile) pump(stream string, r io.Reader) {
 		case len(text) > 0:
 			l.line(stream, "P", string(text))
 		}
-		if err != nil && err != bufio.ErrBufferFull {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
 	}

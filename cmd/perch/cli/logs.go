@@ -43,10 +43,10 @@ type trailer struct {
 }
 
 type logsOptions struct {
-	all, follow, previous, events, timestamps  bool
-	since, until, grep, query, container, node string
-	selector, output, instance                 string
-	tail                                       int
+	all, follow, previous, events, timestamps bool
+	since, until, grep, query, container      string
+	selector, output, instance                string
+	tail                                      int
 }
 
 // maxLines bounds what one call prints when neither --tail nor --since says

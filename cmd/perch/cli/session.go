@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// BuildVersion is set by the linker: -X perch/cmd/perch/cli.BuildVersion=…
+// BuildVersion is set by the linker (-X perch/cmd/perch/cli.BuildVersion).
 var BuildVersion = "dev"
 
 func uiCommand(s Streams) *cobra.Command {

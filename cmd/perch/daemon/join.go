@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -359,7 +360,7 @@ func request(ctx context.Context, cfg config.Config, as *rest.Config, signer str
 		}
 		select {
 		case <-ctx.Done():
-			return keyPair{}, fmt.Errorf("join %s: no certificate within %s (%v)", cfg.Server, joinLimit, err)
+			return keyPair{}, fmt.Errorf("join %s: no certificate within %s: %w", cfg.Server, joinLimit, cmp.Or(err, ctx.Err()))
 		case <-tick.C:
 		}
 	}

@@ -2,7 +2,6 @@ package quota
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -121,7 +120,7 @@ func TestControllerCountsAndGivesBack(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	f := informers.NewSharedInformerFactory(client, 0)
-	c := New(client, objects, f, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	c := New(client, objects, f, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	f.Start(ctx.Done())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()

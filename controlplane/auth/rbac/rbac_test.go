@@ -2,7 +2,6 @@ package rbac
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -251,7 +250,7 @@ func TestAggregationFollowsLabels(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := informers.NewSharedInformerFactory(client, 0)
-	a := NewAggregation(client, f, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	a := NewAggregation(client, f, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	f.Start(ctx.Done())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()

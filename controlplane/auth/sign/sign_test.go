@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -139,7 +138,7 @@ func TestNodeJoinsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := informers.NewSharedInformerFactory(client, 0)
-	c := New(Default(), client, f, authority, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	c := New(Default(), client, f, authority, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	f.Start(ctx.Done())
 	f.WaitForCacheSync(ctx.Done())
 	done := make(chan error, 1)

@@ -187,7 +187,8 @@ func TakeLock(dir string) (*Lock, error) {
 		return nil, fmt.Errorf("perch already runs on %s (pid %s): stop it with `perch down --data-dir %s`, or give another --data-dir and --name",
 			dir, strings.TrimSpace(string(holder)), dir)
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
