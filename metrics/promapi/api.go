@@ -133,8 +133,8 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	router := route.New().WithPrefix("/api/v1")
 	a.upstream(parts, log, reg).Register(router)
-	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(visibleRules(router))))
-	a.mux.HandleFunc("GET /federate", a.federate)
+	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(sized(visibleRules(router)))))
+	a.mux.Handle("GET /federate", sized(http.HandlerFunc(a.federate)))
 	return a, nil
 }
 
@@ -258,9 +258,13 @@ func restrict(next http.Handler) http.Handler {
 }
 
 func refuse(w http.ResponseWriter, why string) {
+	answerError(w, http.StatusForbidden, "forbidden", why)
+}
+
+func answerError(w http.ResponseWriter, code int, kind, why string) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusForbidden)
-	_, _ = fmt.Fprintf(w, `{"status":"error","errorType":"forbidden","error":%q}`, why) // the client is gone otherwise
+	w.WriteHeader(code)
+	_, _ = fmt.Fprintf(w, `{"status":"error","errorType":%q,"error":%q}`, kind, why) // the client is gone otherwise
 }
 
 type noRules struct{}
