@@ -49,7 +49,7 @@ const (
 
 // Facts is what a decision needs to know of the cluster.
 type Facts struct {
-	Node    *corev1.Node      // that of the requesting node, nil if there is none
+	Node    *corev1.Node      // that of the requesting node, or that a joining machine wants to be; nil if there is none
 	Taken   map[string]string // addresses and names that belong to others, and to whom
 	Longest time.Duration     // life of a certificate
 }
@@ -83,7 +83,7 @@ func Decide(now time.Time, csr *certificatesv1.CertificateSigningRequest, facts 
 	}
 	switch csr.Spec.SignerName {
 	case certificatesv1.KubeAPIServerClientKubeletSignerName:
-		return decideNodeClient(csr, name)
+		return decideNodeClient(csr, name, facts.Node)
 	case certificatesv1.KubeletServingSignerName:
 		return decideNodeServing(csr, name, request, facts)
 	}
@@ -173,17 +173,33 @@ func lifetime(csr *certificatesv1.CertificateSigningRequest, longest time.Durati
 	return min(longest, max(10*time.Minute, time.Duration(*csr.Spec.ExpirationSeconds)*time.Second))
 }
 
-func decideNodeClient(csr *certificatesv1.CertificateSigningRequest, name string) Decision {
+// decideNodeClient lets a node renew and a machine join. A join token adds a
+// node: it does not take over one that is alive, whose secrets it would open.
+func decideNodeClient(csr *certificatesv1.CertificateSigningRequest, name string, have *corev1.Node) Decision {
 	if asker, ok := node.NameOf(&user.DefaultInfo{Name: csr.Spec.Username, Groups: csr.Spec.Groups}); ok {
 		if asker == name {
 			return Decision{Act: Approve, Reason: fmt.Sprintf("node %s renews its own certificate", name), Node: name}
 		}
 		return Decision{Act: Deny, Reason: fmt.Sprintf("node %s asked for the certificate of node %s", asker, name)}
 	}
-	if id, ok := strings.CutPrefix(csr.Spec.Username, token.BootstrapUserPrefix); ok && slices.Contains(csr.Spec.Groups, token.JoinGroup) {
+	if id, ok := joining(csr); ok {
+		if have != nil && have.Name == name && ready(have) {
+			return Decision{Act: Deny, Reason: fmt.Sprintf("node %s exists and is ready: give this machine another --node-name, or stop that node first", name)}
+		}
 		return Decision{Act: Approve, Reason: fmt.Sprintf("node %s joined with token %s", name, id), Claim: id, Node: name}
 	}
 	return Decision{} // somebody else: a person approves
+}
+
+func joining(csr *certificatesv1.CertificateSigningRequest) (tokenID string, ok bool) {
+	id, ok := strings.CutPrefix(csr.Spec.Username, token.BootstrapUserPrefix)
+	return id, ok && slices.Contains(csr.Spec.Groups, token.JoinGroup)
+}
+
+func ready(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // decideNodeServing asks that a node's names and addresses are its own. A machine

@@ -210,6 +210,11 @@ func (c *Controller) step(ctx context.Context, name string) error {
 func (c *Controller) facts(csr *certificatesv1.CertificateSigningRequest) (Facts, error) {
 	facts := Facts{Longest: c.cfg.Lifetime}
 	name, ok := node.NameOf(&user.DefaultInfo{Name: csr.Spec.Username, Groups: csr.Spec.Groups})
+	if _, joins := joining(csr); joins {
+		if want, err := parse(csr.Spec.Request); err == nil { // else Decide says why
+			name, ok = node.NameOf(&user.DefaultInfo{Name: want.Subject.CommonName, Groups: want.Subject.Organization})
+		}
+	}
 	if !ok {
 		return facts, nil
 	}

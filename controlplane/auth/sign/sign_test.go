@@ -73,6 +73,10 @@ func worker(address string) *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "w1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}}}
 }
 
+func alive(name string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}}
+}
+
 func TestDecide(t *testing.T) {
 	bootstrap := clientAsk("system:bootstrap:abc123", token.JoinGroup)
 	others := []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "s1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Address: "192.0.2.1"}}}}}
@@ -86,6 +90,8 @@ func TestDecide(t *testing.T) {
 		reason string
 	}{
 		{"a join token buys a node's certificate", bootstrap, nil, Approve, "joined with token abc123"},
+		{"but not that of a node that is alive", bootstrap, alive("w1"), Deny, "exists and is ready"},
+		{"a machine may come back under the name of a dead node", bootstrap, worker("192.0.2.7"), Approve, "joined with token abc123"},
 		{"a bootstrap user of another group waits for a person", clientAsk("system:bootstrap:abc123", "system:bootstrappers"), nil, Leave, ""},
 		{"a node renews its own", clientAsk("system:node:w1", "system:nodes"), nil, Approve, "renews"},
 		{"not another's", clientAsk("system:node:w2", "system:nodes"), nil, Deny, "node w2 asked for the certificate of node w1"},
