@@ -49,6 +49,9 @@ func nodeCommand(out, errOut io.Writer) *cobra.Command {
 	dataDirFlag(c, &dir)
 	c.Flags().DurationVar(&life, "duration", 15*time.Minute, "how long it is good")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if life <= 0 {
+			return refused{fmt.Errorf("--duration %s: give more than nothing, for example 15m", life)}
+		}
 		cfg, client, err := adminClient(dir)
 		if err != nil {
 			return err
