@@ -92,6 +92,7 @@ func (l *lines) keepEvents(f informers.SharedInformerFactory) error {
 		if p, ok := l.store.Position(eventsFile, 1); ok {
 			last = p.Stdout
 		}
+		newest := last // the first list comes in no order
 		for {
 			var e *corev1.Event
 			select {
@@ -103,7 +104,8 @@ func (l *lines) keepEvents(f informers.SharedInformerFactory) error {
 			if err != nil || version <= last {
 				continue // stored before the restart
 			}
-			position := record.Position{File: eventsFile, Inode: 1, Stdout: max(last, version)}
+			newest = max(newest, version)
+			position := record.Position{File: eventsFile, Inode: 1, Stdout: newest}
 			for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 				if err = l.store.Append(ctx, []record.Record{eventRecord(e)}, []record.Position{position}); err == nil {
 					break
