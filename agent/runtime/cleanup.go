@@ -36,7 +36,8 @@ type Cleaned struct{ Pods, Processes, Mounts, Cgroups int }
 // Cleanup ends everything that runs for a cluster: pods over CRI while the
 // runtime answers, then, whether it does or not, the shims and all their
 // descendants by SIGKILL, the mounts below Dir, the state folders and the
-// cgroups. Images and logs stay. Call it when the runtime role has been stopped,
+// cgroups with whatever still runs in them: a container whose shim was killed
+// while it made it is nobody's descendant. Images and logs stay. Call it when the runtime role has been stopped,
 // or just before. It is safe to repeat; what could not be removed is in the
 // error.
 func Cleanup(ctx context.Context, cfg CleanupConfig, log *slog.Logger) (Cleaned, error) {
@@ -71,7 +72,7 @@ func Cleanup(ctx context.Context, cfg CleanupConfig, log *slog.Logger) (Cleaned,
 		}
 	}
 	if cfg.CgroupRoot != "" {
-		if done.Cgroups, err = removeCgroups(ctx, cfg.CgroupRoot); err != nil {
+		if done.Cgroups, err = removeCgroups(ctx, cfg.CgroupRoot, !cfg.External); err != nil {
 			errs = append(errs, err)
 		}
 	}

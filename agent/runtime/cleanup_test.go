@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
@@ -92,7 +95,7 @@ func TestCleanupRefusesTheWholeMachine(t *testing.T) {
 			t.Errorf("data dir %q was accepted", dir)
 		}
 	}
-	if _, err := removeCgroups(context.Background(), "/.."); err == nil {
+	if _, err := removeCgroups(context.Background(), "/..", true); err == nil {
 		t.Error("the root of all cgroups was accepted")
 	}
 }
@@ -170,5 +173,37 @@ func TestWhoWritesTheLog(t *testing.T) {
 				t.Errorf("have %q, %q; want %q, %q", out.LogPath, out.Annotations[LogAnnotation], c.wantPath, c.log)
 			}
 		})
+	}
+}
+
+func TestCleanupEndsWhatIsLeftInItsCgroups(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for cgroups")
+	}
+	const root = "/perch-test-cleanup"
+	tree := "/sys/fs/cgroup/pids"
+	if _, err := os.Stat(tree); err != nil {
+		tree = "/sys/fs/cgroup"
+	}
+	dir := tree + root + "/besteffort/podx/c"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	done, err := Cleanup(t.Context(), CleanupConfig{Dir: t.TempDir(), CgroupRoot: root}, quiet())
+	if err != nil || done.Cgroups != 4 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the process was not killed")
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // readProcesses reads the process table. Processes that end meanwhile are left
@@ -60,8 +62,9 @@ func parseStat(stat string) (process, bool) {
 }
 
 // removeCgroups removes a cgroup and all below it in every hierarchy. Processes
-// that were killed leave their cgroup a little later, so it tries for 5 s.
-func removeCgroups(ctx context.Context, root string) (int, error) {
+// that were killed leave their cgroup a little later, so it tries for 5 s. With
+// kill, it ends those that are still there.
+func removeCgroups(ctx context.Context, root string, kill bool) (int, error) {
 	clean := filepath.Clean("/" + root)
 	if clean == "/" {
 		return 0, errors.New("remove cgroups: will not remove the root")
@@ -101,12 +104,30 @@ func removeCgroups(ctx context.Context, root string) (int, error) {
 		if len(left) == 0 {
 			return n, nil
 		}
+		if kill {
+			killIn(left)
+		}
 		select {
 		case <-ctx.Done():
 			return n, fmt.Errorf("remove cgroups %s: %w", clean, ctx.Err())
 		case <-limit.C:
 			return n, fmt.Errorf("remove cgroups %s: %d are still in use, first %s", clean, len(left), left[0])
 		case <-tick.C:
+		}
+	}
+}
+
+// killIn kills the processes of these cgroups, never this one.
+func killIn(cgroups []string) {
+	for _, dir := range cgroups {
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			continue // gone meanwhile
+		}
+		for _, f := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 1 && pid != os.Getpid() {
+				_ = unix.Kill(pid, unix.SIGKILL) // it may be gone already
+			}
 		}
 	}
 }
