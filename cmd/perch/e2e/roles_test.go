@@ -177,7 +177,12 @@ spec:
 		}
 	})
 	t.Run("lines", func(t *testing.T) {
-		c.run(t, c.perch, "exec", "web", "--", "/perch-demo", "get", "http://web.default.svc.cluster.local/healthz")
+		took := within(t, 20*time.Second, "a pod finds the Service by its name", func() bool {
+			cmd := exec.Command(c.perch, "exec", "web", "--", "/perch-demo", "get", "http://web.default.svc.cluster.local/healthz")
+			cmd.Env = c.env()
+			return cmd.Run() == nil
+		})
+		t.Logf("a pod finds the Service by its name after %.2f s", took.Seconds())
 		files, err := filepath.Glob(c.dir + "/podlogs/default_counter_*/count/*.log*")
 		if err != nil || len(files) == 0 {
 			t.Fatalf("no log files: %v", err)
@@ -187,7 +192,9 @@ spec:
 		c.run(t, c.perch, "delete", "pod", "counter", "--timeout=30s")
 		text, began := "", time.Now()
 		var last error
-		defer func() { t.Logf("the store had %d lines after %s (%v)", strings.Count(text, "\n"), time.Since(began), last) }()
+		defer func() {
+			t.Logf("the store had %d lines after %s (%v)", strings.Count(text, "\n"), time.Since(began), last)
+		}()
 		within(t, 20*time.Second, "the store has all lines", func() bool {
 			cmd := exec.Command(c.perch, "logs", "counter", "--tail", strconv.Itoa(n+1_000_000))
 			cmd.Env = c.env()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -29,6 +30,7 @@ func open(t *testing.T) cluster {
 	if perch == "" || os.Geteuid() != 0 {
 		t.Fatal("run `make e2e`: it needs root and PERCH=path of the binary")
 	}
+	alone(t)
 	root, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +39,7 @@ func open(t *testing.T) cluster {
 		ports: []string{"--api-port=16443", "--web-port=19443", "--agent-port=20250", "--forward-port=34224", "--peer-port=12380",
 			"--cluster-cidr=10.52.0.0/16", "--service-cidr=10.53.0.0/16", "--node-name=n1"}}
 	kubectl := filepath.Join(root, "out", "kubectl") // Debian's, years older than the API
-	c.run(t, filepath.Join(root, "build", "kubectl.sh"), kubectl)
+	c.build(t, "kubectl.sh", kubectl)
 	for name, program := range map[string]string{"perch": perch, "perch-kubectl": perch, "kubectl": kubectl + "/kubectl"} {
 		if err := os.Symlink(program, filepath.Join(c.bin, name)); err != nil {
 			t.Fatal(err)
@@ -46,14 +48,40 @@ func open(t *testing.T) cluster {
 	return c
 }
 
+// alone waits for another run of these tests on this machine: names, ports and
+// directories are the same.
+func alone(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), "perch-e2e.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+}
+
 func (c cluster) env() []string {
 	return append(os.Environ(), "KUBECONFIG="+c.dir+"/kubeconfig", "PATH="+c.bin+":"+os.Getenv("PATH"), "HOME="+c.bin)
 }
 
 func (c cluster) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	return runWith(t, c.env(), name, args...)
+}
+
+// build runs a script of ../../../build with its own environment, so that Go's
+// cache is used.
+func (c cluster) build(t *testing.T, script string, args ...string) {
+	t.Helper()
+	runWith(t, nil, filepath.Join(c.root, "build", script), args...)
+}
+
+func runWith(t *testing.T, env []string, name string, args ...string) string {
+	t.Helper()
 	cmd := exec.Command(name, args...)
-	cmd.Env = c.env()
+	cmd.Env = env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
@@ -74,7 +102,7 @@ func (c cluster) up(t *testing.T) {
 		}
 	})
 	images := filepath.Join(c.root, "out", "images")
-	c.run(t, filepath.Join(c.root, "build", "images", "all.sh"), images)
+	c.build(t, "images/all.sh", images)
 	files, err := filepath.Glob(images + "/*.tar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no images in %s: %v", images, err)
@@ -130,11 +158,8 @@ func TestScenarios(t *testing.T) {
 	t.Run("killed", c.killed) // after all that would be disturbed
 	c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
 	down = true
-	after := residue(t, c)
-	for what, have := range after {
-		if extra := difference(have, before[what]); len(extra) > 0 {
-			t.Errorf("perch down left %s:\n  %s", what, strings.Join(extra, "\n  "))
-		}
+	for what, lines := range c.left(t, before) {
+		t.Errorf("perch down left %s:\n  %s", what, strings.Join(lines, "\n  "))
 	}
 }
 

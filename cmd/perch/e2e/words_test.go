@@ -74,6 +74,32 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// left is what is there after and was not there before. Beside other clusters
+// on the same machine only what carries this one's name, directory or networks
+// counts.
+func (c cluster) left(t *testing.T, before map[string][]string) map[string][]string {
+	t.Helper()
+	alone := !othersRun(c.dir)
+	out := map[string][]string{}
+	for what, have := range residue(t, c) {
+		for _, l := range difference(have, before[what]) {
+			mark := map[string][]string{"mounts": {c.dir}, "tables": {"perch-" + c.name}, "routes": {"10.52.", "10.53."}, "addresses": {"10.52.", "10.53."}}[what]
+			if alone || what == "cgroups" || what == "processes" || what == "files" || slices.ContainsFunc(mark, func(m string) bool { return strings.Contains(l, m) }) {
+				out[what] = append(out[what], l)
+			}
+		}
+	}
+	return out
+}
+
+func othersRun(dir string) bool {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	return slices.ContainsFunc(procs, func(p string) bool {
+		text, err := os.ReadFile(p)
+		return err == nil && strings.Contains(string(text), "\x00role\x00") && !strings.Contains(string(text), dir+"\x00")
+	})
+}
+
 // residue is what a machine may have kept of a cluster.
 func residue(t *testing.T, c cluster) map[string][]string {
 	t.Helper()
