@@ -48,6 +48,7 @@ type file struct {
 	mtime time.Time
 	gone  bool // no longer in the directory
 	moved bool // renamed: nothing more will be written soon
+	ended bool // the next file is being written: its size is final
 	batch bool // its position changed since the last batch
 }
 
@@ -64,6 +65,13 @@ func (t *Tail) begin(a *attempt, path string, info fs.FileInfo) (*file, error) {
 	h, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open log %s: %w", path, err)
+	}
+	have, err := h.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), h.Close())
+	}
+	if !os.SameFile(have, info) { // rotated since it was listed; the next look finds both
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, fs.ErrNotExist), h.Close())
 	}
 	f := &file{a: a, path: path, inode: inodeOf(info), f: h}
 	if p, ok := t.positions.Position(a.key, f.inode); ok {
@@ -247,6 +255,7 @@ func (t *Tail) scanContainer(podDir, container string) error {
 		if f == nil {
 			if f, err = t.begin(a, path, info); err != nil {
 				if errors.Is(err, fs.ErrNotExist) {
+					t.missed = true
 					continue // renamed meanwhile; the next look finds it
 				}
 				return err
@@ -313,8 +322,10 @@ func list(dir string) ([]fs.FileInfo, error) {
 		}
 		last = infos
 	}
-	return last, nil
+	return nil, errUnsettled
 }
+
+var errUnsettled = errors.New("files were renamed again and again")
 
 // removed tells whether the file has no name any more. A listing alone does not
 // say so: the file may have been renamed meanwhile.

@@ -77,6 +77,8 @@ type Tail struct {
 	batch    batch
 	buf      []byte
 	warned   bool
+	missed   bool // the last look at everything left something out
+	forgot   bool // positions of files that are gone are forgotten
 }
 
 // New checks the configuration and makes the directory if need be.
@@ -122,24 +124,35 @@ func (t *Tail) Run(ctx context.Context) error {
 		t.watch = nil
 	}()
 	t.scanAll()
-	t.work(ctx)
+	more := t.work(ctx)
 	t.forgetOld()
 	poll := time.NewTicker(t.cfg.Poll)
 	defer poll.Stop()
 	settle := time.NewTimer(t.cfg.Settle)
 	defer settle.Stop()
+	ready := make(chan struct{})
+	close(ready)
 	for {
+		var unread <-chan struct{}
+		if more {
+			unread = ready
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-unread:
 		case <-poll.C:
 			t.scanAll()
+			t.forgetOld()
 			t.finishOld(time.Now())
 		case e := <-events:
 			t.scanChanged(e)
 		}
-		t.work(ctx)
+		more = t.work(ctx)
 		t.measure()
+		if more {
+			continue
+		}
 		settle.Reset(t.cfg.Settle)
 		select { // more happens meanwhile and is read at once
 		case <-ctx.Done():
@@ -151,6 +164,7 @@ func (t *Tail) Run(ctx context.Context) error {
 
 // scanAll looks at everything.
 func (t *Tail) scanAll() {
+	t.missed = false
 	t.tell(t.follow(""))
 	pods, err := os.ReadDir(t.cfg.Dir)
 	t.tell(err)
@@ -225,24 +239,42 @@ func (t *Tail) follow(dir string) error {
 
 func (t *Tail) tell(err error) {
 	if err != nil {
+		t.missed = true
 		t.log.Warn("logs were not read, trying again", "err", err)
 	}
 }
 
-// work reads what there is and stores it, until there is no more.
-func (t *Tail) work(ctx context.Context) {
+// turnBatches is how much of one attempt is read before it is the next one's
+// turn, so that a container that never rests does not keep others waiting.
+const turnBatches = 4
+
+// work reads what there is and stores it, a turn for each attempt. It tells
+// whether there is more to read at once.
+func (t *Tail) work(ctx context.Context) (more bool) {
 	for _, a := range t.attempts {
 		retire := false
-		for _, f := range a.files {
+		turn := turnBatches
+		for i, f := range a.files {
+			if i+1 < len(a.files) && !f.ended { // its size may be from before it was rotated
+				f.ended = a.files[i+1].size > 0 // then nobody writes to this one any more
+				if info, err := f.f.Stat(); err == nil {
+					f.size = info.Size()
+				}
+			}
 			end := f.size == f.read && !f.gone
 			for !end && ctx.Err() == nil {
+				if turn == 0 {
+					more = true
+					break
+				}
+				turn--
 				var err error
 				if end, err = t.readMore(f); err != nil {
 					t.tell(err)
 					break
 				}
 				if t.batch.full() && !t.flush(ctx) {
-					return
+					return false
 				}
 			}
 			if !end {
@@ -257,12 +289,12 @@ func (t *Tail) work(ctx context.Context) {
 				}
 			}
 			if !t.flush(ctx) {
-				return
+				return false
 			}
 			t.retire(a)
 		}
 	}
-	t.flush(ctx)
+	return t.flush(ctx) && more
 }
 
 func (a *attempt) last() *file { return a.files[len(a.files)-1] }
@@ -324,8 +356,13 @@ func (t *Tail) finishOld(now time.Time) {
 	}
 }
 
-// forgetOld drops positions of files that no longer exist.
+// forgetOld drops positions of files that no longer exist, once, after a look
+// that missed nothing: a file that was being renamed is not gone.
 func (t *Tail) forgetOld() {
+	if t.missed || t.forgot {
+		return
+	}
+	t.forgot = true
 	for _, p := range t.positions.Positions() {
 		if a := t.attempts[p.File]; a == nil || a.find(p.Inode) == nil {
 			t.positions.Forget(p.File, p.Inode)

@@ -2,7 +2,11 @@ package ingest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"sync"
+
+	"perch/logs/record"
 )
 
 // maxChunks ids are remembered; older ones would be stored again.
@@ -12,9 +16,18 @@ const maxChunks = 16 << 10
 // because its acknowledgement was lost is not stored twice.
 type chunks struct {
 	mu    sync.Mutex // guards what follows
-	known map[string]*chunk
-	order []string // oldest first, a ring once full
+	known map[key]*chunk
+	order []key // oldest first, a ring once full
 	next  int
+}
+
+// key is a chunk of one sender. Senders choose ids as they like: two may choose
+// the same, and one may choose very long ones.
+type key [sha256.Size]byte
+
+func chunkKey(from *record.Stream, id string) key {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(id)), from.Hash())
+	return sha256.Sum256(append(b, id...))
 }
 
 type chunk struct {
@@ -23,12 +36,12 @@ type chunk struct {
 }
 
 func newChunks(n int) *chunks {
-	return &chunks{known: map[string]*chunk{}, order: make([]string, n)}
+	return &chunks{known: map[key]*chunk{}, order: make([]key, n)}
 }
 
 // begin tells whether the chunk is stored already, waiting for another
 // connection that is storing it. Otherwise the caller stores it and says done.
-func (c *chunks) begin(ctx context.Context, id string) (seen bool, done func(stored bool)) {
+func (c *chunks) begin(ctx context.Context, id key) (seen bool, done func(stored bool)) {
 	for {
 		c.mu.Lock()
 		k := c.known[id]
@@ -50,12 +63,12 @@ func (c *chunks) begin(ctx context.Context, id string) (seen bool, done func(sto
 	}
 }
 
-func (c *chunks) done(id string, k *chunk, stored bool) {
+func (c *chunks) done(id key, k *chunk, stored bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k.stored = stored
 	if stored {
-		if old := c.order[c.next]; old != "" {
+		if old := c.order[c.next]; old != (key{}) {
 			delete(c.known, old)
 		}
 		c.order[c.next] = id

@@ -91,30 +91,47 @@ func (f *Forward) Run(ctx context.Context) error {
 	defer parts.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
+	context.AfterFunc(ctx, func() {
 		_ = f.tcp.Close() // ends Accept
 		_ = f.udp.Close()
 	})
-	defer stop()
 	parts.Go(f.heartbeat)
 	room := make(chan struct{}, f.cfg.MaxConnections)
+	each := &shares{limit: max(1, f.cfg.MaxConnections/8), used: map[netip.Addr]int{}}
 	for {
 		c, err := f.tcp.Accept()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept forward connection: %w", err)
+		}
+		if err != nil { // no descriptor or memory is free, or the peer is gone already
+			f.m.rejected.WithLabelValues("accept").Inc()
+			pause := time.NewTimer(acceptPause)
+			select {
+			case <-ctx.Done():
+			case <-pause.C:
+			}
+			pause.Stop()
+			continue
+		}
+		from := sender(c)
+		if !each.take(from) {
+			f.m.rejected.WithLabelValues("many").Inc()
+			_ = c.Close() // too many of one sender
+			continue
 		}
 		select {
 		case room <- struct{}{}:
 		default:
+			each.give(from)
 			f.m.rejected.WithLabelValues("many").Inc()
 			_ = c.Close() // too many
 			continue
 		}
 		parts.Go(func() {
-			defer func() { <-room }()
+			defer func() { <-room; each.give(from) }()
 			f.m.connections.Inc()
 			defer f.m.connections.Dec()
 			end := context.AfterFunc(ctx, func() { _ = c.Close() })
@@ -124,6 +141,40 @@ func (f *Forward) Run(ctx context.Context) error {
 			f.tell(ctx, c, err)
 		})
 	}
+}
+
+const acceptPause = 100 * time.Millisecond
+
+// shares keeps one sender from taking all connections.
+type shares struct {
+	limit int
+
+	mu   sync.Mutex // guards what follows
+	used map[netip.Addr]int
+}
+
+func (s *shares) take(a netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used[a] >= s.limit {
+		return false
+	}
+	s.used[a]++
+	return true
+}
+
+func (s *shares) give(a netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used[a]--; s.used[a] == 0 {
+		delete(s.used, a)
+	}
+}
+
+// sender is the address at the other end, the zero value if there is none.
+func sender(c net.Conn) netip.Addr {
+	a, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	return a.Addr().Unmap()
 }
 
 func (f *Forward) tell(ctx context.Context, c net.Conn, err error) {
@@ -184,7 +235,7 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 		seen := false
 		if m.chunk != "" {
 			var done func(stored bool)
-			if seen, done = f.chunks.begin(ctx, m.chunk); seen {
+			if seen, done = f.chunks.begin(ctx, chunkKey(base, m.chunk)); seen {
 				f.m.duplicates.Inc()
 			} else {
 				records, err = f.store(ctx, base, m, records[:0])
@@ -200,6 +251,9 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 			ack := msgp.AppendMapHeader(nil, 1)
 			ack = msgp.AppendString(ack, "ack")
 			ack = msgp.AppendString(ack, m.chunk)
+			if err := c.SetWriteDeadline(time.Now().Add(f.cfg.Idle)); err != nil {
+				return err
+			}
 			if _, err := c.Write(ack); err != nil {
 				return err
 			}
@@ -237,6 +291,10 @@ func (f *Forward) store(ctx context.Context, base *record.Stream, m message, rec
 		}
 	}
 	now := time.Now().UnixNano()
+	if len(m.tag) > maxTag {
+		m.tag = m.tag[:maxTag]
+	}
+	size := int64(0)
 	err := entries(packed, func(at int64, fields []byte) error {
 		r := record.Record{Time: at, Stream: base}
 		if at == 0 {
@@ -251,6 +309,13 @@ func (f *Forward) store(ctx context.Context, base *record.Stream, m message, rec
 		if len(r.Body) > record.MaxBody {
 			r.Body = record.Cut(r.Body, 0)
 		}
+		size += recordBytes + int64(len(r.Body))
+		for _, x := range r.Fields {
+			size += fieldBytes + int64(len(x.Key)+len(x.Value))
+		}
+		if size > f.cfg.MaxUnpacked+f.cfg.MaxUnpacked/2 {
+			return fmt.Errorf("%w: more than %d bytes when taken apart", errLarge, f.cfg.MaxUnpacked+f.cfg.MaxUnpacked/2)
+		}
 		records = append(records, r)
 		return nil
 	})
@@ -263,6 +328,14 @@ func (f *Forward) store(ctx context.Context, base *record.Stream, m message, rec
 	f.m.lines.Add(float64(len(records)))
 	return records, nil
 }
+
+// What an entry costs beside its text, so that many small ones are not cheaper
+// than they are.
+const (
+	recordBytes = 160 // a Record, and the slice growing
+	fieldBytes  = 40
+	maxTag      = 256 // bytes of it are kept; it is repeated in each record
+)
 
 // keep tries until the sink takes the records or ctx ends.
 func (f *Forward) keep(ctx context.Context, records []record.Record) error {
@@ -300,54 +373,26 @@ const readBytes = 64 << 10
 
 // next returns the next message; its bytes are valid until the next call.
 func (r *reader) next() (message, error) {
+	ahead := newExtent()
 	for {
 		if have := r.buf[r.at:]; len(have) > 0 && len(have) >= r.need {
-			m, rest, err := decode(have)
-			switch {
-			case err == nil:
-				r.at = len(r.buf) - len(rest)
-				r.need = 0
+			need, err := ahead.pass(have, r.limit)
+			if err != nil {
+				return message{}, err
+			}
+			if r.need = need; need == 0 {
+				m, _, err := decode(have[:ahead.at])
+				if err != nil {
+					return message{}, fmt.Errorf("%w: %w", errFormat, err)
+				}
+				r.at += ahead.at
 				return m, nil
-			case !errors.Is(err, msgp.ErrShortBytes):
-				return message{}, fmt.Errorf("%w: %w", errFormat, err)
-			}
-			if len(have) > r.limit {
-				return message{}, fmt.Errorf("%w: more than %d bytes", errLarge, r.limit)
-			}
-			r.need = wanted(have)
-			if r.need > r.limit+1024 {
-				return message{}, fmt.Errorf("%w: %d bytes", errLarge, r.need)
 			}
 		}
 		if err := r.fill(); err != nil {
 			return message{}, err
 		}
 	}
-}
-
-// wanted tells how long the message at b is at least, so that a long one is not
-// decoded again with every packet.
-func wanted(b []byte) int {
-	n := len(b) + 1
-	_, rest, err := msgp.ReadArrayHeaderBytes(b)
-	if err != nil {
-		return n
-	}
-	if _, rest, err = readText(rest); err != nil || len(rest) < 5 {
-		return n
-	}
-	head := len(b) - len(rest)
-	switch rest[0] {
-	case 0xc5, 0xda: // bin16, str16
-		return max(n, head+3+int(rest[1])<<8+int(rest[2]))
-	case 0xc6, 0xdb: // bin32, str32
-		return max(n, head+5+int(rest[1])<<24+int(rest[2])<<16+int(rest[3])<<8+int(rest[4]))
-	case 0xdc, 0xdd: // Forward mode says no length: wait for twice as much
-		if len(b) > readBytes {
-			return len(b) + len(b)/2
-		}
-	}
-	return n
 }
 
 func (r *reader) fill() error {

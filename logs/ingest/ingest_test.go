@@ -400,11 +400,20 @@ func FuzzDecode(f *testing.F) {
 	m := msgp.AppendArrayHeader(nil, 3)
 	m = msgp.AppendString(m, "t")
 	f.Add(append(m, entry("x", 2)[1:]...))
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		m, _, err := decode(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		whole := newExtent()
+		need, bad := whole.pass(b, 1<<20)
+		for e, n := newExtent(), 0; n < len(b) && n < 64; n++ { // a byte at a time it is the same
+			if k, err := e.pass(b[:n], 1<<20); err == nil && k == 0 && (bad != nil || need != 0 || e.at != whole.at) {
+				t.Fatalf("ends at %d of %d, whole %d %d %v", e.at, n, whole.at, need, bad)
+			}
+		}
+		m, rest, err := decode(b)
 		if err != nil {
-			wanted(b)
 			return
+		}
+		if bad == nil && (need != 0 || whole.at != len(b)-len(rest)) {
+			t.Fatalf("ends at %d, need %d; decoded up to %d", whole.at, need, len(b)-len(rest))
 		}
 		if m.compressed {
 			if m.packed, err = inflate(m.packed, 1<<20); err != nil {

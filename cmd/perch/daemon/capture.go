@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 
+	corev1 "k8s.io/api/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"perch/agent/tail"
@@ -54,7 +55,8 @@ func senders(cfg config.Config, pods corelisters.PodLister) ingest.Identify {
 	return func(from netip.Addr) (s record.Stream, isPod, allowed bool) {
 		from = from.Unmap()
 		for _, p := range all(pods.List) {
-			if !p.Spec.HostNetwork && p.Status.PodIP == from.String() {
+			ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed // its address may be another's
+			if !ended && !p.Spec.HostNetwork && p.Status.PodIP == from.String() {
 				return record.Stream{Namespace: p.Namespace, Pod: p.Name, UID: string(p.UID), Node: cfg.NodeName}, true, true
 			}
 		}

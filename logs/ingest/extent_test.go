@@ -1,0 +1,111 @@
+package ingest
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/tinylib/msgp/msgp"
+
+	"perch/logs/record"
+)
+
+func TestForwardModeMessagesOfAnyLengthAreAcknowledged(t *testing.T) {
+	for _, count := range []int{400, 800, 1000, 2000, 4000} {
+		m := &memory{}
+		f := start(t, m, nil, nil)
+		b := msgp.AppendArrayHeader(nil, 3)
+		b = msgp.AppendString(b, "t")
+		b = msgp.AppendArrayHeader(b, uint32(count))
+		for range count {
+			b = append(b, entry(strings.Repeat("x", 150), 0)...)
+		}
+		b = msgp.AppendMapHeader(b, 1)
+		b = msgp.AppendString(b, "chunk")
+		b = msgp.AppendString(b, "c1")
+		c := dial(t, f)
+		if _, err := c.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if have := ack(t, c); have != "c1" || len(m.have()) != count {
+			t.Fatalf("%d entries: ack %q, stored %d", count, have, len(m.have()))
+		}
+	}
+}
+
+func TestTwoSendersMayUseTheSameChunkID(t *testing.T) {
+	m := &memory{}
+	pods := make(chan string, 2)
+	pods <- "web-1"
+	pods <- "web-2"
+	f := start(t, m, nil, func(netip.Addr) (record.Stream, bool, bool) {
+		return record.Stream{Namespace: "shop", Pod: <-pods}, true, true
+	})
+	for range 2 {
+		c := dial(t, f)
+		if _, err := c.Write(packed("1", "text", false, entry("hello", 0))); err != nil {
+			t.Fatal(err)
+		}
+		ack(t, c)
+	}
+	if n := len(m.have()); n != 2 {
+		t.Fatalf("have %d records", n)
+	}
+}
+
+func TestManySmallEntriesAreRefused(t *testing.T) {
+	m := &memory{}
+	f := start(t, m, nil, nil)
+	c := dial(t, f)
+	small := strings.Repeat("\x92\x01\x80", 4<<20/3)
+	if _, err := c.Write(packed("c", "gzip", false, zip(t, []byte(small)))); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, c)
+}
+
+// failing has no descriptor free at first.
+type failing struct {
+	net.Listener
+	failed bool
+}
+
+func (l *failing) Accept() (net.Conn, error) {
+	if !l.failed {
+		l.failed = true
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestTheDoorStaysOpenWhenAConnectionCannotBeAccepted(t *testing.T) {
+	m := &memory{}
+	identify := func(netip.Addr) (record.Stream, bool, bool) { return record.Stream{}, false, true }
+	f, err := New(Default("127.0.0.1:0", "n1"), identify, m.sink, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.tcp = &failing{Listener: f.tcp}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	c := dial(t, f)
+	if _, err := c.Write(packed("k", "text", false, entry("hello", 0))); err != nil {
+		t.Fatal(err)
+	}
+	if have := ack(t, c); have != "k" {
+		t.Fatal(have)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
