@@ -16,6 +16,19 @@ const colours = HighlightStyle.define([
   { tag: tags.comment, color: 'var(--fg3)' },
 ]);
 
+// Typing over a selection is done here, not by the browser: Chromium would keep
+// the old text's look in a style attribute, which the page's policy forbids.
+const replaces = EditorView.domEventHandlers({
+  beforeinput(e, view) {
+    const { from, to } = view.state.selection.main, text = e.data;
+    if (e.inputType !== 'insertText' || !text || from === to || view.composing) return false;
+    const insert = () => view.state.update({ changes: { from, to, insert: text }, selection: { anchor: from + text.length }, userEvent: 'input.type', scrollIntoView: true });
+    if (!view.state.facet(EditorView.inputHandler).some(h => h(view, from, to, text, insert))) view.dispatch(insert());
+    e.preventDefault();
+    return true;
+  },
+});
+
 export function mountEditor(parent: HTMLElement, text: string, run: (text: string) => void): EditorView {
   const promql = new PromQLExtension().setComplete({
     remote: { url: '/prometheus', fetchFn: (input, init) => fetch(input, init), httpMethod: 'POST', httpErrorHandler: () => {} },
@@ -27,7 +40,7 @@ export function mountEditor(parent: HTMLElement, text: string, run: (text: strin
       extensions: [
         EditorView.cspNonce.of(document.querySelector<HTMLMetaElement>('meta[name=csp-nonce]')!.content),
         EditorView.contentAttributes.of({ 'aria-label': 'PromQL expression' }),
-        history(), closeBrackets(), autocompletion(), syntaxHighlighting(colours), promql.asExtension(), placeholder('a PromQL expression; Enter runs it'),
+        history(), replaces, closeBrackets(), autocompletion(), syntaxHighlighting(colours), promql.asExtension(), placeholder('a PromQL expression; Enter runs it'),
         EditorView.lineWrapping,
         Prec.highest(keymap.of([{ key: 'Enter', run: v => { run(v.state.doc.toString()); return true; } }])),
         keymap.of([...defaultKeymap, ...historyKeymap, ...completionKeymap, ...lintKeymap]),

@@ -58,9 +58,9 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
   const st = pod && podState(pod);
   const left = (t: number) => Math.max(0, Math.min(100, ((t - from) / (to - from)) * 100));
   const list = useRef<HTMLDivElement>(null), pinned = useRef(true);
-  useEffect(() => {
+  useEffect(() => { // after every change of the layout
     if (pinned.current && list.current) list.current.scrollTop = list.current.scrollHeight;
-  }, [tail.data]);
+  });
   const span = to - from < 6e5 ? hms : hm, extra = Math.max(0, innerHeight - 800 - 20 * Math.max(0, (d?.alerts.length ?? 0) - 1));
   return (
     <div class="story">
@@ -79,10 +79,10 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
           <Lane title="State" sub={run.length ? '' : 'no start in this range'}>
             <div class="strip">
               {run.map((i, k) => {
-                const next = run.slice(k + 1).find(x => x.name === i.name);
+                const next = run.slice(k + 1).find(x => x.name === i.name && x.uid === i.uid);
                 return [
                   <div key={i.key} class={`inst ${i.end ? 'ended' : ''}`} style={{ left: `${left(i.start)}%`, width: `max(3px, ${left(i.end ?? to) - left(i.start)}%)` }} title={`${i.name} instance ${i.n}: ${hms(i.start)} – ${i.end ? hms(i.end) : 'now'}${i.why ? `, ${i.why}` : ''}`}>{left(i.end ?? to) - left(i.start) > 2 ? i.n : ''}</div>,
-                  i.end && (next || st?.tone === 'bad') && <div key={i.key + 'b'} class="backoff" style={{ left: `${left(i.end)}%`, width: `${left(next?.start ?? to) - left(i.end)}%` }} title={`waiting to start again, ${hms(i.end)} – ${next ? hms(next.start) : 'now'}`} />,
+                  i.end && (next || (st?.tone === 'bad' && k === run.length - 1)) && <div key={i.key + 'b'} class="backoff" style={{ left: `${left(i.end)}%`, width: `${left(next?.start ?? to) - left(i.end)}%` }} title={`waiting to start again, ${hms(i.end)} – ${next ? hms(next.start) : 'now'}`} />,
                 ];
               })}
             </div>
@@ -129,7 +129,7 @@ function Gone({ events }: { events: Line[] }) {
 
 const Lane = ({ title, sub, children }: { title: string; sub?: string; children: any }) => <div class="lane"><div class="lt"><b>{title}</b>{sub && <small>{sub}</small>}</div><div class="lb">{children}</div></div>;
 
-type Instance = { key: string; name: string; n: number; start: number; end?: number; why?: string };
+type Instance = { key: string; uid: string; name: string; n: number; start: number; end?: number; why?: string };
 
 /** instances from what was recorded: starts from the events (Kubernetes counts
  * them), ends from the status, the last line, or when the numbers say it no
@@ -138,21 +138,21 @@ function instances(p: Obj | undefined, events: Line[], tail: Line[], up: Series[
   const out: Instance[] = [];
   for (const e of events) {
     const name = e.container ?? '';
-    if (e.fields?.reason === 'Started' && name) out.push({ key: e.id ?? e.time, name, n: 0, start: Date.parse(e.time) });
+    if (e.fields?.reason === 'Started' && name) out.push({ key: e.id ?? e.time, uid: e.uid ?? '', name, n: 0, start: Date.parse(e.time) });
   }
   for (const c of p?.status?.containerStatuses ?? []) {
     for (const s of [c.state?.running ?? c.state?.terminated, c.lastState?.terminated]) {
       if (!s?.startedAt) continue;
       const start = Date.parse(s.startedAt), have = out.find(i => i.name === c.name && Math.abs(i.start - start) < 1500);
-      const i = have ?? { key: c.name + start, name: c.name, n: 0, start };
+      const i = have ?? { key: c.name + start, uid: p!.metadata.uid, name: c.name, n: 0, start };
       if (!have) out.push(i);
       if (s.finishedAt) Object.assign(i, { end: Date.parse(s.finishedAt), why: `${s.reason || 'ended'}, exit ${s.exitCode}` });
     }
   }
   out.sort((a, b) => a.start - b.start);
-  for (const name of new Set(out.map(i => i.name))) { // counted from the newest, whose number the status knows
-    const own = out.filter(i => i.name === name);
-    const c = (p?.status?.containerStatuses ?? []).find((c: any) => c.name === name);
+  for (const id of new Set(out.map(i => i.uid + i.name))) { // counted from the newest, whose number the status knows
+    const own = out.filter(i => i.uid + i.name === id), name = own[0]!.name;
+    const c = own[0]!.uid === p?.metadata.uid && (p?.status?.containerStatuses ?? []).find((c: any) => c.name === name);
     const newest = c ? (c.restartCount ?? 0) + 1 : own.length;
     own.forEach((i, k) => (i.n = Math.max(1, newest - (own.length - 1 - k))));
   }

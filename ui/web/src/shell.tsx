@@ -97,6 +97,8 @@ function Time() {
     addEventListener('keydown', t); addEventListener('mousedown', c);
     return () => { removeEventListener('keydown', t); removeEventListener('mousedown', c); };
   }, []);
+  const input = useRef<HTMLInputElement>(null);
+  useEffect(() => { if (open) input.current?.focus(); }, [open]);
   const { from, to } = range();
   const preset = presets.find(p => p[0] === fromText.value && toText.value === 'now');
   const typed = (e: Event) => {
@@ -112,7 +114,7 @@ function Time() {
     <div class="timepick" ref={box}>
       <button class="btn" aria-expanded={open} aria-haspopup="dialog" onClick={() => setOpen(!open)}><Icon name="clock" small />{preset ? preset[1] : `${hm(from)} – ${toText.value === 'now' ? 'now' : hm(to)}`}<Icon name="chev" small /></button>
       {open && <div class="pop" role="dialog" aria-label="Time range">
-        <form onSubmit={typed}><input class="find wide" autofocus aria-label="Time range" placeholder="2h, or time to time" value={text} onInput={e => setText(e.currentTarget.value)} />{wrong && <small class="red">{wrong}</small>}</form>
+        <form onSubmit={typed}><input class="find wide" ref={input} aria-label="Time range" placeholder="2h, or time to time" value={text} onInput={e => setText(e.currentTarget.value)} />{wrong && <small class="red">{wrong}</small>}</form>
         {presets.map(([f, name]) => <button key={f} class={preset?.[0] === f ? 'on' : ''} onClick={() => { set({ from: f, to: null }); setOpen(false); }}>{name}</button>)}
       </div>}
     </div>

@@ -1,0 +1,311 @@
+// What a user does with the page, asserted on live data.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { axe, link, login, open, out, perch } from './browser.mjs';
+
+const ns = 'pagetest';
+let context, page, complaints, base;
+before(async () => {
+  ({ context, page, complaints } = await open());
+  base = await login(page);
+});
+after(() => context?.close());
+
+const visit = async path => {
+  await page.goto(base + path);
+  await page.waitForSelector('.rail');
+};
+/** eventually retries a check until it holds; live data come when they come. */
+async function eventually(what, check, limit = 15000) {
+  let last;
+  for (const end = Date.now() + limit; Date.now() < end; await page.waitForTimeout(200)) {
+    try {
+      const r = await check();
+      if (r) return r;
+      last = new Error(`got ${r}`);
+    } catch (e) {
+      last = e;
+    }
+  }
+  throw new Error(`not within ${limit} ms: ${what}: ${last?.message}`);
+}
+const text = sel => page.locator(sel).first().innerText();
+const objects = (...what) => JSON.parse(perch('get', ...what, '-o', 'json')).items;
+const number = expr => Number(perch('query', expr, '-o', 'csv').split('\n').at(-1).split(',').at(-1));
+/** quiet says that the console has nothing to complain about. Links of pods
+ * come and go on this machine, which Chromium takes for another network. */
+const quiet = () => assert.deepEqual(complaints.filter(c => !c.includes('ERR_NETWORK_CHANGED')), []);
+const forget = () => (complaints.length = 0);
+
+test('a link logs in once, a token as long as it lives', async () => {
+  const other = await open();
+  const p = other.page, used = link();
+  await p.goto(used);
+  await p.waitForSelector('.rail');
+  assert.equal(new URL(p.url()).hash, '', 'the code does not stay in the address');
+  await p.click('[aria-label="Log out"]');
+  await p.waitForSelector('.login');
+  await p.goto('about:blank');
+  await p.goto(used);
+  await p.waitForSelector('.login [role=alert]');
+  assert.match(await p.innerText('.login [role=alert]'), /used already/);
+  await p.fill('.login input', 'not-a-token');
+  await p.click('.login .btn');
+  await p.waitForFunction(() => /unknown or has expired/.test(document.querySelector('.login [role=alert]')?.textContent ?? ''));
+  assert.deepEqual(await axe(p), []);
+  await p.screenshot({ path: `${out}/login.png` });
+  await p.fill('.login input', perch('token', '--data-dir', process.env.PERCH_DIR));
+  await p.click('.login .btn');
+  await p.waitForSelector('.rail');
+  await other.context.close();
+});
+
+test('Overview names what needs attention and measures the cluster', async () => {
+  forget();
+  await visit('/');
+  await eventually('hungry is named', async () => /hungry/.test(await text('.attn')));
+  await eventually('toobig is named', async () => /toobig/.test(await text('.attn')));
+  const running = objects('pods', '-A').filter(p => p.spec.nodeName && !['Succeeded', 'Failed'].includes(p.status.phase)).length;
+  await eventually('each pod on a node is in the map', async () => (await page.locator('.map .nm .cell').count()) === running);
+  await eventually('memory is what perch query says', async () => {
+    const [, v, unit] = /([\d.]+) (KiB|MiB|GiB)/.exec(await text('[aria-label=Memory] .v'));
+    const shown = Number(v) * { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 }[unit], want = number('sum(container_memory_working_set_bytes{container!=""})');
+    return Math.abs(shown - want) < want * 0.35;
+  });
+  await eventually('three charts', async () => (await page.locator('.r2 canvas').count()) >= 4);
+  await eventually('web is among the loudest', async () => /web-/.test(await text('[aria-label="Loudest pods"]')));
+  await eventually('the rail shows lines', async () => (await page.locator('.trail rect[class^=b-]').count()) > 0);
+  const before = page.url();
+  const rail = await page.locator('.tin').boundingBox();
+  await page.mouse.move(rail.x + rail.width * 0.2, rail.y + 20);
+  await page.mouse.down();
+  await page.mouse.move(rail.x + rail.width * 0.4, rail.y + 20, { steps: 4 });
+  await page.mouse.up();
+  assert.notEqual(page.url(), before, 'a drag over the rail chooses a range');
+  quiet();
+});
+
+test('Logs finds, marks, opens, filters and zooms', async () => {
+  forget();
+  await visit(`/logs?ns=${ns}&from=now-15m`);
+  await eventually('lines of the shop', async () => /order taken/.test(await text('.lg')));
+  await page.keyboard.press('/');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'q');
+  await page.keyboard.type('"order taken" item:ring');
+  await page.keyboard.press('Enter');
+  await eventually('the phrase is marked', async () => (await page.locator('.lg mark').count()) > 3);
+  await eventually('only rings', async () => (await page.locator('.lg .l:not([hidden]) .m').allInnerTexts()).every(m => /ring/.test(m)));
+  const shown = Number((await text('.tb .n')).replace(/\D/g, '')), told = perch('logs', 'deploy/web', '-n', ns, '--since', '15m', '-q', '"order taken" item:ring', '--tail', '100000').split('\n').length;
+  assert.ok(shown > 0 && told >= shown && told < shown + 200, `the page counts ${shown}, perch logs ${told}`);
+
+  await page.locator('.lg').focus();
+  await page.keyboard.press('k');
+  await page.keyboard.press('k');
+  await page.keyboard.press('j');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('.x');
+  assert.match(await text('.x .kv'), /pagetest/);
+  await page.screenshot({ path: `${out}/logs-line.png` });
+  await page.locator('.x [aria-label^="without pod"]').click();
+  assert.match(decodeURIComponent(page.url()), /-pod:web-/);
+  await page.goBack();
+
+  await visit(`/logs?ns=${ns}&from=now-15m&q=level:warn`);
+  await eventually('warnings or events', async () => (await page.locator('.lg .lv-warn:not([hidden])').count()) > 0);
+  await page.locator('.lg').focus();
+  await page.keyboard.press('[');
+  await page.keyboard.press(']');
+
+  await visit(`/logs?ns=${ns}&from=now-15m`);
+  await eventually('bars', async () => (await page.locator('.hist rect[class^=b-]').count()) > 0);
+  const box = await page.locator('.hist svg').boundingBox();
+  await page.mouse.move(box.x + box.width * 0.7, box.y + 40);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.9, box.y + 40, { steps: 4 });
+  await page.mouse.up();
+  const u = new URL(page.url()), span = Date.parse(u.searchParams.get('to')) - Date.parse(u.searchParams.get('from'));
+  assert.ok(Math.abs(span - 180_000) < 20_000, `a fifth of 15 min was chosen, the range is ${span / 1000} s`);
+  await page.keyboard.press('z');
+  assert.notEqual(new URL(page.url()).searchParams.get('from'), u.searchParams.get('from'), 'z zooms out');
+
+  await visit(`/logs?ns=${ns}&q=surelynobodywrotethis`);
+  await eventually('an empty answer says what was asked', async () => /No line matches/.test(await text('.ls > .empty')));
+  await page.screenshot({ path: `${out}/logs-empty.png` });
+  quiet();
+  await visit(`/logs?q=${encodeURIComponent('level:>=warn (')}`);
+  await eventually('an error shows where', async () => /at character \d+/.test(await text('.problem')));
+  forget();
+});
+
+test('a live tail goes on and does not move a reader who scrolled up', async () => {
+  forget();
+  await visit(`/logs?ns=${ns}&from=now-15m`);
+  await eventually('lines', async () => (await page.locator('.lg .l:not([hidden])').count()) > 20);
+  await page.getByRole('button', { name: 'Live tail' }).click();
+  const count = async () => page.evaluate(() => parseFloat(document.querySelector('.spacer').style.height) / 20);
+  const first = await eventually('a list', async () => (await count()) > 20 && (await count()));
+  await eventually('new lines arrive', async () => (await count()) > first + 10);
+  await page.locator('.lg').hover();
+  await page.mouse.wheel(0, -300);
+  await page.waitForTimeout(300);
+  const at = await page.evaluate(() => [document.querySelector('.lg').scrollTop, document.querySelector('.lg .l:not([hidden]) .t').textContent]);
+  const then = await count();
+  await eventually('more lines arrive', async () => (await count()) > then + 10);
+  assert.equal((await page.evaluate(() => document.querySelector('.lg').scrollTop)), at[0], 'the view stays');
+  assert.match(await text('.pill'), /new lines/);
+  await page.screenshot({ path: `${out}/logs-tail.png` });
+  await page.click('.pill');
+  await eventually('back at the end', () => page.evaluate(() => { const e = document.querySelector('.lg'); return e.scrollTop + e.clientHeight >= e.scrollHeight - 4; }));
+  quiet();
+});
+
+test('Metrics runs PromQL, draws and lists the series', async () => {
+  forget();
+  await visit(`/metrics?ns=${ns}&from=now-15m`);
+  await page.waitForSelector('.cm-content');
+  await page.click('.cm-content');
+  await page.keyboard.press('Control+a');
+  await page.keyboard.insertText(`sum by (result) (rate(shop_orders_total{namespace="${ns}"}[30s]))`);
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('Enter');
+  await eventually('the orders', async () => /taken/.test(await text('.scrolly table')));
+  assert.match(decodeURIComponent(page.url()), /shop_orders_total/);
+  const last = await eventually('a number', async () => Number(await text('.scrolly tbody td:nth-child(2)')));
+  const want = number(`sum(rate(shop_orders_total{namespace="${ns}"}[30s]))`);
+  assert.ok(Math.abs(last - want) < want * 0.6, `page ${last}, perch query ${want}`);
+  const ink = await page.evaluate(() => {
+    const c = document.querySelector('.mp canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    let n = 0;
+    for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 100 && Math.max(d[i], d[i + 1], d[i + 2]) - Math.min(d[i], d[i + 1], d[i + 2]) > 50) n++;
+    return n;
+  });
+  assert.ok(ink > 200, `the chart has ${ink} coloured points`);
+  const chart = await page.locator('.mp .u-over').boundingBox();
+  await page.mouse.move(chart.x + chart.width * 0.5, chart.y + 50);
+  await page.waitForTimeout(100);
+  await page.mouse.down();
+  await page.mouse.move(chart.x + chart.width * 0.8, chart.y + 50, { steps: 5 });
+  await page.mouse.up();
+  await eventually('a drag zooms', async () => /^\d{4}-/.test(new URL(page.url()).searchParams.get('from')));
+  await page.goBack();
+  await eventually('Back undoes it', async () => new URL(page.url()).searchParams.get('from') === 'now-15m');
+  quiet();
+  await visit('/metrics?expr=' + encodeURIComponent('sum(rate('));
+  await eventually('an error in words', async () => /parse error/.test(await text('.problem')));
+  forget();
+});
+
+test('Pods lists what runs; a namespace narrows it', async () => {
+  forget();
+  await visit('/pods');
+  const all = objects('pods', '-A').length;
+  await eventually('a row for each pod', async () => (await page.locator('tbody tr').count()) === all);
+  await page.getByLabel('Namespace').selectOption(ns);
+  await eventually('those of the namespace', async () => (await page.locator('tbody tr').count()) === objects('pods', '-n', ns).length);
+  await page.getByLabel('Find a pod').fill('hungry');
+  await eventually('one', async () => (await page.locator('tbody tr').count()) === 1);
+  assert.match(await text('tbody tr'), /CrashLoopBackOff|OOMKilled|Running|Error/);
+  await page.click('tbody a');
+  await page.waitForSelector('.story');
+  quiet();
+});
+
+test("a pod's story has its state, numbers, events and lines", async () => {
+  forget();
+  const web = objects('pods', '-n', ns, '-l', 'app=web')[0].metadata.name;
+  await visit(`/pods/${ns}/${web}?from=now-15m`);
+  await eventually('it runs', async () => /Running/.test(await text('.story .head')));
+  await eventually('memory and CPU', async () => (await page.locator('.lanes canvas').count()) >= 2);
+  await eventually('its lines', async () => /order/.test(await text('.lg2')));
+  await eventually('instance 1', async () => (await page.locator('.inst').count()) === 1);
+  await page.screenshot({ path: `${out}/story-web.png` });
+  await visit(`/pods/${ns}/hungry?from=now-15m`);
+  await eventually('it was killed', async () => /OOMKilled|exit 137/.test(await text('.story')));
+  await eventually('more than one instance', async () => (await page.locator('.inst').count()) > 1);
+  await eventually('the alert is on the axis', async () => (await page.locator('.lanes .al').count()) > 0);
+  await page.locator('.evd').first().click({ force: true });
+  assert.match(page.url(), /at=/, 'an event pins its moment');
+  quiet();
+});
+
+test('a pod that is gone still has what was recorded', async () => {
+  forget();
+  await visit(`/pods/${ns}/bygone?from=now-30m`);
+  await eventually('it is said to be gone', async () => /gone/.test(await text('.story .head')));
+  await eventually('its lines', async () => /\d/.test(await text('.lg2 .l2 .m')));
+  await eventually('its numbers', async () => (await page.locator('.lanes canvas').count()) >= 2);
+  await eventually('its start', async () => (await page.locator('.inst.ended').count()) >= 1);
+  await page.screenshot({ path: `${out}/story-gone.png` });
+  quiet();
+});
+
+test('Alerts shows the watchdog and silences', async () => {
+  forget();
+  await visit('/alerts');
+  await eventually('the watchdog', async () => /Watchdog/.test(await text('.alerts .left')));
+  await eventually('the day', async () => (await page.locator('.day .al').count()) > 3);
+  await page.locator('.ai', { hasText: 'hungry' }).first().locator('.main-part').click();
+  await eventually('the expression', async () => /increase|kube_pod/.test(await text('.side .code')));
+  await page.getByLabel('Why').fill('the page is being tested');
+  await page.getByRole('button', { name: 'Silence 1 alert' }).click();
+  await eventually('it is silenced', async () => (await page.locator('.ai.silenced').count()) > 0);
+  assert.match(perch('alerts'), /./);
+  await page.screenshot({ path: `${out}/alerts-silenced.png` });
+  await page.locator('.ai.silenced').first().getByRole('button', { name: 'Expire' }).click();
+  await eventually('the silence has ended', async () => (await page.locator('.ai.silenced').count()) === 0);
+  quiet();
+});
+
+test('the keyboard goes everywhere, and time, theme and namespace stay', async () => {
+  forget();
+  await visit(`/?ns=${ns}`);
+  await page.locator('body').press('g');
+  await page.keyboard.press('l');
+  await eventually('Logs', async () => new URL(page.url()).pathname === '/logs');
+  assert.equal(new URL(page.url()).searchParams.get('ns'), ns);
+  await page.locator('body').press('t');
+  await page.waitForSelector('.pop');
+  await page.keyboard.type('2h');
+  await page.keyboard.press('Enter');
+  assert.equal(new URL(page.url()).searchParams.get('from'), 'now-2h');
+  await page.keyboard.press('Control+k');
+  await page.keyboard.type('hungry');
+  await page.screenshot({ path: `${out}/palette.png` });
+  await page.keyboard.press('Enter');
+  await eventually('the pod', async () => new URL(page.url()).pathname === `/pods/${ns}/hungry`);
+  assert.equal(new URL(page.url()).searchParams.get('from'), 'now-2h', 'the range follows');
+  const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  await page.click('[aria-label^="Switch to"]');
+  assert.notEqual(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), dark);
+  await page.reload();
+  await page.waitForSelector('.rail');
+  assert.notEqual(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), dark, 'the choice is kept');
+  await page.click('[aria-label^="Switch to"]');
+  quiet();
+});
+
+const pages = { overview: '/', logs: `/logs?ns=${ns}&from=now-15m`, metrics: `/metrics?ns=${ns}&from=now-15m`, pods: '/pods', story: `/pods/${ns}/hungry?from=now-15m`, alerts: '/alerts' };
+for (const theme of ['dark', 'light']) {
+  test(`nothing seriously hinders anybody, ${theme}`, async () => {
+    forget();
+    await page.evaluate(t => localStorage.setItem('theme', t), theme);
+    for (const [name, path] of Object.entries(pages)) {
+      for (const [width, height] of [[1440, 900], [1100, 900], [720, 900]]) {
+        await page.setViewportSize({ width, height });
+        await visit(path);
+        await page.waitForTimeout(width === 1440 ? 2000 : 900);
+        await page.screenshot({ path: `${out}/${name}-${theme}-${width}.png` });
+        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth && document.querySelector('.top').scrollWidth <= document.querySelector('.top').clientWidth + 1), `${name} is wider than ${width}`);
+        if (width === 1440) assert.deepEqual(await axe(page), [], `${name}, ${theme}`);
+      }
+    }
+    await page.setViewportSize({ width: 1440, height: 900 });
+    quiet();
+  });
+}
+
+test('the page is small', async () => {
+  const js = Buffer.from(await page.evaluate(() => fetch('/a/app.js').then(r => r.text())));
+  assert.ok(gzipSync(js).length < 120_000, `app.js has ${gzipSync(js).length} bytes compressed`);
+});
