@@ -58,6 +58,9 @@ func runRole(dir, name string) error {
 		defer stop()
 		r := role{cfg, NewGroup(partGrace), log, reg}
 		r.group.Go("logfile", keepLog(cfg.Path("log", name+".log")))
+		if err := r.openDebug(name); err != nil {
+			return err
+		}
 		if err := build(ctx, r); err != nil {
 			if stopErr := r.group.Stop(); stopErr != nil {
 				log.Warn("half-built role was stopped", "err", stopErr)
