@@ -234,7 +234,7 @@ func statusCommand(out io.Writer) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		roles, err := roleStatus(c.Context(), cfg)
+		roles, err := roleStatus(c.Context(), cfg, "/status/memory")
 		if err != nil {
 			return err
 		}

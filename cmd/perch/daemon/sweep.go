@@ -47,7 +47,7 @@ func sweep(ctx context.Context, cfg config.Config) error {
 func readiness(ctx context.Context, cfg config.Config) (stage string, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	roles, err := roleStatus(ctx, cfg)
+	roles, err := roleStatus(ctx, cfg, "/status")
 	if err != nil {
 		return "starting the supervisor", false
 	}

@@ -79,6 +79,9 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(s.Status()) // the asker is gone if this fails
 	})
+	mux.HandleFunc("GET /status/memory", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(s.StatusWithMemory()) // as above
+	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		stop()
@@ -330,8 +333,9 @@ func askSupervisor(ctx context.Context, cfg config.Config, method, path string) 
 	return resp.Body, nil
 }
 
-func roleStatus(ctx context.Context, cfg config.Config) ([]supervisor.Status, error) {
-	body, err := askSupervisor(ctx, cfg, http.MethodGet, "/status")
+// roleStatus asks for /status, or for /status/memory which costs more.
+func roleStatus(ctx context.Context, cfg config.Config, path string) ([]supervisor.Status, error) {
+	body, err := askSupervisor(ctx, cfg, http.MethodGet, path)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ type Status struct {
 	Started     time.Time `json:"started"`
 	Restarts    int       `json:"restarts"`
 	LastError   string    `json:"lastError,omitempty"`
-	MemoryBytes int64     `json:"memoryBytes"` // proportional set size
+	MemoryBytes int64     `json:"memoryBytes"` // proportional set size, by StatusWithMemory
 }
 
 // Supervisor runs the roles of one machine.
@@ -126,7 +126,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	return cause
 }
 
-// Status lists the roles in the order of the configuration.
+// Status lists the roles in the order of the configuration, without their
+// memory.
 func (s *Supervisor) Status() []Status {
 	s.mu.Lock()
 	out := make([]Status, 0, len(s.cfg.Roles))
@@ -134,6 +135,13 @@ func (s *Supervisor) Status() []Status {
 		out = append(out, *s.have[r.Name])
 	}
 	s.mu.Unlock()
+	return out
+}
+
+// StatusWithMemory adds the memory of each role. The kernel walks all pages of
+// a process for that and holds up its page faults meanwhile: not for polling.
+func (s *Supervisor) StatusWithMemory() []Status {
+	out := s.Status()
 	for i := range out {
 		out[i].MemoryBytes = proportionalSet(out[i].PID)
 	}

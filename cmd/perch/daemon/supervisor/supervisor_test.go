@@ -82,12 +82,15 @@ func TestAKilledRoleIsStartedAgainAndTheOtherIsUndisturbed(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "a is back", func() bool { st := s.Status(); return st[0].State == Ready && st[0].PID != a })
-	st := s.Status()
+	st := s.StatusWithMemory()
 	if st[1].PID != b || st[0].Restarts != 1 || !strings.Contains(st[0].LastError, "killed") {
 		t.Fatalf("after the kill: %+v", st)
 	}
 	if st[0].MemoryBytes == 0 {
 		t.Error("memory of a running role is unknown")
+	}
+	if s.Status()[0].MemoryBytes != 0 {
+		t.Error("a poll of the status measures memory, which costs tens of milliseconds")
 	}
 	cancel()
 	if err := <-done; err != nil {
