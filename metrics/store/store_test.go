@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -242,6 +243,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 	now := time.Now().UnixMilli()
 	b.ReportAllocs()
+	began := cpu()
 	for b.Loop() {
 		now += 5000
 		for i := range batch {
@@ -251,5 +253,14 @@ func BenchmarkAppend(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N*len(batch))*1e6, "s/Msample")
+	b.ReportMetric((cpu()-began).Seconds()/float64(b.N*len(batch))*1e6, "cpu-s/Msample")
+}
+
+// cpu is what this process has used by now: it holds on a busy machine.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

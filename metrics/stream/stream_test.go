@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -329,6 +330,7 @@ func BenchmarkSend(b *testing.B) {
 	}
 	now := time.Now().UnixMilli()
 	b.ReportAllocs()
+	began := cpu()
 	for b.Loop() {
 		now += 5000
 		for i := range batch {
@@ -339,6 +341,15 @@ func BenchmarkSend(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N*len(batch))*1e6, "s/Msample")
+	b.ReportMetric((cpu()-began).Seconds()/float64(b.N*len(batch))*1e6, "cpu-s/Msample")
 	b.ReportMetric(testutil.ToFloat64(c.metrics.bytes)/float64(b.N*len(batch)), "B/sample")
+}
+
+// cpu is what this process has used by now: it holds on a busy machine.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
