@@ -57,8 +57,12 @@ unit: deps-test helpers ## tests of the packages (some need root)
 e2e: deps-test build ## whole clusters with real containers
 	$(ASROOT) PERCH=$(CURDIR)/bin/perch $(GO) test -count=1 -timeout 25m ./cmd/perch/e2e/...
 
+.PHONY: page
+page: deps-test build ## the page in Chromium, on live data; screenshots in out/page
+	$(ASROOT) PERCH=$(CURDIR)/bin/perch $(GO) test -count=1 -timeout 15m ./cmd/perch/page/...
+
 .PHONY: test
-test: check unit e2e ## everything: check, unit, e2e with containers, page in Chromium
+test: check unit e2e page ## everything: check, unit, e2e with containers, page in Chromium
 
 .PHONY: demo
 demo: build ## start a one-node cluster with an application under load, and tell its story
@@ -67,6 +71,11 @@ demo: build ## start a one-node cluster with an application under load, and tell
 .PHONY: demo-down
 demo-down: ## remove the demo and everything it left
 	@$(SUDO) env "PATH=$$PATH" build/demo.sh down $(DEMO_DIR)
+
+.PHONY: bench
+bench: build deps-test ## figures of a whole perch: start, latency, writes, CPU seconds, memory
+	build/images/all.sh out/images
+	$(ASROOT) $(GO) run ./cmd/perch/bench -perch bin/perch
 
 .PHONY: clean
 clean: ## remove what was built
