@@ -114,9 +114,7 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 	p := printer{out: bufio.NewWriter(s.Out), json: o.output == "json", many: many, colour: colour(s.Out), timestamps: o.timestamps, grep: grepRE(o.grep)}
 	var last trailer
 	if limit > 0 {
-		ask.Set("limit", strconv.Itoa(limit))
-		ask.Set("order", "desc")
-		lines, t, err := fetchLines(ctx, w, ask)
+		lines, t, err := fetchNewest(ctx, w, ask, limit)
 		if err != nil {
 			return err
 		}
@@ -255,6 +253,29 @@ func timeRange(ask url.Values, o logsOptions, now time.Time) (url.Values, error)
 		ask.Set(map[string]string{"since": "from", "until": "to"}[flag], at.UTC().Format(time.RFC3339Nano))
 	}
 	return ask, nil
+}
+
+// page is how many lines one answer may have.
+const page = 50_000
+
+// fetchNewest asks page by page, newest first, until there are enough lines or
+// no more.
+func fetchNewest(ctx context.Context, w *web, ask url.Values, limit int) (all []line, last trailer, _ error) {
+	ask.Set("order", "desc")
+	for len(all) < limit {
+		want := min(page, limit-len(all))
+		ask.Set("limit", strconv.Itoa(want))
+		lines, t, err := fetchLines(ctx, w, ask)
+		if err != nil {
+			return nil, last, err
+		}
+		all, last = append(all, lines...), t
+		if len(lines) < want || t.Cursor == "" {
+			break
+		}
+		ask.Set("cursor", t.Cursor)
+	}
+	return all, last, nil
 }
 
 func fetchLines(ctx context.Context, w *web, ask url.Values) (lines []line, last trailer, _ error) {

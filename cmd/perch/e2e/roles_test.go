@@ -98,7 +98,7 @@ kind: Pod
 metadata: {name: counter}
 spec:
   terminationGracePeriodSeconds: 3
-  containers: [{name: count, image: "docker.io/library/perch-demo:1", args: [count, -rate, "2000"]}]
+  containers: [{name: count, image: "docker.io/library/perch-demo:1", args: [count, -rate, "2500"]}]
 ---
 apiVersion: v1
 kind: Pod
