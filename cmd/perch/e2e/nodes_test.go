@@ -161,7 +161,7 @@ func TestNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	images := filepath.Join(m.root, "out", "images")
-	m.run(t, filepath.Join(m.root, "build", "images", "static.sh"), images+"/perch-demo.tar", "docker.io/library/perch-demo:1", "./cmd/perch-demo")
+	m.build(t, "images/static.sh", images+"/perch-demo.tar", "docker.io/library/perch-demo:1", "./cmd/perch-demo")
 	m.run(t, m.tool, "hub")
 	m.run(t, m.tool, "start", "na", serverIP)
 	m.run(t, m.tool, "start", "nb", workerIP)
