@@ -1,5 +1,5 @@
 // Counts over time, stacked by level: the histogram of Logs, lanes of other pages.
-import { useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import type { Bucket } from './api';
 import { count, hm, hms } from './format';
 import { zoom } from './url';
@@ -10,7 +10,10 @@ export const errorsOf = (b: Bucket) => (b.levels?.error ?? 0) + (b.levels?.fatal
 
 /** Bars of buckets; a drag over them zooms the whole page. */
 export function Bars({ buckets, from, to, height: H, label, ticks }: Props) {
-  const [drag, setDrag] = useState<[number, number] | null>(null);
+  // The drag itself is in a ref: a fast hand is quicker than the next drawing.
+  const held = useRef<[number, number] | null>(null);
+  const [drag, draw] = useState<[number, number] | null>(null);
+  const setDrag = (d: [number, number] | null) => draw((held.current = d));
   const top = Math.max(1, ...buckets.map(b => b.count));
   const at = (e: MouseEvent) => {
     const box = (e.currentTarget as SVGElement).getBoundingClientRect();
@@ -23,9 +26,10 @@ export function Bars({ buckets, from, to, height: H, label, ticks }: Props) {
     <div class="bars">
       <svg viewBox={`0 0 1200 ${H}`} preserveAspectRatio="none" height={H} role="img" aria-label={label}
         onMouseDown={e => { e.preventDefault(); setDrag([at(e), at(e)]); }}
-        onMouseMove={e => drag && setDrag([drag[0], at(e)])}
+        onMouseMove={e => held.current && setDrag([held.current[0], at(e)])}
         onMouseUp={() => {
-          if (chosen && chosen[1] - chosen[0] > 0.005) zoom(time(chosen[0]), time(chosen[1]));
+          const [a, b] = [...(held.current ?? [0, 0])].sort((x, y) => x - y) as [number, number];
+          if (b - a > 0.005) zoom(time(a), time(b));
           setDrag(null);
         }}
         onMouseLeave={() => setDrag(null)}>

@@ -1,5 +1,5 @@
 // When alerts were pending and firing: read from the series that the rules write.
-import { type Labels, ranged } from './api';
+import { type Labels, ranged, stepFor } from './api';
 import { hms } from './format';
 
 export type Span = { from: number; to: number; state: string }; // pending, warning, firing
@@ -9,7 +9,10 @@ const key = (l: Labels) => Object.entries(l).filter(([k]) => k !== 'alertstate' 
 
 /** alertHistory of all alerts that match; sel is the inside of the braces. */
 export async function alertHistory(sel: string, from: number, to: number, signal?: AbortSignal): Promise<AlertHistory[]> {
-  const got = await ranged(`ALERTS{${sel}}`, from, to, signal);
+  // Over a day the steps are long: each then tells whether there was an alert
+  // at any time since the one before, so that short ones are not missed.
+  const coarse = stepFor(from, to), wide = coarse > 60;
+  const got = wide ? await ranged(`max_over_time(ALERTS{${sel}}[${coarse + 2}s])`, from, to + coarse * 1000, signal) : await ranged(`ALERTS{${sel}}`, from, to, signal);
   const step = got.step * 1000;
   const by = new Map<string, AlertHistory>();
   for (const s of got.series) {
@@ -19,8 +22,9 @@ export async function alertHistory(sel: string, from: number, to: number, signal
     by.set(id, h);
     let open: Span | undefined;
     for (const [t] of s.values ?? []) {
-      if (open && t * 1000 - open.to <= step * 1.5) open.to = t * 1000;
-      else h.spans.push((open = { from: t * 1000, to: t * 1000 + step / 2, state }));
+      const end = Math.min(t * 1000, to);
+      if (open && t * 1000 - open.to <= step * 1.5) open.to = end;
+      else h.spans.push((open = wide ? { from: t * 1000 - step, to: end, state } : { from: t * 1000, to: t * 1000 + step / 2, state }));
     }
   }
   return [...by.values()];

@@ -9,9 +9,13 @@ import { withNamespace } from './logs';
 import { alertHistory } from './spans';
 import { go, href, namespace, now, range, set } from './url';
 
+type Drag = { kind: 'new' | 'move'; from: number; to: number; at: number };
+
 export function TimeRail() {
   const box = useRef<HTMLDivElement>(null);
-  const [drag, setDrag] = useState<{ kind: 'new' | 'move'; from: number; to: number; at: number } | null>(null);
+  const held = useRef<Drag | null>(null); // a fast hand is quicker than the next drawing
+  const [shownDrag, draw] = useState<Drag | null>(null);
+  const setDrag = (d: Drag | null) => draw((held.current = d));
   const win = range(), ns = namespace.value;
   const to = Math.max(now(), win.to), from = Math.min(to - Math.max(6 * 36e5, (win.to - win.from) * 2), win.from);
   const got = useLoad(async s => {
@@ -24,7 +28,7 @@ export function TimeRail() {
   const sets = watched('apis/apps/v1/replicasets').value ?? [];
   const rolled = sets.filter(r => (!ns || r.metadata.namespace === ns) && r.metadata.ownerReferences?.some(o => o.kind === 'Deployment')).map(r => Date.parse(r.metadata.creationTimestamp)).filter(t => t > from);
   const x = (t: number) => ((t - from) / (to - from)) * 1000;
-  const shown = drag ?? win;
+  const shown = shownDrag ?? win;
   const at = (e: PointerEvent) => {
     const b = box.current!.getBoundingClientRect();
     return from + Math.max(0, Math.min(1, (e.clientX - b.left) / b.width)) * (to - from);
@@ -41,6 +45,7 @@ export function TimeRail() {
         setDrag(t > win.from && t < win.to ? { kind: 'move', ...win, at: t } : { kind: 'new', from: t, to: t, at: t });
       }}
       onPointerMove={e => {
+        const drag = held.current;
         if (!drag) return;
         const t = at(e);
         if (drag.kind === 'new') setDrag({ ...drag, from: Math.min(drag.at, t), to: Math.max(drag.at, t) });
@@ -50,6 +55,7 @@ export function TimeRail() {
         }
       }}
       onPointerUp={() => {
+        const drag = held.current;
         if (drag && drag.to - drag.from > 1e4 && (drag.from !== win.from || drag.to !== win.to)) set({ from: iso(drag.from), to: drag.to > now() - 1e4 ? 'now' : iso(drag.to) });
         setDrag(null);
       }}
