@@ -72,7 +72,8 @@ export function Chart(p: Props) {
               c.beginPath(); c.moveTo(left, at); c.lineTo(left + width, at); c.stroke();
               c.font = `${11 * r}px Inter, system-ui, sans-serif`;
               c.textAlign = 'right';
-              c.fillText(p.limitText ?? `limit ${format(p.limit)}`, left + width - 4 * r, at - 4 * r);
+              c.textBaseline = 'bottom';
+              c.fillText(p.limitText ?? `limit ${format(p.limit)}`, left + width - 4 * r, at - 2 * r);
             }
             for (const m of p.marks ?? []) {
               const at = u.valToPos(m.t / 1000, 'x', true);

@@ -117,7 +117,7 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
   );
 }
 
-const NoNumbers = () => <div class="strip none">nothing was measured in this range</div>;
+const NoNumbers = () => <div class="strip none">no sample fell into this range</div>;
 
 /** Gone says what the events tell about a pod that is no more. */
 function Gone({ events }: { events: Line[] }) {
