@@ -26,6 +26,9 @@ type cluster struct {
 	perch, dir, home string
 }
 
+// cgroup is where all of the cluster but its supervisor runs.
+const cgroup = "perch-bench"
+
 // flags keep it apart from other clusters on this machine.
 func (c cluster) flags() []string {
 	return []string{"--data-dir", c.dir, "--name=bench", "--node-name=bench", "--api-port=26443", "--web-port=29443", "--agent-port=21250",
@@ -136,8 +139,7 @@ func (c cluster) processes(ctx context.Context) (map[string]int, error) {
 	return out, nil
 }
 
-// usage is what all processes of the cluster have used by now, without the
-// containers themselves.
+// usage is what the processes of the cluster have used by now.
 func (c cluster) usage(ctx context.Context) (usage, error) {
 	procs, err := c.processes(ctx)
 	if err != nil {
@@ -149,12 +151,10 @@ func (c cluster) usage(ctx context.Context) (usage, error) {
 			return nil, err
 		}
 	}
-	for _, pid := range shims(c.dir) {
-		if d, err := cpuOf(pid); err == nil { // else it ended meanwhile
-			out["shims"] += d
-		}
-	}
-	return out, nil
+	// Shims come and go with their pods; their cgroup keeps count. What they run
+	// begins in it too, until it moves to its container's.
+	out["shims"], err = cgroupCPU(cgroup + "/system/shims")
+	return out, err
 }
 
 // metric is the sum of a metric over its labels, from a role's registry.

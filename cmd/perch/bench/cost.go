@@ -16,7 +16,7 @@ import (
 )
 
 // settle is how long pods that just started keep the machine busy.
-const settle = 20 * time.Second
+const settle = 30 * time.Second
 
 // idleCost measures what the pods of podLatency cost when nothing happens.
 func idleCost(ctx context.Context, b *bench) error {

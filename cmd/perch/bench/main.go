@@ -78,10 +78,10 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"startup", startup},
-		{"api", writesAndLists},
 		{"pods", podLatency},
 		{"idle", idleCost},
 		{"lines", lineCost},
+		{"api", writesAndLists},
 		{"kill", killRoles},
 		{"samples", sampleCost},
 	}

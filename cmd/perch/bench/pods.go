@@ -46,6 +46,10 @@ func podLatency(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
+		all, err := cgroupCPU(cgroup)
+		if err != nil {
+			return err
+		}
 		began := time.Now()
 		waits, err := startPods(ctx, client, burst)
 		if err != nil {
@@ -56,9 +60,14 @@ func podLatency(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
+		allAfter, err := cgroupCPU(cgroup)
+		if err != nil {
+			return err
+		}
 		used := after.since(before)
 		b.table.add("pods: create to running, "+name, spread(waits), "p99 500 ms")
-		b.table.add("pods: CPU of all, "+name, fmt.Sprintf("%.2f cpu-s (%s)", used.total().Seconds(), used.names()), "")
+		b.table.add("pods: CPU of everything for one, "+name, ms((allAfter-all)/podCount), "")
+		b.table.add("pods: of it the roles, "+name, fmt.Sprintf("%s (%s)", ms(used.total()/podCount), used.each(podCount)), "")
 		b.table.add("pods: rate, "+name, fmt.Sprintf("%.1f pods/s", podCount/took.Seconds()), "")
 		if burst {
 			continue

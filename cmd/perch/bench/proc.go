@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -76,6 +77,28 @@ func shims(dir string) []int {
 	return out
 }
 
+// cgroupCPU is what everything in a cgroup has used since it was made: shims,
+// runc and network plugins that ended long ago, and containers, are in it.
+func cgroupCPU(name string) (time.Duration, error) {
+	for _, dir := range []string{"/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct"} {
+		if text, err := os.ReadFile(filepath.Join(dir, name, "cpuacct.usage")); err == nil {
+			n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+			return time.Duration(n), err
+		}
+	}
+	text, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", name, "cpu.stat"))
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time of cgroup: %w", err)
+	}
+	for l := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(l, "usage_usec "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+			return time.Duration(n) * time.Microsecond, err
+		}
+	}
+	return 0, fmt.Errorf("read CPU time of cgroup %s: no usage_usec", name)
+}
+
 // usage is CPU time by process name; shims are one entry.
 type usage map[string]time.Duration
 
@@ -96,12 +119,24 @@ func (u usage) total() (sum time.Duration) {
 
 // names lists who used how much, most first.
 func (u usage) names() string {
-	keys := slices.SortedFunc(maps.Keys(u), func(a, b string) int { return int(u[b] - u[a]) })
 	var out []string
-	for _, k := range keys {
+	for _, k := range u.most() {
 		out = append(out, fmt.Sprintf("%s %.2f", k, u[k].Seconds()))
 	}
 	return strings.Join(out, ", ")
+}
+
+// each is the same for one of n.
+func (u usage) each(n int) string {
+	var out []string
+	for _, k := range u.most() {
+		out = append(out, k+" "+ms(u[k]/time.Duration(n)))
+	}
+	return strings.Join(out, ", ")
+}
+
+func (u usage) most() []string {
+	return slices.SortedFunc(maps.Keys(u), func(a, b string) int { return cmp.Compare(u[b], u[a]) })
 }
 
 func kill(pid int) error {
