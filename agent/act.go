@@ -98,6 +98,11 @@ func (w *worker) startSandbox(ctx context.Context, step pod.Step, want *corev1.P
 	if err != nil {
 		return err
 	}
+	done, err := turn(ctx, w.agent.boxes)
+	if err != nil {
+		return err
+	}
+	defer done()
 	start := time.Now()
 	handler := ""
 	if want.Spec.RuntimeClassName != nil {
@@ -110,6 +115,16 @@ func (w *worker) startSandbox(ctx context.Context, step pod.Step, want *corev1.P
 	return nil
 }
 
+// turn waits for one of the places and returns how to give it back.
+func turn(ctx context.Context, places chan struct{}) (done func(), _ error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // startContainer takes a container from its image to the end of its postStart
 // hook.
 func (w *worker) startContainer(ctx context.Context, step pod.Step, want *corev1.Pod, have pod.Observed) error {
@@ -118,25 +133,9 @@ func (w *worker) startContainer(ctx context.Context, step pod.Step, want *corev1
 	if c == nil || sandbox == nil {
 		return fmt.Errorf("start container %s: its sandbox is gone", step.Key)
 	}
-	select {
-	case w.agent.starts <- struct{}{}:
-		defer func() { <-w.agent.starts }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	id := step.ID
-	if id == "" {
-		var err error
-		if id, err = w.createContainer(ctx, step, want, c, sandbox); err != nil {
-			return err
-		}
-		w.event(event.Normal, c.Name, "Created", "Container created: "+c.Name)
-	}
-	if err := w.agent.parts.Runtime.StartContainer(ctx, id); err != nil {
-		if errors.Is(err, runtime.ErrState) {
-			return nil // it has been started already; the next look shows it
-		}
-		return because("RunContainerError", err)
+	id, err := w.runContainer(ctx, step, want, c, sandbox)
+	if err != nil || id == "" {
+		return err
 	}
 	if w.agent.parts.Started != nil {
 		w.agent.parts.Started(want, id)
@@ -161,15 +160,41 @@ func (w *worker) startContainer(ctx context.Context, step pod.Step, want *corev1
 	return nil
 }
 
-func (w *worker) createContainer(ctx context.Context, step pod.Step, want *corev1.Pod, c *corev1.Container, sandbox *pod.Sandbox) (string, error) {
-	config, err := w.sandboxConfig(want, sandbox.Attempt)
-	if err != nil {
-		return "", because("CreateContainerConfigError", err)
+// runContainer makes a container, unless an earlier try did, and starts it. The
+// id is empty if there was nothing to start. It holds a place only while the runtime works: pulls and hooks may take minutes.
+func (w *worker) runContainer(ctx context.Context, step pod.Step, want *corev1.Pod, c *corev1.Container, sandbox *pod.Sandbox) (string, error) {
+	var config *cri.PodSandboxConfig
+	var img image.Result
+	var err error
+	if step.ID == "" {
+		if config, err = w.sandboxConfig(want, sandbox.Attempt); err != nil {
+			return "", because("CreateContainerConfigError", err)
+		}
+		if img, err = w.image(ctx, want, c, config); err != nil {
+			return "", err
+		}
 	}
-	got, err := w.image(ctx, want, c, config)
+	done, err := turn(ctx, w.agent.starts)
 	if err != nil {
 		return "", err
 	}
+	defer done()
+	id := step.ID
+	if id == "" {
+		if id, err = w.createContainer(ctx, step, want, c, sandbox, config, img); err != nil {
+			return "", err
+		}
+		w.event(event.Normal, c.Name, "Created", "Container created: "+c.Name)
+	}
+	if err := w.agent.parts.Runtime.StartContainer(ctx, id); errors.Is(err, runtime.ErrState) {
+		return "", nil // it has been started already; the next look shows it
+	} else if err != nil {
+		return "", because("RunContainerError", err)
+	}
+	return id, nil
+}
+
+func (w *worker) createContainer(ctx context.Context, step pod.Step, want *corev1.Pod, c *corev1.Container, sandbox *pod.Sandbox, config *cri.PodSandboxConfig, got image.Result) (string, error) {
 	facts := w.agent.facts(sandbox.IPs)
 	env, err := pod.Env(want, c, facts, w.sources(ctx, want))
 	if err != nil {

@@ -78,6 +78,7 @@ type Agent struct {
 	volumes *volume.Volumes
 	probes  *probe.Probes
 	starts  chan struct{} // bounds how many containers start at the same time
+	boxes   chan struct{} // bounds how many sandboxes start at the same time
 
 	listed atomic.Bool // the API's list of pods has been seen once
 	ready  atomic.Pointer[runtimeState]
@@ -88,8 +89,13 @@ type Agent struct {
 	spawn   func(*worker) // set while Run runs
 }
 
-// maxStarts bounds containers that start at the same time; the others wait.
-const maxStarts = 8
+// maxStarts bounds containers that the runtime makes and starts at the same
+// time, maxBoxes sandboxes; the others wait. Starting is work, not waiting: of
+// thirty pods that start at once all are late, of four at a time only the last.
+const (
+	maxStarts = 8
+	maxBoxes  = 4
+)
 
 // New makes an agent. It reads the machine, and creates the directories.
 func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Agent, error) {
@@ -97,7 +103,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		return nil, fmt.Errorf("configure agent: %w", err)
 	}
 	a := &Agent{
-		cfg: cfg, parts: parts, log: log, places: cfg.places(), starts: make(chan struct{}, maxStarts),
+		cfg: cfg, parts: parts, log: log, places: cfg.places(), starts: make(chan struct{}, maxStarts), boxes: make(chan struct{}, maxBoxes),
 		workers: map[types.UID]*worker{},
 	}
 	for _, dir := range []string{a.places.Pods, a.places.Logs, a.places.Seccomp} {

@@ -28,6 +28,7 @@ import (
 	"perch/agent/image"
 	"perch/agent/pod"
 	"perch/agent/probe"
+	"perch/agent/runtime"
 	"perch/agent/runtime/runtimetest"
 	"perch/controlplane/event"
 )
@@ -44,6 +45,7 @@ type world struct {
 	t    *testing.T
 	api  *fake.Clientset
 	rt   *runtimetest.Fake
+	via  runtime.Service // how the agent sees rt; nil: as it is
 	dir  string
 	stop func()
 	a    *Agent
@@ -106,10 +108,14 @@ func newWorld(t *testing.T) *world {
 
 // start runs an agent, as a new process would.
 func (w *world) start() {
+	var rt runtime.Service = w.rt
+	if w.via != nil {
+		rt = w.via
+	}
 	cfg := Default()
 	cfg.Node, cfg.IPs, cfg.Data, cfg.ClusterDNS = "n1", []string{"192.0.2.1"}, w.dir, []string{"10.43.0.10"}
 	a, err := New(cfg, Parts{
-		API: w.api, Runtime: w.rt, Images: image.New(image.Config{}, w.rt, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Cgroups: w.cg,
+		API: w.api, Runtime: rt, Images: image.New(image.Config{}, rt, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), Cgroups: w.cg,
 		Tell:       func(r event.Record) { w.mu.Lock(); defer w.mu.Unlock(); w.events = append(w.events, r) },
 		Services:   func(string) []*corev1.Service { return nil },
 		Conditions: func() []corev1.NodeCondition { return nil },

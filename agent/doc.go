@@ -14,7 +14,8 @@
 //	group.Go("agent", a.Run)
 //	a.Pods(); a.Node(); a.Stop(uid, pod.Stop{…})
 //
-// Limits: maxStarts containers start at the same time, others wait; one patch
+// Limits: maxStarts containers and maxBoxes sandboxes start at the same
+// time, others wait; one patch
 // of a pod's status is under way at a time, the newest wins.
 //
 // Start reading at Run in run.go, then look in worker.go, then act.go.
