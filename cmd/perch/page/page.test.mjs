@@ -30,6 +30,8 @@ async function eventually(what, check, limit = 15000) {
   }
   throw new Error(`not within ${limit} ms: ${what}: ${last?.message}`);
 }
+/** here is the address now; page.url() learns of a pushed state later. */
+const here = async () => new URL(await page.evaluate(() => location.href));
 const text = sel => page.locator(sel).first().innerText();
 const objects = (...what) => JSON.parse(perch('get', ...what, '-o', 'json')).items;
 const number = expr => Number(perch('query', expr, '-o', 'csv').split('\n').at(-1).split(',').at(-1));
@@ -76,13 +78,13 @@ test('Overview names what needs attention and measures the cluster', async () =>
   await eventually('three charts', async () => (await page.locator('.r2 canvas').count()) >= 4);
   await eventually('web is among the loudest', async () => /web-/.test(await text('[aria-label="Loudest pods"]')));
   await eventually('the rail shows lines', async () => (await page.locator('.trail rect[class^=b-]').count()) > 0);
-  const before = page.url();
+  const before = String(await here());
   const rail = await page.locator('.tin').boundingBox();
   await page.mouse.move(rail.x + rail.width * 0.2, rail.y + 20);
   await page.mouse.down();
   await page.mouse.move(rail.x + rail.width * 0.4, rail.y + 20, { steps: 4 });
   await page.mouse.up();
-  assert.notEqual(page.url(), before, 'a drag over the rail chooses a range');
+  assert.notEqual(String(await here()), before, 'a drag over the rail chooses a range');
   quiet();
 });
 
@@ -108,7 +110,7 @@ test('Logs finds, marks, opens, filters and zooms', async () => {
   assert.match(await text('.x .kv'), /pagetest/);
   await page.screenshot({ path: `${out}/logs-line.png` });
   await page.locator('.x [aria-label^="without pod"]').click();
-  assert.match(decodeURIComponent(page.url()), /-pod:web-/);
+  assert.match(decodeURIComponent(await here()), /-pod:web-/);
   await page.goBack();
 
   await visit(`/logs?ns=${ns}&from=now-15m&q=level:warn`);
@@ -124,10 +126,10 @@ test('Logs finds, marks, opens, filters and zooms', async () => {
   await page.mouse.down();
   await page.mouse.move(box.x + box.width * 0.9, box.y + 40, { steps: 4 });
   await page.mouse.up();
-  const u = new URL(page.url()), span = Date.parse(u.searchParams.get('to')) - Date.parse(u.searchParams.get('from'));
+  const u = (await here()), span = Date.parse(u.searchParams.get('to')) - Date.parse(u.searchParams.get('from'));
   assert.ok(Math.abs(span - 180_000) < 20_000, `a fifth of 15 min was chosen, the range is ${span / 1000} s`);
   await page.keyboard.press('z');
-  assert.notEqual(new URL(page.url()).searchParams.get('from'), u.searchParams.get('from'), 'z zooms out');
+  assert.notEqual((await here()).searchParams.get('from'), u.searchParams.get('from'), 'z zooms out');
 
   await visit(`/logs?ns=${ns}&q=surelynobodywrotethis`);
   await eventually('an empty answer says what was asked', async () => /No line matches/.test(await text('.ls > .empty')));
@@ -170,7 +172,7 @@ test('Metrics runs PromQL, draws and lists the series', async () => {
   await page.keyboard.press('Escape');
   await page.keyboard.press('Enter');
   await eventually('the orders', async () => /taken/.test(await text('.scrolly table')));
-  assert.match(decodeURIComponent(page.url()), /shop_orders_total/);
+  assert.match(decodeURIComponent(await here()), /shop_orders_total/);
   const last = await eventually('a number', async () => Number(await text('.scrolly tbody td:nth-child(2)')));
   const want = number(`sum(rate(shop_orders_total{namespace="${ns}"}[30s]))`);
   assert.ok(Math.abs(last - want) < want * 0.6, `page ${last}, perch query ${want}`);
@@ -187,9 +189,9 @@ test('Metrics runs PromQL, draws and lists the series', async () => {
   await page.mouse.down();
   await page.mouse.move(chart.x + chart.width * 0.8, chart.y + 50, { steps: 5 });
   await page.mouse.up();
-  await eventually('a drag zooms', async () => /^\d{4}-/.test(new URL(page.url()).searchParams.get('from')));
+  await eventually('a drag zooms', async () => /^\d{4}-/.test((await here()).searchParams.get('from')));
   await page.goBack();
-  await eventually('Back undoes it', async () => new URL(page.url()).searchParams.get('from') === 'now-15m');
+  await eventually('Back undoes it', async () => (await here()).searchParams.get('from') === 'now-15m');
   quiet();
   await visit('/metrics?expr=' + encodeURIComponent('sum(rate('));
   await eventually('an error in words', async () => /parse error/.test(await text('.problem')));
@@ -225,7 +227,7 @@ test("a pod's story has its state, numbers, events and lines", async () => {
   await eventually('more than one instance', async () => (await page.locator('.inst').count()) > 1);
   await eventually('the alert is on the axis', async () => (await page.locator('.lanes .al').count()) > 0);
   await page.locator('.evd').first().click({ force: true });
-  assert.match(page.url(), /at=/, 'an event pins its moment');
+  assert.match(String(await here()), /at=/, 'an event pins its moment');
   quiet();
 });
 
@@ -262,19 +264,19 @@ test('the keyboard goes everywhere, and time, theme and namespace stay', async (
   await visit(`/?ns=${ns}`);
   await page.locator('body').press('g');
   await page.keyboard.press('l');
-  await eventually('Logs', async () => new URL(page.url()).pathname === '/logs');
-  assert.equal(new URL(page.url()).searchParams.get('ns'), ns);
+  await eventually('Logs', async () => (await here()).pathname === '/logs');
+  assert.equal((await here()).searchParams.get('ns'), ns);
   await page.locator('body').press('t');
   await page.waitForSelector('.pop');
   await page.keyboard.type('2h');
   await page.keyboard.press('Enter');
-  assert.equal(new URL(page.url()).searchParams.get('from'), 'now-2h');
+  assert.equal((await here()).searchParams.get('from'), 'now-2h');
   await page.keyboard.press('Control+k');
   await page.keyboard.type('hungry');
   await page.screenshot({ path: `${out}/palette.png` });
   await page.keyboard.press('Enter');
-  await eventually('the pod', async () => new URL(page.url()).pathname === `/pods/${ns}/hungry`);
-  assert.equal(new URL(page.url()).searchParams.get('from'), 'now-2h', 'the range follows');
+  await eventually('the pod', async () => (await here()).pathname === `/pods/${ns}/hungry`);
+  assert.equal((await here()).searchParams.get('from'), 'now-2h', 'the range follows');
   const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   await page.click('[aria-label^="Switch to"]');
   assert.notEqual(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), dark);

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -78,6 +79,14 @@ func TestPage(t *testing.T) {
 // up starts a cluster of its own, which goes when the test ends.
 func (c cluster) up(t *testing.T) {
 	t.Helper()
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "perch-pagetest.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // a second run waits instead of taking the first for interrupted
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(c.dir + "/config.json"); err == nil { // an interrupted run
 		c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
 	}
