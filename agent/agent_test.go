@@ -416,6 +416,47 @@ func TestAJobPodEndsWithItsExitCode(t *testing.T) {
 	})
 }
 
+// late is a runtime whose network comes later.
+type late struct {
+	*runtimetest.Fake
+	network time.Time
+}
+
+func (l *late) Status(ctx context.Context) (*cri.RuntimeStatus, error) {
+	s, err := l.Fake.Status(ctx)
+	if err == nil && time.Now().Before(l.network) {
+		s.Conditions[1].Status = false
+	}
+	return s, err
+}
+
+func TestTheNodeIsReadySoonAfterItsNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.stop()
+		if err := w.api.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		w.via = &late{w.rt, time.Now().Add(5100 * time.Millisecond)}
+		w.start()
+		pass(5 * time.Second)
+		ready := func() corev1.ConditionStatus {
+			n, err := w.api.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return readyStatus(n.Status)
+		}
+		if got := ready(); got != corev1.ConditionFalse {
+			t.Errorf("without network: ready is %s", got)
+		}
+		pass(500 * time.Millisecond)
+		if got := ready(); got != corev1.ConditionTrue {
+			t.Errorf("0.4 s after the network came: ready is %s", got)
+		}
+	})
+}
+
 func TestTheNodeRegistersAndBeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

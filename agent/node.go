@@ -23,13 +23,16 @@ import (
 	"perch/controlplane/event"
 )
 
+// impatience is how often an agent looks again while its node is not there or
+// not ready: someone waits for it.
+const impatience = 150 * time.Millisecond
+
 // register keeps the Node object: it makes it, and writes its labels and status
 // when they change, and now and then when they do not.
 func (a *Agent) register(ctx context.Context) error {
 	var sent *corev1.NodeStatus
 	var at time.Time
 	for ctx.Err() == nil {
-		wait := time.Second
 		fresh, err := a.syncNode(ctx, sent, time.Since(at) > a.cfg.Status)
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -40,6 +43,10 @@ func (a *Agent) register(ctx context.Context) error {
 				a.log.Info("node registered", "node", a.cfg.Node)
 			}
 			sent, at = fresh, time.Now()
+		}
+		wait := time.Second
+		if at.IsZero() || sent != nil && readyStatus(*sent) != corev1.ConditionTrue {
+			wait = impatience
 		}
 		pause(ctx, wait)
 	}

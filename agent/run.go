@@ -185,10 +185,8 @@ func (a *Agent) follow(ctx context.Context) error {
 			pause(ctx, a.cfg.Relist)
 		}
 	})
-	tick := time.NewTicker(a.cfg.Relist)
-	defer tick.Stop()
 	old := map[string]listed{}
-	for n := 0; ; n++ {
+	for n := 0; ctx.Err() == nil; n++ {
 		start := time.Now()
 		now, err := a.list(ctx)
 		a.metrics.relist.Observe(time.Since(start).Seconds())
@@ -209,12 +207,13 @@ func (a *Agent) follow(ctx context.Context) error {
 			old = now
 		}
 		a.runtimeStatus(ctx, n)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		wait := a.cfg.Relist
+		if rt := a.ready.Load(); rt == nil || !rt.ready || !rt.network {
+			wait = min(wait, impatience)
 		}
+		pause(ctx, wait)
 	}
+	return nil
 }
 
 // listed is the part of a container or sandbox whose change matters.
