@@ -234,10 +234,26 @@ func eventually(t *testing.T, server, name string, kind uint16, want string) {
 	}
 }
 
+// synced waits until the cluster's names are known.
+func synced(t *testing.T, s *Server) {
+	t.Helper()
+	limit := time.NewTimer(10 * time.Second)
+	defer limit.Stop()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for !s.Synced() {
+		select {
+		case <-limit.C:
+			t.Fatal("the cluster's names are still not known")
+		case <-look.C:
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	api := cluster()
-	_, server := run(t, api, upstream(t))
-	eventually(t, server, "web.app.svc.cluster.local.", dns.TypeA, "NOERROR 10.43.0.7")
+	s, server := run(t, api, upstream(t))
+	synced(t, s) // of each kind the objects come when they come
 	for _, c := range []struct {
 		what, name string
 		kind       uint16

@@ -40,9 +40,22 @@ export async function open({ theme = 'dark', width = 1440, height = 900, scale =
   return { context, page, complaints };
 }
 
+/** visit opens an address. Links of pods come and go on this machine, which
+ * Chromium takes for another network and breaks off what it is loading. */
+export async function visit(page, address) {
+  for (let n = 0; ; n++) {
+    try {
+      return await page.goto(address);
+    } catch (e) {
+      if (n === 5 || !/ERR_NETWORK_CHANGED|interrupted by another navigation/.test(e.message)) throw e;
+      await page.waitForTimeout(500);
+    }
+  }
+}
+
 export async function login(page) {
   const l = link();
-  await page.goto(l);
+  await visit(page, l);
   await page.waitForSelector('.rail');
   return new URL(l).origin;
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { axe, link, login, open, out, perch } from './browser.mjs';
+import { axe, link, login, open, out, perch, visit as openAddress } from './browser.mjs';
 
 const ns = 'pagetest';
 let context, page, complaints, base;
@@ -13,7 +13,7 @@ before(async () => {
 after(() => context?.close());
 
 const visit = async path => {
-  await page.goto(base + path);
+  await openAddress(page, base + path);
   await page.waitForSelector('.rail');
 };
 /** eventually retries a check until it holds; live data come when they come. */
@@ -43,13 +43,13 @@ const forget = () => (complaints.length = 0);
 test('a link logs in once, a token as long as it lives', async () => {
   const other = await open();
   const p = other.page, used = link();
-  await p.goto(used);
+  await openAddress(p, used);
   await p.waitForSelector('.rail');
   assert.equal(new URL(p.url()).hash, '', 'the code does not stay in the address');
   await p.click('[aria-label="Log out"]');
   await p.waitForSelector('.login');
   await p.goto('about:blank');
-  await p.goto(used);
+  await openAddress(p, used);
   await p.waitForSelector('.login [role=alert]');
   assert.match(await p.innerText('.login [role=alert]'), /used already/);
   await p.fill('.login input', 'not-a-token');
