@@ -62,10 +62,7 @@ page: deps-test build ## the page in Chromium, on live data; screenshots in out/
 	$(ASROOT) PERCH=$(CURDIR)/bin/perch $(GO) test -count=1 -timeout 15m ./cmd/perch/page/...
 
 .PHONY: test
-test: check unit ## format, vet, architecture, and the packages' tests, real containers among them
-
-.PHONY: test-all
-test-all: test e2e page ## and whole clusters, and the page in Chromium
+test: check unit e2e page ## all of the above
 
 .PHONY: demo
 demo: build ## start a one-node cluster with an application under load, and tell its story
