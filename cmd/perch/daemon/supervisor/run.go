@@ -1,17 +1,15 @@
 package supervisor
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -20,9 +18,6 @@ import (
 // ExitRefused is the exit code of a role that must not be started again with
 // the same configuration; its last "error" line says why.
 const ExitRefused = 2
-
-// NotifyFD is the file descriptor on which a role reports to its supervisor.
-const NotifyFD = 3
 
 // Role is one child process.
 type Role struct {
@@ -151,15 +146,18 @@ func (s *Supervisor) StatusWithMemory() []Status {
 // keep runs one role again and again until ctx ends.
 func (s *Supervisor) keep(ctx context.Context, r Role) error {
 	quick, everReady := 0, false
+	var keeps held
+	defer func() { keeps.close(s.log) }()
 	for ctx.Err() == nil {
 		began := time.Now()
-		ready, lastError, err := s.once(ctx, r)
+		ready, lastError, err := s.once(ctx, r, &keeps)
 		everReady = everReady || ready
 		if ctx.Err() != nil {
 			break
 		}
 		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == ExitRefused && !everReady {
+		// A Go program that panics ends with the same code, but says no word.
+		if errors.As(err, &exit) && exit.ExitCode() == ExitRefused && lastError != "" && !everReady {
 			return fmt.Errorf("%s: %s", r.Name, lastError)
 		}
 		quick++
@@ -194,26 +192,26 @@ func describe(err error, told string) string {
 
 // once runs a role to its end and reports whether it became ready and the last
 // error it told.
-func (s *Supervisor) once(ctx context.Context, r Role) (ready bool, told string, _ error) {
+func (s *Supervisor) once(ctx context.Context, r Role, keeps *held) (ready bool, told string, _ error) {
 	out, err := os.OpenFile(s.cfg.LogDir+"/"+r.Name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return false, "", fmt.Errorf("open log of role %s: %w", r.Name, err)
 	}
 	defer out.Close()
-	pr, pw, err := os.Pipe()
+	hears, tells, err := channel()
 	if err != nil {
-		return false, "", fmt.Errorf("make pipe for role %s: %w", r.Name, err)
+		return false, "", fmt.Errorf("start role %s: %w", r.Name, err)
 	}
-	defer pr.Close()
+	defer hears.Close()
 	cmd := exec.Command(s.cfg.Executable, r.Args...)
-	cmd.Env = append(os.Environ(), r.Env...)
+	cmd.Env = append(append(os.Environ(), r.Env...), keeps.env())
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{pw} // becomes NotifyFD
+	cmd.ExtraFiles = append([]*os.File{tells}, keeps.files()...) // from FirstFD on
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	req := spawnRequest{cmd, make(chan error, 1)}
 	s.spawn <- req
 	err = <-req.done
-	pw.Close()
+	tells.Close()
 	if err != nil {
 		return false, "", fmt.Errorf("start role %s: %w", r.Name, err)
 	}
@@ -223,7 +221,7 @@ func (s *Supervisor) once(ctx context.Context, r Role) (ready bool, told string,
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
-		ready, told = s.listen(r.Name, pr)
+		ready, told = s.listen(r.Name, hears, keeps)
 	}()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -232,7 +230,7 @@ func (s *Supervisor) once(ctx context.Context, r Role) (ready bool, told string,
 	case <-ctx.Done():
 		err = s.end(cmd, ended)
 	}
-	pr.SetReadDeadline(time.Now().Add(time.Second)) // a grandchild may hold the pipe
+	_ = hears.SetReadDeadline(time.Now().Add(time.Second)) // what it said last is there already; nobody else has its end
 	<-heard
 	return ready, told, err
 }
@@ -250,19 +248,31 @@ func (s *Supervisor) end(cmd *exec.Cmd, ended <-chan error) error {
 }
 
 // listen reads what a role tells until it closes its end.
-func (s *Supervisor) listen(name string, r io.Reader) (ready bool, told string) {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		switch word, rest, _ := strings.Cut(lines.Text(), " "); word {
+func (s *Supervisor) listen(name string, from *net.UnixConn, keeps *held) (ready bool, told string) {
+	for {
+		m, err := receive(from)
+		if err != nil {
+			return ready, told
+		}
+		switch m.word {
 		case "ready":
 			ready = true
 			s.set(name, func(st *Status) { st.State = Ready })
 		case "error":
-			told = rest
-			s.set(name, func(st *Status) { st.LastError = rest })
+			told = m.rest
+			s.set(name, func(st *Status) { st.LastError = m.rest })
+		case "hold":
+			if err := keeps.hold(m.rest, m.file); err != nil {
+				s.log.Warn("file not held", "role", name, "err", err)
+			}
+			continue
+		case "drop":
+			keeps.drop(m.rest)
+		}
+		if m.file != nil {
+			m.file.Close() // nobody asked for it
 		}
 	}
-	return ready, told
 }
 
 func (s *Supervisor) set(name string, change func(*Status)) {

@@ -2,12 +2,18 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is also the role: what it does is its first argument.
@@ -18,12 +24,63 @@ func TestMain(m *testing.M) {
 		case "steady":
 			n.Ready()
 			<-time.After(time.Hour)
+		case "keeper":
+			keeper(n)
+		case "panics":
+			panic("a bug")
 		case "refuse":
 			n.Error(os.ErrExist)
 			os.Exit(ExitRefused)
 		}
 	}
 	os.Exit(m.Run())
+}
+
+// keeper answers questions on a UDP socket: the first run opens it and answers
+// none, the second gets it from the supervisor and answers all.
+func keeper(n Notifier) {
+	fail := func(err error) {
+		n.Error(err)
+		os.Exit(1)
+	}
+	f := n.Held("questions")
+	if f == nil {
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			fail(err)
+		}
+		f, err := c.File()
+		if err != nil {
+			fail(err)
+		}
+		if err := n.Hold("questions", f); err != nil {
+			fail(err)
+		}
+		for i := range 2 * maxHeld { // more than may be held
+			_ = n.Hold("spare"+strconv.Itoa(i), f)
+		}
+		if err := os.WriteFile(os.Args[3], []byte(c.LocalAddr().String()), 0o600); err != nil {
+			fail(err)
+		}
+		n.Ready()
+		<-time.After(time.Hour)
+	}
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		fail(errors.New("what this role starts would inherit the socket"))
+	}
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		fail(err)
+	}
+	n.Ready()
+	text := make([]byte, 64)
+	for {
+		got, from, err := c.ReadFrom(text)
+		if err != nil {
+			fail(err)
+		}
+		_, _ = c.WriteTo(append([]byte("answer to "), text[:got]...), from)
+	}
 }
 
 func start(t *testing.T, roles ...string) (*Supervisor, context.CancelFunc, chan error) {
@@ -98,6 +155,68 @@ func TestAKilledRoleIsStartedAgainAndTheOtherIsUndisturbed(t *testing.T) {
 	}
 	if err := syscall.Kill(b, 0); err == nil {
 		t.Error("a role outlived its supervisor")
+	}
+}
+
+func TestAQuestionAskedWhileARoleIsAwayIsAnsweredByItsNextRun(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := t.TempDir() + "/address"
+	s, err := New(Config{Executable: exe, LogDir: t.TempDir(), Grace: 5 * time.Second, Roles: []Role{{Name: "keeper", Args: []string{"role", "keeper", where}}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	eventually(t, "ready", func() bool { return s.Status()[0].State == Ready })
+	address, err := os.ReadFile(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("udp", string(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ask := func(text string) (string, error) {
+		if _, err := c.Write([]byte(text)); err != nil {
+			return "", err
+		}
+		if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return "", err
+		}
+		answer := make([]byte, 64)
+		n, err := c.Read(answer)
+		return string(answer[:n]), err
+	}
+	if err := syscall.Kill(s.Status()[0].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"one", "two"} {
+		if got, err := ask(text); err != nil || got != "answer to "+text {
+			t.Fatalf("asked %s: %q, %v", text, got, err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ask("three"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the socket outlived its role: %v", err)
+	}
+}
+
+func TestARoleThatPanicsAtItsStartIsTriedAgain(t *testing.T) {
+	s, _, done := start(t, "panics") // with the exit code of a refusal
+	eventually(t, "second restart", func() bool { return s.Status()[0].Restarts > 1 })
+	select {
+	case err := <-done:
+		t.Fatalf("the supervisor ended: %v", err)
+	default:
 	}
 }
 
