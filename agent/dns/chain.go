@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -40,12 +41,17 @@ func newKubernetes(cfg Config) (*kubernetes.Kubernetes, error) {
 	return k, nil
 }
 
-// newServer puts the plugins in their order: count, cluster names, cache, resolvers.
-func newServer(cfg Config, k *kubernetes.Kubernetes, r *resolvers, m *metrics) (*dnsserver.Server, error) {
+// newServer puts the plugins in their order: count, wait, cluster names, cache,
+// resolvers.
+func newServer(at netip.AddrPort, k *kubernetes.Kubernetes, p *patience, r *resolvers, m *metrics) (*dnsserver.Server, error) {
 	block := &dnsserver.Config{
-		Zone: ".", ListenHosts: []string{cfg.Listen.Addr().String()}, Port: fmt.Sprint(cfg.Listen.Port()), Transport: transport.DNS,
+		Zone: ".", ListenHosts: []string{at.Addr().String()}, Port: fmt.Sprint(at.Port()), Transport: transport.DNS,
 	}
 	block.AddPlugin(func(next plugin.Handler) plugin.Handler { return counter{next, m} })
+	block.AddPlugin(func(next plugin.Handler) plugin.Handler {
+		p.next = next
+		return p
+	})
 	block.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		k.Next = next
 		return k
@@ -56,11 +62,58 @@ func newServer(cfg Config, k *kubernetes.Kubernetes, r *resolvers, m *metrics) (
 		return c
 	})
 	block.AddPlugin(func(plugin.Handler) plugin.Handler { return r })
-	s, err := dnsserver.NewServer(transport.DNS+"://"+cfg.Listen.String(), []*dnsserver.Config{block})
+	s, err := dnsserver.NewServer(transport.DNS+"://"+at.String(), []*dnsserver.Config{block})
 	if err != nil {
 		return nil, fmt.Errorf("make dns server: %w", err)
 	}
 	return s, nil
+}
+
+// maxWaiting is how many questions wait for the cluster's names at a time; more
+// are answered at once as if the wait were over.
+const maxWaiting = 1000
+
+// patience keeps a question about the cluster until the cluster's names are
+// known, or limit long: after a restart, an answer that comes a little later is
+// worth more to a client than the failure that could be told at once.
+type patience struct {
+	next    plugin.Handler
+	zones   plugin.Zones
+	synced  <-chan struct{}
+	limit   time.Duration
+	metrics *metrics
+	waiting atomic.Int64
+}
+
+// Name makes patience a plugin.
+func (p *patience) Name() string { return "patience" }
+
+// ServeDNS waits where it must, then asks the next plugin.
+func (p *patience) ServeDNS(ctx context.Context, w dns.ResponseWriter, q *dns.Msg) (int, error) {
+	select {
+	case <-p.synced:
+	default:
+		if len(q.Question) > 0 && p.zones.Matches(strings.ToLower(q.Question[0].Name)) != "" {
+			p.wait(ctx)
+		}
+	}
+	return p.next.ServeDNS(ctx, w, q)
+}
+
+func (p *patience) wait(ctx context.Context) {
+	defer p.waiting.Add(-1)
+	if p.waiting.Add(1) > maxWaiting {
+		p.metrics.impatient.Inc()
+		return
+	}
+	p.metrics.waited.Inc()
+	limit := time.NewTimer(p.limit)
+	defer limit.Stop()
+	select {
+	case <-p.synced:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
 }
 
 // resolvers sends questions to the machine's resolvers as they are at the moment.

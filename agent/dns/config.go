@@ -14,26 +14,23 @@ import (
 
 // Config is what does not change while the agent runs.
 type Config struct {
-	Listen     netip.AddrPort // the node's gateway address and port 53; it may appear later
-	Service    netip.Addr     // the cluster DNS Service's address; never a resolver of ours
-	Domain     string         // cluster.local
-	Kubeconfig string         // absolute path; may list and watch services, endpointslices, namespaces
-	ResolvConf string         // file with the machine's resolvers, read again when it changes
-	TTL        time.Duration  // of answers about the cluster, whole seconds
-	Reread     time.Duration  // how often ResolvConf is looked at
+	Service    netip.Addr    // the cluster DNS Service's address; never a resolver of ours
+	Domain     string        // cluster.local
+	Kubeconfig string        // absolute path; may list and watch services, endpointslices, namespaces
+	ResolvConf string        // file with the machine's resolvers, read again when it changes
+	TTL        time.Duration // of answers about the cluster, whole seconds
+	Reread     time.Duration // how often ResolvConf is looked at
+	Patience   time.Duration // how long a question about the cluster waits for its names to be known
 }
 
-// Default has every value that fits all nodes; addresses and Kubeconfig must be filled in.
+// Default has every value that fits all nodes; Service and Kubeconfig must be filled in.
 func Default() Config {
-	return Config{Domain: "cluster.local", ResolvConf: "/etc/resolv.conf", TTL: 5 * time.Second, Reread: 10 * time.Second}
+	return Config{Domain: "cluster.local", ResolvConf: "/etc/resolv.conf", TTL: 5 * time.Second, Reread: 10 * time.Second, Patience: 2 * time.Second}
 }
 
 // Validate names every problem of the configuration at once.
 func (c Config) Validate() error {
 	var errs []error
-	if !c.Listen.IsValid() || c.Listen.Addr().IsUnspecified() || c.Listen.Port() == 0 {
-		errs = append(errs, fmt.Errorf("listen address %q: want an address and a port", c.Listen))
-	}
 	if _, ok := dns.IsDomainName(c.Domain); !ok || c.Domain == "" || c.Domain == "." || strings.ContainsAny(c.Domain, " \t\n{}\"#\\") {
 		errs = append(errs, fmt.Errorf("domain %q: want a domain name", c.Domain))
 	}
@@ -45,6 +42,9 @@ func (c Config) Validate() error {
 	}
 	if c.TTL < 0 || c.TTL > time.Hour || c.Reread <= 0 {
 		errs = append(errs, fmt.Errorf("ttl %s and reread %s: want 0s to 1h and more than 0s", c.TTL, c.Reread))
+	}
+	if c.Patience < 0 || c.Patience > 4*time.Second { // clients ask again after 5 s
+		errs = append(errs, fmt.Errorf("patience %s: want 0s to 4s", c.Patience))
 	}
 	return errors.Join(errs...)
 }

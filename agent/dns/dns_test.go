@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -151,8 +153,8 @@ func upstream(t *testing.T) string {
 	return pc.LocalAddr().String()
 }
 
-// run starts a server for the cluster and returns its address.
-func run(t *testing.T, api http.Handler, resolvers ...string) (*Server, string) {
+// configFor is what a server needs to speak to an API.
+func configFor(t *testing.T, api http.Handler) Config {
 	t.Helper()
 	door := httptest.NewServer(api)
 	t.Cleanup(func() { door.CloseClientConnections(); door.Close() })
@@ -163,8 +165,23 @@ func run(t *testing.T, api http.Handler, resolvers ...string) (*Server, string) 
 		"clusters":[{"name":"c","cluster":{"server":%q}}],"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{}}]}`, door.URL)), 0o600))
 	cfg.ResolvConf = filepath.Join(dir, "resolv.conf")
 	must(t, os.WriteFile(cfg.ResolvConf, nil, 0o600))
-	cfg.Listen = freePort(t)
-	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	return cfg
+}
+
+// run starts a server for the cluster and returns its address.
+func run(t *testing.T, api http.Handler, resolvers ...string) (*Server, string) {
+	t.Helper()
+	sockets, err := Listen(freePort(t))
+	must(t, err)
+	s, _ := runOn(t, configFor(t, api), sockets, resolvers...)
+	return s, sockets.Address().String()
+}
+
+// runOn starts a server on given sockets; stop, which the test's end calls too,
+// waits for its end.
+func runOn(t *testing.T, cfg Config, sockets Sockets, resolvers ...string) (_ *Server, stop func()) {
+	t.Helper()
+	s, err := New(cfg, sockets, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	must(t, err)
 	s.resolvers.mu.Lock()
 	var servers []netip.AddrPort
@@ -176,13 +193,14 @@ func run(t *testing.T, api http.Handler, resolvers ...string) (*Server, string) 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run = %v", err)
 		}
 	})
-	return s, cfg.Listen.String()
+	t.Cleanup(stop)
+	return s, stop
 }
 
 func freePort(t *testing.T) netip.AddrPort {
@@ -286,15 +304,115 @@ func TestNames(t *testing.T) {
 	eventually(t, server, "late.app.svc.cluster.local.", dns.TypeA, "NOERROR 10.43.0.9")
 }
 
-func TestWithoutAPIOrResolverTheAnswerIsServfailAtOnce(t *testing.T) {
-	s, server := run(t, http.NotFoundHandler())
-	eventually(t, server, "web.app.svc.cluster.local.", dns.TypeA, "SERVFAIL")
+func TestWithoutAPITheAnswerIsServfailAfterPatienceAndWithoutResolverAtOnce(t *testing.T) {
+	sockets, err := Listen(freePort(t))
+	must(t, err)
+	cfg, server := configFor(t, http.NotFoundHandler()), sockets.Address().String()
+	cfg.Patience = 300 * time.Millisecond
+	s, _ := runOn(t, cfg, sockets)
 	start := time.Now()
+	if got := ask(t, "udp", server, "web.app.svc.cluster.local.", dns.TypeA); got != "SERVFAIL" || time.Since(start) < cfg.Patience {
+		t.Errorf("cluster name = %q after %v", got, time.Since(start))
+	}
+	start = time.Now()
 	if got := ask(t, "udp", server, "www.example.org.", dns.TypeA); got != "SERVFAIL" || time.Since(start) > time.Second {
 		t.Errorf("outside name = %q after %v", got, time.Since(start))
 	}
 	if s.Synced() {
 		t.Error("synced without an API")
+	}
+}
+
+// later is an API that answers only after open.
+type later struct {
+	api  http.Handler
+	open chan struct{}
+}
+
+func (l later) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-l.open:
+		l.api.ServeHTTP(w, r)
+	case <-r.Context().Done():
+	}
+}
+
+func TestAQuestionBeforeTheFirstSyncWaitsForItAndOneForTheWorldDoesNot(t *testing.T) {
+	api := later{cluster(), make(chan struct{})}
+	s, server := run(t, api, upstream(t))
+	got := make(chan string, 1)
+	go func() { got <- ask(t, "udp", server, "web.app.svc.cluster.local.", dns.TypeA) }()
+	limit := time.Now().Add(10 * time.Second)
+	for testutil.ToFloat64(s.metrics.waited) == 0 {
+		if time.Now().After(limit) {
+			t.Fatal("the question does not wait")
+		}
+		if world := ask(t, "udp", server, "www.example.org.", dns.TypeA); world != "NOERROR 192.0.2.80" {
+			t.Fatalf("a name of the world = %q", world)
+		}
+	}
+	close(api.open)
+	if got := <-got; got != "NOERROR 10.43.0.7" {
+		t.Errorf("the cluster's name = %q", got)
+	}
+}
+
+func TestQuestionsAskedWhileNoServerRunsAreAnsweredByTheNext(t *testing.T) {
+	api := cluster()
+	cfg := configFor(t, api)
+	sockets, err := Listen(freePort(t))
+	must(t, err)
+	server := sockets.Address().String()
+	udp, tcp, err := sockets.Files()
+	must(t, err)
+	first, stop := runOn(t, cfg, sockets)
+	synced(t, first)
+	stop()
+	got := make(chan string, 20)
+	var asked sync.WaitGroup
+	for i := range cap(got) {
+		network := []string{"udp", "tcp"}[i%2]
+		c, err := (&dns.Client{Net: network}).Dial(server)
+		must(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		q := new(dns.Msg)
+		q.SetQuestion("web.app.svc.cluster.local.", dns.TypeA)
+		must(t, c.WriteMsg(q))
+		asked.Go(func() {
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second)) // else the read below fails
+			m, err := c.ReadMsg()
+			if err != nil || len(m.Answer) != 1 {
+				got <- fmt.Sprintf("%s: %v, %v", network, m, err)
+			}
+		})
+	}
+	again, err := FromFiles(udp, tcp)
+	must(t, err)
+	if again.Address().String() != server {
+		t.Errorf("taken over at %s, opened at %s", again.Address(), server)
+	}
+	runOn(t, cfg, again)
+	asked.Wait()
+	close(got)
+	for problem := range got {
+		t.Error(problem)
+	}
+}
+
+func TestTheKernelCountsQuestionsForWhichThereIsNoRoom(t *testing.T) {
+	sockets, err := Listen(freePort(t))
+	must(t, err)
+	defer func() { _ = sockets.Close() }()
+	must(t, sockets.udp.SetReadBuffer(1)) // the kernel makes it a few kB
+	c, err := net.Dial("udp", sockets.Address().String())
+	must(t, err)
+	defer func() { _ = c.Close() }()
+	for range 1000 {
+		_, err := c.Write([]byte("a question"))
+		must(t, err)
+	}
+	if n := sockets.dropped(); n < 900 || n > 1000 {
+		t.Errorf("%v of 1000 were dropped", n)
 	}
 }
 
@@ -308,15 +426,36 @@ func TestTwoServersLiveInOneProcess(t *testing.T) {
 	eventually(t, b, "only.app.svc.cluster.local.", dns.TypeA, "NOERROR 10.43.0.2")
 }
 
-func TestNewListensOnAnAddressThatComesLaterAndFindsOneInUse(t *testing.T) {
-	cfg := Default()
-	cfg.Listen, cfg.Kubeconfig = netip.MustParseAddrPort("192.0.2.201:5353"), "/nowhere"
-	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+func TestListenTakesAnAddressThatComesLaterAndFindsOneInUse(t *testing.T) {
+	at := netip.MustParseAddrPort("192.0.2.201:5353")
+	s, err := Listen(at)
 	must(t, err)
-	if _, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry()); err == nil || !strings.Contains(err.Error(), "192.0.2.201:5353") {
-		t.Errorf("second New = %v, want an error with the address", err)
+	if _, err := Listen(at); err == nil || !strings.Contains(err.Error(), "192.0.2.201:5353") {
+		t.Errorf("second Listen = %v, want an error with the address", err)
 	}
 	must(t, s.Close())
+}
+
+func TestFilesThatAreNoPairAreRefused(t *testing.T) {
+	a, err := Listen(freePort(t))
+	must(t, err)
+	b, err := Listen(freePort(t))
+	must(t, err)
+	udp, rest, err := a.Files()
+	must(t, err)
+	more, tcp, err := b.Files()
+	must(t, err)
+	must(t, errors.Join(rest.Close(), more.Close(), a.Close(), b.Close()))
+	if _, err := FromFiles(udp, tcp); err == nil || !strings.Contains(err.Error(), "no pair") {
+		t.Errorf("got %v", err)
+	}
+	file, err := os.Open(os.DevNull)
+	must(t, err)
+	other, err := os.Open(os.DevNull)
+	must(t, err)
+	if _, err := FromFiles(file, other); err == nil {
+		t.Error("files that are no sockets were taken")
+	}
 }
 
 func TestResolversFollowTheFile(t *testing.T) {
@@ -341,8 +480,8 @@ func TestResolversFollowTheFile(t *testing.T) {
 }
 
 func TestConfigNamesEveryProblem(t *testing.T) {
-	err := Config{Domain: "a b", TTL: -1}.Validate()
-	for _, want := range []string{"listen address", "domain", "kubeconfig", "resolv.conf", "ttl"} {
+	err := Config{Domain: "a b", TTL: -1, Patience: time.Minute}.Validate()
+	for _, want := range []string{"patience", "domain", "kubeconfig", "resolv.conf", "ttl"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate = %v; want it to name %q", err, want)
 		}
@@ -373,7 +512,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add("env.{$HOME}", "/a{%b%}")
 	f.Fuzz(func(t *testing.T, domain, kubeconfig string) {
 		c := Default()
-		c.Listen, c.Domain, c.Kubeconfig = netip.MustParseAddrPort("10.42.0.1:53"), domain, kubeconfig
+		c.Domain, c.Kubeconfig = domain, kubeconfig
 		if c.Validate() != nil {
 			return
 		}

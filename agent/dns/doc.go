@@ -8,13 +8,17 @@
 // process. What the library does keep globally are its metrics (default
 // registry) and its log (standard logger).
 //
-// It owns the two sockets at Config.Listen. agent/proxy leads the cluster DNS
-// Service's address there, by a static entry, on every node. It never answers
-// from an API snapshot that is not complete: then it says SERVFAIL, and the
-// client asks again. Answers about the cluster are never cached.
+// It answers on the two Sockets it is given. agent/proxy leads the cluster DNS
+// Service's address there, by a static entry, on every node. Who holds copies
+// of them keeps the questions that come while no Server runs; the next one
+// answers them. A question about the cluster waits up to Config.Patience for
+// the API's snapshot to be complete. It never says that a name does not exist
+// before that: then it says SERVFAIL, and the client asks again. Answers about
+// the cluster are never cached.
 //
 // Limits: 9984 cached answers and as many negative ones, evicted at random;
-// 1000 questions at a time to the resolvers, then SERVFAIL.
+// 1000 questions at a time to the resolvers, then SERVFAIL; 1 MB of questions in
+// the sockets, then they are dropped; 1000 questions that wait for the snapshot.
 //
 // Start reading at Run in run.go.
 package dns

@@ -11,17 +11,24 @@ type metrics struct {
 	took      prometheus.Histogram
 	resolvers prometheus.Gauge
 	synced    prometheus.Gauge
+	waited    prometheus.Counter
+	impatient prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(reg prometheus.Registerer, dropped func() float64) *metrics {
 	m := &metrics{
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_dns_answers_total", Help: "Questions by the code of their answer."}, []string{"rcode"}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perch_dns_answer_duration_seconds", Help: "Time from question to answer.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9)}),
 		resolvers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_dns_resolvers", Help: "Resolvers of the machine that are asked."}),
 		synced:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_dns_synced", Help: "1 when the cluster's names are known."}),
+		waited: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_dns_waited_total",
+			Help: "Questions that waited for the cluster's names to be known."}),
+		impatient: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_dns_impatient_total",
+			Help: "Questions that did not wait for the cluster's names, because too many waited."}),
 	}
-	reg.MustRegister(m.answers, m.took, m.resolvers, m.synced)
+	reg.MustRegister(m.answers, m.took, m.resolvers, m.synced, m.waited, m.impatient, prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "perch_dns_dropped_total", Help: "Questions that found the socket's buffer full, since the socket was made; clients ask again."}, dropped))
 	return m
 }
 

@@ -17,10 +17,11 @@ import (
 
 // role is what a builder of a role gets: everything parts are made from.
 type role struct {
-	cfg   config.Config
-	group *Group
-	log   *slog.Logger
-	reg   *prometheus.Registry
+	cfg    config.Config
+	group  *Group
+	log    *slog.Logger
+	reg    *prometheus.Registry
+	notify supervisor.Notifier
 }
 
 // builders make the parts of each role and return once its doors are open.
@@ -56,7 +57,7 @@ func runRole(dir, name string) error {
 		reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		ctx, stop := untilSignal()
 		defer stop()
-		r := role{cfg, NewGroup(partGrace), log, reg}
+		r := role{cfg, NewGroup(partGrace), log, reg, notify}
 		r.group.Go("logfile", keepLog(cfg.Path("log", name+".log")))
 		if err := r.openDebug(name); err != nil {
 			return err

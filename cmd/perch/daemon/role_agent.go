@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 
 	"perch/agent"
 	"perch/agent/cgrouptree"
-	"perch/agent/dns"
 	"perch/agent/image"
 	"perch/agent/network"
 	"perch/agent/network/cni"
@@ -115,6 +113,7 @@ func buildAgent(ctx context.Context, r role) error {
 	if err := r.openNodeDoor(api, cri, pods, numbers, probes, telemetry); err != nil {
 		return err
 	}
+	r.group.Go("dns", r.runDNS(net)) // needs no runtime
 	if err := cri.WaitReady(ctx); err != nil {
 		return err
 	}
@@ -128,37 +127,10 @@ func buildAgent(ctx context.Context, r role) error {
 	})
 	r.group.Go("network", net.Run)
 	r.group.Go("proxy", services.Run)
-	r.group.Go("dns", r.runDNS(net))
 	r.group.Go("cadvisor", rest.Run)
 	r.group.Go("stats", numbers.Run)
 	r.group.Go("pods", pods.Run)
 	return nil
-}
-
-// runDNS serves cluster DNS on this node's gateway address, once it is known.
-func (r role) runDNS(net *network.Network) func(context.Context) error {
-	return func(ctx context.Context) error {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			_, gateway, ok := net.PodCIDR()
-			if ok {
-				cfg := dns.Default()
-				cfg.Listen, cfg.Service, cfg.Domain = netip.AddrPortFrom(gateway, 53), r.cfg.ServiceIP(10), r.cfg.ClusterDomain
-				cfg.Kubeconfig = r.cfg.Path("pki", "node.kubeconfig")
-				srv, err := dns.New(cfg, r.part("dns"), r.reg)
-				if err != nil {
-					return err
-				}
-				return srv.Run(ctx)
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-			}
-		}
-	}
 }
 
 // sandboxes lists the interfaces of all sandboxes, so that leaked ones go.
