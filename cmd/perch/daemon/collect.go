@@ -33,7 +33,8 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		return scrape.Local{Labels: map[string]string{"job": job, "instance": instance}, Gather: gather}
 	}
 	cfg.Local = []scrape.Local{local("node-exporter", registryOf(machine)), local("perch-telemetry", r.reg)}
-	cfg.Own = []scrape.Own{{Name: "perch-agent", Labels: map[string]string{"job": "perch-agent", "instance": instance}, Socket: r.cfg.Socket("agent"), Path: "/metrics"}}
+	cfg.Own = []scrape.Own{{Name: "perch-agent", Labels: map[string]string{"job": "perch-agent", "instance": instance}, Socket: r.cfg.Socket("agent"), Path: "/metrics"},
+		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}}
 	if r.cfg.Kind == config.Server {
 		state := local("kube-state-metrics", registryOf(exporter.NewObjects(objectLists(factory))))
 		state.Labels["node"], state.Honor, state.Interval = "", true, 5*time.Second

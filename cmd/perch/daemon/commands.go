@@ -18,6 +18,7 @@ import (
 
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/preflight"
+	"perch/cmd/perch/daemon/supervisor"
 )
 
 // ExitCode is 2 for what trying again cannot better (flags, ports, privileges,
@@ -254,11 +255,20 @@ func statusCommand(out io.Writer) *cobra.Command {
 			if r.PID != 0 {
 				age = time.Since(r.Started).Truncate(time.Second).String()
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%dMi\t%d\t%s\n", r.Role, r.State, r.PID, age, r.MemoryBytes>>20, r.Restarts, r.LastError)
+			fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%dMi\t%d\t%s\n", r.Role, stateOf(r, time.Now()), r.PID, age, r.MemoryBytes>>20, r.Restarts, r.LastError)
 		}
 		return tw.Flush()
 	}
 	return c
+}
+
+// stateOf is a role's state for people; what does not last is told with its
+// beginning.
+func stateOf(r supervisor.Status, now time.Time) string {
+	if r.State == supervisor.Ready || r.Since.IsZero() {
+		return string(r.State)
+	}
+	return fmt.Sprintf("%s since %s (%s)", r.State, r.Since.Local().Format(time.TimeOnly), now.Sub(r.Since).Truncate(time.Second))
 }
 
 func roleCommand() *cobra.Command {

@@ -22,6 +22,7 @@ type role struct {
 	log    *slog.Logger
 	reg    *prometheus.Registry
 	notify supervisor.Notifier
+	pulse  *supervisor.Pulse
 }
 
 // builders make the parts of each role and return once its doors are open.
@@ -57,8 +58,9 @@ func runRole(dir, name string) error {
 		reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		ctx, stop := untilSignal()
 		defer stop()
-		r := role{cfg, NewGroup(partGrace), log, reg, notify}
+		r := role{cfg, NewGroup(partGrace), log, reg, notify, supervisor.NewPulse(notify, supervisor.Beat)}
 		r.group.Go("logfile", keepLog(cfg.Path("log", name+".log")))
+		r.startPulse()
 		if err := r.openDebug(name); err != nil {
 			return err
 		}

@@ -130,6 +130,10 @@ func buildAgent(ctx context.Context, r role) error {
 	r.group.Go("cadvisor", rest.Run)
 	r.group.Go("stats", numbers.Run)
 	r.group.Go("pods", pods.Run)
+	r.check("pods", func(context.Context) error {
+		pods.Pods()
+		return nil
+	})
 	return nil
 }
 

@@ -38,6 +38,10 @@ func buildRuntime(ctx context.Context, r role) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	r.group.OnStop("cri", func(context.Context) error { return client.Close() })
+	r.check("containerd", func(ctx context.Context) error {
+		_, err := client.Version(ctx)
+		return err
+	})
 	return client.WaitReady(ctx)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -152,6 +153,10 @@ func buildServer(ctx context.Context, r role) error {
 	if err := untilReady(ctx, srv.Ready); err != nil {
 		return err
 	}
+	r.check("API and etcd", func(ctx context.Context) error {
+		_, err := loop.kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+		return err
+	})
 	srv.Informers().Start(ctx.Done())
 	r.group.Go("events", facts.Run)
 	r.group.Go("own objects", func(ctx context.Context) error {

@@ -97,6 +97,10 @@ func buildTelemetry(_ context.Context, r role) error {
 		return err
 	}
 	r.group.Go("socket", socket.Run)
+	r.checkSocket("capture of lines", "telemetry", "/perch/v1/drained?path=/")
+	if server {
+		r.checkSocket("queries", "telemetry", "/prometheus/api/v1/query?query=1")
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,15 +52,9 @@ func readiness(ctx context.Context, cfg config.Config) (stage string, ok bool) {
 	if err != nil {
 		return "starting the supervisor", false
 	}
-	var since time.Time // a heartbeat before that is an earlier run's
-	for _, r := range roles {
-		since = r.Started.Truncate(time.Second) // the agent is the last
-		if r.State != supervisor.Ready {
-			if r.LastError != "" {
-				return fmt.Sprintf("starting %s (%s)", r.Role, r.LastError), false
-			}
-			return "starting " + r.Role, false
-		}
+	stage, since := waitsFor(roles)
+	if stage != "" {
+		return stage, false
 	}
 	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Path("pki", "node.kubeconfig"))
 	if err != nil {
@@ -78,13 +73,42 @@ func readiness(ctx context.Context, cfg config.Config) (stage string, ok bool) {
 			if c.LastHeartbeatTime.Time.Before(since) {
 				return "waiting for the node's heartbeat", false
 			}
-			if c.Status == corev1.ConditionTrue {
-				return "node ready", true
+			if c.Status != corev1.ConditionTrue {
+				return "waiting for the node: " + c.Message, false
 			}
-			return "waiting for the node: " + c.Message, false
+			// The node's word is a few seconds old; a role may have ended since.
+			if roles, err = roleStatus(ctx, cfg, "/status"); err != nil {
+				return "starting the supervisor", false
+			}
+			if stage, again := waitsFor(roles); stage != "" || again != since {
+				return cmp.Or(stage, "waiting for the node's heartbeat"), false
+			}
+			return "node ready", true
 		}
 	}
 	return "waiting for the node", false
+}
+
+// waitsFor tells which role is not ready, or since when those run that decide
+// about the node, in whole seconds as its heartbeats are: one before that says
+// nothing about them.
+func waitsFor(roles []supervisor.Status) (stage string, since time.Time) {
+	for _, r := range roles {
+		if r.State != supervisor.Ready {
+			stage = string(r.State) + " " + r.Role
+			if r.State == supervisor.Silent || r.State == supervisor.Stopped {
+				stage = r.Role + " is " + string(r.State)
+			}
+			if r.LastError != "" {
+				stage += " (" + r.LastError + ")"
+			}
+			return stage, time.Time{}
+		}
+		if t := r.Started.Truncate(time.Second); (r.Role == "agent" || r.Role == "runtime") && t.After(since) {
+			since = t
+		}
+	}
+	return "", since
 }
 
 func imagesCommand(out io.Writer) *cobra.Command {

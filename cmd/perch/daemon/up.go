@@ -17,6 +17,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/preflight"
 	"perch/cmd/perch/daemon/supervisor"
@@ -63,12 +67,14 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	sup := supervisor.Config{Executable: exe, LogDir: cfg.Path("log"), Grace: 20 * time.Second}
+	sup := supervisor.Config{Executable: exe, LogDir: cfg.Path("log"), Grace: 20 * time.Second, Patience: supervisor.DefaultPatience()}
 	for _, name := range rolesOf(cfg) {
 		sup.Roles = append(sup.Roles, supervisor.Role{Name: name, Args: []string{"role", name, "--data-dir", cfg.DataDir},
 			Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", roleMemory[name]*8/10), "GOGC=50"}})
 	}
-	s, err := supervisor.New(sup, log)
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s, err := supervisor.New(sup, log, reg)
 	if err != nil {
 		return err
 	}
@@ -82,6 +88,7 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	mux.HandleFunc("GET /status/memory", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(s.StatusWithMemory()) // as above
 	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		stop()

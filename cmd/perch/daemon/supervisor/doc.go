@@ -2,7 +2,12 @@
 //
 // It owns the children's pids, their restarts and their last errors. It never
 // looks into what a role does: a role says "ready" or "error TEXT" over a
-// channel (Notifier) and otherwise is judged by its exit.
+// channel (Notifier), says every few seconds that it lives (Pulse), and otherwise
+// is judged by its exit.
+//
+// A role that gives no sign of life for long is ended with SIGABRT, which writes
+// its goroutines into its log, then SIGKILL, and started again. Judge decides;
+// it counts looks, so that a suspended machine is no reason.
 //
 // A role may have its listening sockets held: they come with the channel, stay
 // open while the role restarts, so that callers wait instead of being refused,
@@ -13,5 +18,6 @@
 // ExitRefused before it was ever ready ends the supervisor, because trying
 // again cannot help (port in use, newer data, missing privilege).
 //
-// Start reading at Run in run.go; the restart rule is Delay in decide.go.
+// Start reading at Run in run.go; the rules are Delay in decide.go and Judge in
+// life.go.
 package supervisor

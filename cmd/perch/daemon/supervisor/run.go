@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ExitRefused is the exit code of a role that must not be started again with
@@ -31,6 +33,7 @@ type Config struct {
 	Executable string        // absolute path
 	LogDir     string        // <role>.log is where a role's stderr goes
 	Grace      time.Duration // between SIGTERM and SIGKILL
+	Patience   Patience      // with roles that hang
 	Roles      []Role        // started in this order, stopped in reverse
 }
 
@@ -39,17 +42,19 @@ type State string
 
 // The states of a role.
 const (
-	Starting State = "starting"
-	Ready    State = "ready"
-	Waiting  State = "waiting" // for its next start
-	Stopped  State = "stopped"
+	Starting   State = "starting" // for the first time
+	Ready      State = "ready"
+	Silent     State = "silent"     // was ready, but gives no sign of life now
+	Restarting State = "restarting" // from its end until it is ready again
+	Stopped    State = "stopped"
 )
 
 // Status describes one role; times are wall-clock times.
 type Status struct {
 	Role        string    `json:"role"`
 	State       State     `json:"state"`
-	PID         int       `json:"pid"`
+	Since       time.Time `json:"since"` // of State
+	PID         int       `json:"pid"`   // 0: none runs
 	Started     time.Time `json:"started"`
 	Restarts    int       `json:"restarts"`
 	LastError   string    `json:"lastError,omitempty"`
@@ -58,9 +63,10 @@ type Status struct {
 
 // Supervisor runs the roles of one machine.
 type Supervisor struct {
-	cfg   Config
-	log   *slog.Logger
-	spawn chan spawnRequest
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	spawn   chan spawnRequest
 
 	mu   sync.Mutex
 	have map[string]*Status
@@ -72,13 +78,16 @@ type spawnRequest struct {
 }
 
 // New checks the configuration; it starts nothing.
-func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
+func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Supervisor, error) {
 	if cfg.Executable == "" || len(cfg.Roles) == 0 {
 		return nil, errors.New("supervisor needs an executable and at least one role")
 	}
-	s := &Supervisor{cfg: cfg, log: log, spawn: make(chan spawnRequest), have: map[string]*Status{}}
+	if p := cfg.Patience; p.Look <= 0 || p.Doubt < 2 || p.Idle < p.Doubt || p.Busy < p.Idle {
+		return nil, fmt.Errorf("patience %+v: want a time to look, and 2 or more looks in rising order", p)
+	}
+	s := &Supervisor{cfg: cfg, log: log, metrics: newMetrics(reg, cfg.Roles), spawn: make(chan spawnRequest), have: map[string]*Status{}}
 	for _, r := range cfg.Roles {
-		s.have[r.Name] = &Status{Role: r.Name, State: Stopped}
+		s.have[r.Name] = &Status{Role: r.Name, State: Stopped, Since: time.Now()}
 	}
 	return s, nil
 }
@@ -166,8 +175,14 @@ func (s *Supervisor) keep(ctx context.Context, r Role) error {
 		}
 		delay := Delay(quick)
 		s.log.Warn("role ended", "role", r.Name, "err", err, "told", lastError, "delay", delay.String())
+		reason := "ended"
+		if errors.As(err, new(hung)) {
+			reason = "hung"
+		}
+		s.metrics.restarts.WithLabelValues(r.Name, reason).Inc()
 		s.set(r.Name, func(st *Status) {
-			st.State, st.PID = Waiting, 0
+			s.enter(st, Restarting)
+			st.PID = 0
 			st.Restarts++
 			st.LastError = describe(err, lastError)
 		})
@@ -176,12 +191,20 @@ func (s *Supervisor) keep(ctx context.Context, r Role) error {
 		case <-time.After(delay):
 		}
 	}
-	s.set(r.Name, func(st *Status) { st.State, st.PID = Stopped, 0 })
+	s.set(r.Name, func(st *Status) {
+		s.enter(st, Stopped)
+		st.PID = 0
+	})
 	return nil
 }
 
+// hung is why a role was ended that gave no sign of life.
+type hung struct{ why string }
+
+func (h hung) Error() string { return "hung: " + h.why + "; ended and started again" }
+
 func describe(err error, told string) string {
-	if told != "" {
+	if told != "" && !errors.As(err, new(hung)) {
 		return told
 	}
 	if err == nil {
@@ -215,29 +238,90 @@ func (s *Supervisor) once(ctx context.Context, r Role, keeps *held) (ready bool,
 	if err != nil {
 		return false, "", fmt.Errorf("start role %s: %w", r.Name, err)
 	}
-	s.set(r.Name, func(st *Status) { st.State, st.PID, st.Started = Starting, cmd.Process.Pid, time.Now() })
+	s.set(r.Name, func(st *Status) {
+		if st.Restarts == 0 {
+			s.enter(st, Starting)
+		}
+		st.PID, st.Started = cmd.Process.Pid, time.Now()
+	})
 	s.log.Info("role started", "role", r.Name, "pid", cmd.Process.Pid)
 
-	heard := make(chan struct{})
+	heard, alive := make(chan struct{}), &life{}
 	go func() {
 		defer close(heard)
-		ready, told = s.listen(r.Name, hears, keeps)
+		ready, told = s.listen(r.Name, hears, alive, keeps)
 	}()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		err = s.end(cmd, ended)
-	}
+	err = s.watch(ctx, r.Name, cmd, alive, ended)
 	_ = hears.SetReadDeadline(time.Now().Add(time.Second)) // what it said last is there already; nobody else has its end
 	<-heard
 	return ready, told, err
 }
 
+// watch waits for a role's end, brings it about when ctx ends, and when the
+// role hangs.
+func (s *Supervisor) watch(ctx context.Context, name string, cmd *exec.Cmd, alive *life, ended <-chan error) error {
+	look := time.NewTicker(s.cfg.Patience.Look)
+	defer look.Stop()
+	before := Lives
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return s.end(cmd, ended)
+		case <-look.C:
+		}
+		now := readProcess(cmd.Process.Pid)
+		s.mu.Lock()
+		verdict, why := Judge(alive.look(now), s.cfg.Patience)
+		s.mu.Unlock()
+		switch {
+		case verdict == Ends:
+			s.log.Error("role hangs", "role", name, "pid", cmd.Process.Pid, "reason", why)
+			s.abort(cmd, ended)
+			return hung{why}
+		case verdict == Doubts && before != Doubts:
+			s.log.Warn("role gives no sign of life", "role", name, "pid", cmd.Process.Pid, "reason", why)
+			s.set(name, func(st *Status) {
+				if st.State == Ready {
+					s.enter(st, Silent)
+				}
+			})
+		case verdict == Lives && before == Doubts:
+			s.log.Info("role lives again", "role", name, "pid", cmd.Process.Pid)
+			s.set(name, func(st *Status) {
+				if st.State == Silent {
+					s.enter(st, Ready)
+				}
+			})
+		}
+		before = verdict
+	}
+}
+
+// dumpLimit is how long a role that hangs may take to write what its goroutines
+// wait for into its log.
+const dumpLimit = 5 * time.Second
+
+// abort ends a role that hangs, and makes it tell where.
+func (s *Supervisor) abort(cmd *exec.Cmd, ended <-chan error) {
+	for _, sig := range []syscall.Signal{syscall.SIGABRT, syscall.SIGCONT} { // a stopped one acts on nothing else
+		_ = cmd.Process.Signal(sig) // it may be gone already
+	}
+	select {
+	case <-ended:
+	case <-time.After(dumpLimit):
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+}
+
 // end asks a role to stop and kills it when it does not.
 func (s *Supervisor) end(cmd *exec.Cmd, ended <-chan error) error {
 	_ = cmd.Process.Signal(syscall.SIGTERM) // it may be gone already
+	_ = cmd.Process.Signal(syscall.SIGCONT) // as above
 	select {
 	case err := <-ended:
 		return err
@@ -248,7 +332,7 @@ func (s *Supervisor) end(cmd *exec.Cmd, ended <-chan error) error {
 }
 
 // listen reads what a role tells until it closes its end.
-func (s *Supervisor) listen(name string, from *net.UnixConn, keeps *held) (ready bool, told string) {
+func (s *Supervisor) listen(name string, from *net.UnixConn, alive *life, keeps *held) (ready bool, told string) {
 	for {
 		m, err := receive(from)
 		if err != nil {
@@ -257,7 +341,11 @@ func (s *Supervisor) listen(name string, from *net.UnixConn, keeps *held) (ready
 		switch m.word {
 		case "ready":
 			ready = true
-			s.set(name, func(st *Status) { st.State = Ready })
+			s.set(name, func(st *Status) { s.enter(st, Ready) })
+		case "alive":
+			s.set(name, func(*Status) { alive.hear("") })
+		case "stuck":
+			s.set(name, func(*Status) { alive.hear(m.rest) })
 		case "error":
 			told = m.rest
 			s.set(name, func(st *Status) { st.LastError = m.rest })
@@ -279,6 +367,18 @@ func (s *Supervisor) set(name string, change func(*Status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(s.have[name])
+}
+
+// enter changes a role's state; s.mu is held.
+func (s *Supervisor) enter(st *Status, state State) {
+	if st.State != state {
+		st.State, st.Since = state, time.Now()
+	}
+	ready := 0.0
+	if state == Ready {
+		ready = 1
+	}
+	s.metrics.ready.WithLabelValues(st.Role).Set(ready)
 }
 
 func (s *Supervisor) spawner(stop <-chan struct{}) {

@@ -7,12 +7,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,8 +26,24 @@ func TestMain(m *testing.M) {
 		n := OpenNotifier()
 		switch os.Args[2] {
 		case "steady":
+			go func() { _ = NewPulse(n, look).Run(context.Background()) }()
 			n.Ready()
 			<-time.After(time.Hour)
+		case "stuck": // one of its parts is
+			p := NewPulse(n, look)
+			var mu sync.Mutex
+			p.Check("sums", func(context.Context) error { return errors.New("an error is an answer") })
+			p.Check("books", func(context.Context) error { mu.Lock(); return nil })
+			n.Ready()
+			_ = p.Run(context.Background())
+		case "mute": // says nothing and does nothing
+			n.Ready()
+			<-time.After(time.Hour)
+		case "frantic": // says nothing and does much
+			n.Ready()
+			for {
+				runtime.Gosched()
+			}
 		case "keeper":
 			keeper(n)
 		case "panics":
@@ -83,17 +103,23 @@ func keeper(n Notifier) {
 	}
 }
 
+// look is how often these roles say that they live.
+const look = 100 * time.Millisecond
+
+// patient ends no role before 2 s, and a busy one after 4 s.
+func patient() Patience { return Patience{Look: look, Doubt: 10, Idle: 20, Busy: 40} }
+
 func start(t *testing.T, roles ...string) (*Supervisor, context.CancelFunc, chan error) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Executable: exe, LogDir: t.TempDir(), Grace: 5 * time.Second}
+	cfg := Config{Executable: exe, LogDir: t.TempDir(), Grace: 5 * time.Second, Patience: patient()}
 	for _, r := range roles {
 		cfg.Roles = append(cfg.Roles, Role{Name: r, Args: []string{"role", r}})
 	}
-	s, err := New(cfg, slog.New(slog.DiscardHandler))
+	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,9 +149,9 @@ func TestAKilledRoleIsStartedAgainAndTheOtherIsUndisturbed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Executable: exe, LogDir: t.TempDir(), Grace: 5 * time.Second, Roles: []Role{
+	cfg := Config{Executable: exe, LogDir: t.TempDir(), Grace: 5 * time.Second, Patience: patient(), Roles: []Role{
 		{Name: "a", Args: []string{"role", "steady"}}, {Name: "b", Args: []string{"role", "steady"}}}}
-	s, err := New(cfg, slog.New(slog.DiscardHandler))
+	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +190,7 @@ func TestAQuestionAskedWhileARoleIsAwayIsAnsweredByItsNextRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	where := t.TempDir() + "/address"
-	s, err := New(Config{Executable: exe, LogDir: t.TempDir(), Grace: 5 * time.Second, Roles: []Role{{Name: "keeper", Args: []string{"role", "keeper", where}}}}, slog.New(slog.DiscardHandler))
+	s, err := New(Config{Executable: exe, LogDir: t.TempDir(), Grace: 5 * time.Second, Patience: patient(), Roles: []Role{{Name: "keeper", Args: []string{"role", "keeper", where}}}}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,6 +243,62 @@ func TestARoleThatPanicsAtItsStartIsTriedAgain(t *testing.T) {
 	case err := <-done:
 		t.Fatalf("the supervisor ended: %v", err)
 	default:
+	}
+}
+
+func TestARoleThatHangsIsEndedWithItsReasonAndStartedAgain(t *testing.T) {
+	for name, want := range map[string]struct {
+		reason string
+		after  time.Duration
+	}{
+		"mute":    {reason: "said and did nothing for", after: 2 * time.Second},
+		"stuck":   {reason: "books has not answered for", after: 4 * time.Second},
+		"frantic": {reason: "said nothing for", after: 4 * time.Second},
+		"steady":  {reason: "stopped by a signal for", after: 2 * time.Second}, // it gets one below
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _, _ := start(t, name)
+			eventually(t, "ready", func() bool { return s.Status()[0].State == Ready })
+			began, pid := time.Now(), s.Status()[0].PID
+			if name == "steady" {
+				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "doubts", func() bool { st := s.Status()[0]; return st.State == Silent && st.PID == pid })
+			eventually(t, "restart", func() bool { return s.Status()[0].Restarts == 1 })
+			took, st := time.Since(began), s.Status()[0]
+			if took < want.after-5*look || !strings.HasPrefix(st.LastError, "hung: "+want.reason) {
+				t.Errorf("after %s: %+v", took, st)
+			}
+			if n := testutil.ToFloat64(s.metrics.restarts.WithLabelValues(name, "hung")); n != 1 {
+				t.Errorf("the metric says %v restarts", n)
+			}
+			log, err := os.ReadFile(s.cfg.LogDir + "/" + name + ".log")
+			if err != nil || !strings.Contains(string(log), "goroutine 1 gp=") {
+				t.Errorf("its log of %d bytes does not tell what it did: %v", len(log), err)
+			}
+			eventually(t, "ready again", func() bool { st := s.Status()[0]; return st.State == Ready && st.PID != pid })
+		})
+	}
+}
+
+func TestARoleThatLivesIsLeftAloneAlsoWhenItPauses(t *testing.T) {
+	s, _, _ := start(t, "steady", "mute")
+	eventually(t, "ready", func() bool { return s.Status()[0].State == Ready })
+	pid := s.Status()[0].PID
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // for less than the patience
+		t.Fatal(err)
+	}
+	eventually(t, "doubts", func() bool { return s.Status()[0].State == Silent })
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ready again", func() bool { return s.Status()[0].State == Ready })
+	eventually(t, "the other was ended twice", func() bool { return s.Status()[1].Restarts == 2 })
+	if st := s.Status()[0]; st.PID != pid || st.Restarts != 0 {
+		t.Errorf("got %+v", st)
 	}
 }
 
