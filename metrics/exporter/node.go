@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/procfs"
@@ -98,12 +99,19 @@ func (n *Node) tell(part string, err error) {
 // sender writes const metrics; pairs are label names and values.
 type sender struct{ ch chan<- prometheus.Metric }
 
-func (s *sender) send(t prometheus.ValueType, name, help string, v float64, pairs []string) {
+func (s *sender) send(t prometheus.ValueType, name, help string, v float64, since time.Time, pairs []string) {
 	names, values := make([]string, 0, len(pairs)/2), make([]string, 0, len(pairs)/2)
 	for i := 0; i+1 < len(pairs); i += 2 {
 		names, values = append(names, pairs[i]), append(values, pairs[i+1])
 	}
-	m, err := prometheus.NewConstMetric(prometheus.NewDesc(name, help, names, nil), t, v, values...)
+	desc := prometheus.NewDesc(name, help, names, nil)
+	var m prometheus.Metric
+	var err error
+	if since.IsZero() {
+		m, err = prometheus.NewConstMetric(desc, t, v, values...)
+	} else {
+		m, err = prometheus.NewConstMetricWithCreatedTimestamp(desc, t, v, since, values...)
+	}
 	if err != nil {
 		m = prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
 	}
@@ -111,11 +119,16 @@ func (s *sender) send(t prometheus.ValueType, name, help string, v float64, pair
 }
 
 func (s *sender) gauge(name, help string, v float64, pairs ...string) {
-	s.send(prometheus.GaugeValue, name, help, v, pairs)
+	s.send(prometheus.GaugeValue, name, help, v, time.Time{}, pairs)
 }
 
 func (s *sender) counter(name, help string, v float64, pairs ...string) {
-	s.send(prometheus.CounterValue, name, help, v, pairs)
+	s.send(prometheus.CounterValue, name, help, v, time.Time{}, pairs)
+}
+
+// counterSince is a counter that was zero when its object was made.
+func (s *sender) counterSince(since time.Time, name, help string, v float64, pairs ...string) {
+	s.send(prometheus.CounterValue, name, help, v, since, pairs)
 }
 
 func (n *Node) cpu(s *sender) error {

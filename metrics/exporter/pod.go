@@ -1,6 +1,8 @@
 package exporter
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -50,18 +52,18 @@ func pod(s *sender, p *corev1.Pod) {
 		resources(s, "kube_pod_container_resource_limits", "What a container may use.", c.Resources.Limits, each)
 	}
 	for i := range p.Status.ContainerStatuses {
-		container(s, "kube_pod_container", own, &p.Status.ContainerStatuses[i])
+		container(s, "kube_pod_container", own, p.CreationTimestamp.Time, &p.Status.ContainerStatuses[i])
 	}
 	for i := range p.Status.InitContainerStatuses {
-		container(s, "kube_pod_init_container", own, &p.Status.InitContainerStatuses[i])
+		container(s, "kube_pod_init_container", own, p.CreationTimestamp.Time, &p.Status.InitContainerStatuses[i])
 	}
 }
 
-func container(s *sender, prefix string, pod []string, c *corev1.ContainerStatus) {
+func container(s *sender, prefix string, pod []string, made time.Time, c *corev1.ContainerStatus) {
 	own := join(pod, "container", c.Name)
 	s.gauge(prefix+"_info", "About a container.", 1, join(own, "image", c.Image, "image_id", c.ImageID, "container_id", c.ContainerID)...)
 	s.gauge(prefix+"_status_ready", "1 if the container is ready.", yes(c.Ready), own...)
-	s.counter(prefix+"_status_restarts_total", "Restarts of a container.", float64(c.RestartCount), own...)
+	s.counterSince(made, prefix+"_status_restarts_total", "Restarts of a container.", float64(c.RestartCount), own...)
 	s.gauge(prefix+"_status_running", "1 if the container runs.", yes(c.State.Running != nil), own...)
 	s.gauge(prefix+"_status_waiting", "1 if the container waits.", yes(c.State.Waiting != nil), own...)
 	s.gauge(prefix+"_status_terminated", "1 if the container has ended.", yes(c.State.Terminated != nil), own...)

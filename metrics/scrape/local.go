@@ -18,6 +18,7 @@ type local struct {
 	series map[string]*localSeries
 	round  uint64
 	lastID uint64
+	began  int64 // first round, in ms
 }
 
 type localSeries struct {
@@ -58,6 +59,9 @@ func (l *Loop) runLocal(ctx context.Context, from Local) {
 func (s *local) samples(families []*dto.MetricFamily, at time.Time, err error) []Sample {
 	s.round++
 	ms := at.UnixMilli()
+	if s.began == 0 {
+		s.began = ms
+	}
 	var batch []Sample
 	add := func(name string, m *dto.Metric, v float64, extra ...string) {
 		batch = append(batch, s.sample(name, m, ms, v, extra...))
@@ -67,7 +71,12 @@ func (s *local) samples(families []*dto.MetricFamily, at time.Time, err error) [
 		for _, m := range f.GetMetric() {
 			switch {
 			case m.Counter != nil:
-				add(name, m, m.Counter.GetValue())
+				known := s.lastID
+				x := s.sample(name, m, ms, m.Counter.GetValue())
+				if zero, ok := s.zero(x, m.Counter, known != s.lastID); ok {
+					batch = append(batch, zero)
+				}
+				batch = append(batch, x)
 			case m.Gauge != nil:
 				add(name, m, m.Gauge.GetValue())
 			case m.Untyped != nil:
@@ -107,6 +116,25 @@ func (s *local) samples(families []*dto.MetricFamily, at time.Time, err error) [
 		}
 	}
 	return batch
+}
+
+// oldestZero is how far back a counter may be said to have been zero: the store
+// takes samples up to an hour old.
+const oldestZero = 30 * time.Minute
+
+// zero is the sample of a counter's beginning, where the counter tells it and
+// was not there before: otherwise what happened before the first look at it,
+// the crash of a container in its first seconds, is no increase to any query.
+func (s *local) zero(x Sample, c *dto.Counter, fresh bool) (Sample, bool) {
+	if !fresh || c.CreatedTimestamp == nil || x.V <= 0 {
+		return Sample{}, false
+	}
+	made := c.CreatedTimestamp.AsTime().UnixMilli()
+	if made < s.began || made >= x.T { // before this process: an earlier one may have stored it
+		return Sample{}, false
+	}
+	x.T, x.V = max(made, x.T-oldestZero.Milliseconds()), 0
+	return x, true
 }
 
 // bound writes a bucket's limit as the text format does: 1.0, not 1.

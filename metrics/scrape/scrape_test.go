@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -188,4 +189,77 @@ func TestALocalRegistryBecomesTheSeriesOfItsText(t *testing.T) {
 	if ended != 5 || len(s.series) != 3 {
 		t.Errorf("%d series ended, %d left", ended, len(s.series))
 	}
+}
+
+func TestACounterThatAppearsLateWasZeroWhenItsObjectWasMade(t *testing.T) {
+	began := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
+	for _, c := range []struct {
+		what  string
+		made  time.Time
+		value float64
+		want  string
+	}{
+		{"a crash before the first look is an increase", began.Add(10 * time.Second), 1, "[0@10 1@12]"},
+		{"zero needs no other zero", began.Add(10 * time.Second), 0, "[0@12]"},
+		{"what is older than this process may be stored already", began.Add(-time.Second), 5, "[5@12]"},
+		{"a clock ahead of ours is not believed", began.Add(13 * time.Second), 1, "[1@12]"},
+		{"without a beginning there is none", time.Time{}, 1, "[1@12]"},
+	} {
+		st := newStore(t)
+		inlet := st.Inlet("local")
+		in := func(ctx context.Context, b []Sample) error { _, err := inlet.Append(ctx, b); return err }
+		s := &local{series: map[string]*localSeries{}}
+		if err := in(t.Context(), s.samples(nil, began, nil)); err != nil {
+			t.Fatal(err)
+		}
+		for _, after := range []time.Duration{12 * time.Second, 12 * time.Second} { // the second time it is known
+			reg := prometheus.NewRegistry()
+			reg.MustRegister(constant{c.made, c.value})
+			families, err := reg.Gather()
+			if err := in(t.Context(), s.samples(families, began.Add(after), err)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := fmt.Sprint(samplesOf(t, st, "restarts_total", began)); got != c.want {
+			t.Errorf("%s: %s, want %s", c.what, got, c.want)
+		}
+	}
+}
+
+// constant is one counter that was zero once.
+type constant struct {
+	made  time.Time
+	value float64
+}
+
+func (constant) Describe(chan<- *prometheus.Desc) {}
+
+func (c constant) Collect(ch chan<- prometheus.Metric) {
+	d := prometheus.NewDesc("restarts_total", "", nil, nil)
+	if c.made.IsZero() {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, c.value)
+		return
+	}
+	ch <- prometheus.MustNewConstMetricWithCreatedTimestamp(d, prometheus.CounterValue, c.value, c.made)
+}
+
+// samplesOf are a series' samples as value@seconds.
+func samplesOf(t *testing.T, s *store.Store, name string, began time.Time) (out []string) {
+	t.Helper()
+	q, err := s.Querier(0, time.Now().UnixMilli())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = q.Close() }()
+	set := q.Select(t.Context(), false, nil, labels.MustNewMatcher(labels.MatchEqual, "__name__", name))
+	for set.Next() {
+		for it := set.At().Iterator(nil); it.Next() != chunkenc.ValNone; {
+			at, v := it.At()
+			out = append(out, fmt.Sprintf("%v@%v", v, (at-began.UnixMilli())/1000))
+		}
+	}
+	if err := set.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
