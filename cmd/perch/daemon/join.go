@@ -145,7 +145,11 @@ func firstMissing(path string) (out string) {
 }
 
 func look(cfg config.Config) error {
-	if err := preflight.Check(preflight.Want{DataDir: cfg.DataDir, Ports: cfg.Ports()}); err != nil {
+	if err := preflight.Host(cfg.DataDir); err != nil {
+		return refused{err}
+	}
+	// Its networks are not known yet.
+	if _, err := preflight.Room(preflight.Networks{Cluster: cfg.Name}, cfg.Ports()); err != nil {
 		return refused{err}
 	}
 	lock, err := preflight.TakeLock(cfg.DataDir)

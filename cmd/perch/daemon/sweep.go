@@ -41,6 +41,9 @@ func sweep(ctx context.Context, cfg config.Config) error {
 	for _, s := range sockets {
 		errs = append(errs, os.RemoveAll(s))
 	}
+	if errors.Join(errs...) == nil { // nothing is left that would be this cluster's
+		errs = append(errs, os.RemoveAll(networks(cfg).Mark))
+	}
 	return errors.Join(errs...)
 }
 

@@ -10,9 +10,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -47,17 +49,23 @@ func rolesOf(cfg config.Config) []string {
 
 // up runs the supervisor in the foreground until ctx ends.
 func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	letGo, err := take(cfg)
+	warnings, letGo, err := take(cfg)
 	if err != nil {
 		return refused{err}
 	}
 	defer letGo()
+	for _, w := range warnings {
+		log.Warn(w)
+	}
 	for _, dir := range []string{"run", "log", "pki", "bin", "podlogs"} {
 		if err := os.MkdirAll(cfg.Path(dir), 0o700); err != nil {
 			return fmt.Errorf("make data directory: %w", err)
 		}
 	}
 	if err := cfg.Save(); err != nil {
+		return err
+	}
+	if err := preflight.Claim(networks(cfg)); err != nil {
 		return err
 	}
 	if err := prepareIdentity(ctx, cfg); err != nil {
@@ -109,35 +117,52 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 // take makes sure that a cluster can run with this configuration, and holds its
 // data directory and its name until letGo. It writes into no directory that is
 // not its own.
-func take(cfg config.Config) (letGo func(), _ error) {
+func take(cfg config.Config) (warnings []string, letGo func(), failed error) {
+	var undo []func()
+	letGo = func() {
+		for _, u := range slices.Backward(undo) {
+			u()
+		}
+	}
+	defer func() {
+		if failed != nil {
+			letGo()
+		}
+	}()
 	if err := preflight.Root(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := config.CheckVersion(cfg.DataDir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w: choose another with --data-dir", err)
+		return nil, nil, fmt.Errorf("make data directory: %w: choose another with --data-dir", err)
 	}
 	dir, err := preflight.TakeLock(cfg.DataDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := preflight.Check(preflight.Want{DataDir: cfg.DataDir, Ports: cfg.Ports()}); err != nil {
-		dir.Close()
-		return nil, err
+	undo = append(undo, func() { dir.Close() })
+	if err := preflight.Host(cfg.DataDir); err != nil {
+		return nil, nil, err
 	}
 	top := topCgroup(cfg.CgroupRoot())
 	name, err := preflight.TakeName(cfg.Name, top)
 	if err != nil {
-		dir.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return func() {
+	undo = append(undo, func() {
 		_ = os.Remove(top) // fails unless nothing was started
 		name.Close()
-		dir.Close()
-	}, nil
+	})
+	warnings, err = preflight.Room(networks(cfg), cfg.Ports())
+	return warnings, letGo, err
+}
+
+// networks are those a machine's part of a cluster uses.
+func networks(cfg config.Config) preflight.Networks {
+	return preflight.Networks{Cluster: cfg.Name, Want: map[string]netip.Prefix{"cluster-cidr": cfg.ClusterCIDR, "service-cidr": cfg.ServiceCIDR},
+		Mark: cfg.Path("run", "networks"), Joined: cfg.Kind == config.Agent}
 }
 
 // refused marks what cannot get better by trying again: exit code 2.
@@ -149,11 +174,14 @@ func (r refused) Unwrap() error { return r.err }
 // detach starts `perch up` as a process of its own and waits until the node is
 // ready, or tells why it ended.
 func detach(ctx context.Context, cfg config.Config, args []string, progress io.Writer) error {
-	letGo, err := take(cfg)
+	warnings, letGo, err := take(cfg)
 	if err != nil {
 		return refused{err}
 	}
 	letGo() // the supervisor takes it again
+	for _, w := range warnings {
+		fmt.Fprintln(progress, "  warning: "+w)
+	}
 	if err := os.MkdirAll(cfg.Path("log"), 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}

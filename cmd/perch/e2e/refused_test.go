@@ -30,6 +30,10 @@ func (c cluster) refused(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	damaged := t.TempDir()
+	if err := os.WriteFile(damaged+"/config.json", []byte("{no json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	before := c.roles(t)
 	for _, test := range []struct {
 		name     string
@@ -46,6 +50,11 @@ func (c cluster) refused(t *testing.T) {
 		{"a second instance on the same data directory", []string{"up", "--data-dir", c.dir}, "already", 0},
 		{"a port in use", append([]string{"up"}, with("--api-port=16443")...), "16443", 0},
 		{"a name in use", append([]string{"up"}, with("--name", c.name)...), "--name", 0},
+		{"a name in use says so before its ports do", append([]string{"up", "--data-dir", other, "--name", c.name}, c.ports...), "--name", 0},
+		{"pods' network of the cluster beside", append([]string{"up"}, with("--cluster-cidr=10.52.0.0/16")...), "another perch cluster on this machine", 0},
+		{"Services' network of the cluster beside", append([]string{"up"}, with("--service-cidr=10.53.128.0/17")...), "another perch cluster on this machine", 0},
+		{"a damaged configuration", []string{"up", "--data-dir", damaged}, "is damaged", 0},
+		{"status of a damaged configuration", []string{"status", "--data-dir", damaged}, "is damaged", 0},
 		{"a newer data directory", append([]string{"up"}, with("--data-dir", newer)...), "newer perch", 0},
 		{"a file as data directory", append([]string{"up"}, with("--data-dir", file)...), file, 0},
 		{"a server's data directory for an agent", []string{"agent", "--data-dir", c.dir, "--server", "https://127.0.0.1:1", "--token", "x"}, "runs as server", 0},

@@ -205,10 +205,21 @@ func Load(dataDir string) (Config, error) {
 		return c, fmt.Errorf("read configuration: %w", err)
 	}
 	if err := json.Unmarshal(text, &c); err != nil {
-		return c, fmt.Errorf("read configuration %s: %w", filepath.Join(dataDir, "config.json"), err)
+		return c, damaged(dataDir, err)
 	}
 	c.DataDir = dataDir
+	whole := c
+	whole.DataDir = "/" // where it is now is no matter of the file
+	if err := whole.Validate(); err != nil {
+		return c, damaged(dataDir, err)
+	}
 	return c, nil
+}
+
+// damaged is one sentence about a file that Save did not write.
+func damaged(dataDir string, err error) error {
+	return fmt.Errorf("%s is damaged (%s): put back a copy, or remove it and start with the flags of the first time, which keeps all data",
+		filepath.Join(dataDir, "config.json"), strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
 // CheckVersion refuses a data directory that a newer perch wrote.

@@ -66,3 +66,16 @@ func TestNewerDataIsRefusedAndEmptyIsExplained(t *testing.T) {
 		t.Errorf("newer: %v", err)
 	}
 }
+
+func TestADamagedConfigurationIsOneSentenceWithTheWayOut(t *testing.T) {
+	for _, text := range []string{"", "no json", "{}", `{"name":"No Name","nodeName":"n1"}`, `{"apiPort":"many"}`, "null"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(dir)
+		if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "config.json is damaged (") || !strings.Contains(err.Error(), "or remove it") {
+			t.Errorf("%q: got %v", text, err)
+		}
+	}
+}

@@ -1,40 +1,46 @@
 // Package preflight looks whether this machine can run perch before anything
 // is started, so that each obstacle is one sentence with its way out.
 //
-// It changes nothing on the machine. Start reading at Check.
+// It changes nothing on the machine but the data directory. Start reading at
+// Host and Room; which networks collide is overlap in network.go.
 package preflight
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Want is what the machine must offer.
-type Want struct {
-	DataDir string         // may not exist yet
-	Ports   map[string]int // by flag name, TCP
-}
-
-// Check returns the first obstacle as a sentence with its way out.
-func Check(w Want) error {
+// Host returns what stands in the way of any cluster on this machine with this
+// data directory, which may not exist yet, as a sentence with its way out.
+func Host(dir string) error {
 	if err := Root(); err != nil {
 		return err
 	}
 	if err := kernel(); err != nil {
 		return err
 	}
-	if err := dataDir(w.DataDir); err != nil {
-		return err
+	return dataDir(dir)
+}
+
+// Room returns what others on this machine have that a cluster wants: its
+// networks and its TCP ports (by flag name). Warnings are sentences, too, but no
+// obstacle.
+func Room(n Networks, want map[string]int) (warnings []string, _ error) {
+	warnings, err := networks(n)
+	if err != nil {
+		return nil, err
 	}
-	return ports(w.Ports)
+	return append(warnings, openFiles()...), ports(want)
 }
 
 // Root refuses to run without the privileges that everything else needs.
@@ -58,7 +64,7 @@ func kernel() error {
 	if !strings.Contains(string(known), "\toverlay\n") && !moduleThere("overlay") {
 		return errors.New("this kernel has no overlay file system: load it with `modprobe overlay`")
 	}
-	if err := nftables(); err != nil {
+	if err := netfilter(); err != nil {
 		return err
 	}
 	return cgroups()
@@ -73,9 +79,9 @@ func moduleThere(name string) bool {
 	return len(found) > 0
 }
 
-// nftables asks the kernel for a netfilter socket; a kernel without it refuses
+// netfilter asks the kernel for a netfilter socket; a kernel without it refuses
 // the protocol.
-func nftables() error {
+func netfilter() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("this kernel has no nftables (%w): load it with `modprobe nf_tables`", err)
@@ -124,7 +130,8 @@ func dataDir(dir string) error {
 }
 
 func ports(want map[string]int) error {
-	for flag, p := range want {
+	for _, flag := range slices.Sorted(maps.Keys(want)) {
+		p := want[flag]
 		l, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(p)))
 		if err != nil {
 			return fmt.Errorf("port %d is in use: stop what uses it, or move perch with --%s", p, flag)
