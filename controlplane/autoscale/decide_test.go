@@ -39,7 +39,7 @@ func TestPropose(t *testing.T) {
 		want    int32
 		say     string // part of the reason or of the error
 	}{
-		{"far over target scales out by the ratio", half, 2, []Pod{steady("a"), steady("b")}, map[string]float64{"a": 915, "b": 915}, 8, "cpu 183% of request over target 50% from 2 pods (1.83 of 1 cores)"},
+		{"far over target scales out by the ratio", half, 2, []Pod{steady("a"), steady("b")}, map[string]float64{"a": 915, "b": 915}, 8, "cpu 183% of request over target 50% from 2 pods over 15s (1.83 of 1 cores)"},
 		{"within a tenth of the target nothing happens", half, 2, []Pod{steady("a"), steady("b")}, map[string]float64{"a": 270, "b": 270}, 2, "54%"},
 		{"just outside the tenth it does", half, 2, []Pod{steady("a"), steady("b")}, map[string]float64{"a": 280, "b": 285}, 3, "56%"},
 		{"idle pods scale in", half, 4, []Pod{steady("a"), steady("b"), steady("c"), steady("d")}, map[string]float64{"a": 100, "b": 50, "c": 50, "d": 40}, 1, "12%"},

@@ -101,7 +101,7 @@ func Propose(now time.Time, goal Goal, current int32, pods []Pod, usage map[stri
 	}
 	ready := len(g.counted)
 	ratio := goal.ratio(g.counted, requests)
-	out := goal.describe(g.counted, requests, ratio)
+	out := goal.describe(g.counted, requests, ratio, timing.Window)
 	upWithUnready := len(g.unready) > 0 && ratio > 1
 	if !upWithUnready && len(g.missing) == 0 {
 		out.Replicas = current
@@ -154,7 +154,7 @@ func (g Goal) ratio(usage map[string]float64, requests map[string]int64) float64
 	return used / (float64(g.Average) * float64(len(usage)))
 }
 
-func (g Goal) describe(usage map[string]float64, requests map[string]int64, ratio float64) Proposal {
+func (g Goal) describe(usage map[string]float64, requests map[string]int64, ratio float64, window time.Duration) Proposal {
 	var used, asked float64
 	for name, v := range usage {
 		used += v
@@ -168,6 +168,9 @@ func (g Goal) describe(usage map[string]float64, requests map[string]int64, rati
 	pods := fmt.Sprintf("%d pods", len(usage))
 	if len(usage) == 1 {
 		pods = "1 pod"
+	}
+	if g.Resource == "cpu" {
+		pods += fmt.Sprintf(" over %.0fs", window.Seconds())
 	}
 	if g.Utilization > 0 {
 		if asked > 0 {

@@ -36,16 +36,19 @@ import (
 
 // Config of the judgement; the defaults are Kubernetes' but for the pace.
 type Config struct {
-	Every     time.Duration // how often all autoscalers are judged
+	Every     time.Duration // how often all autoscalers are judged: at whole multiples, as samples are taken
+	Lag       time.Duration // after each multiple, when its samples are stored
 	Workers   int           // autoscalers judged at once
 	Tolerance float64       // share of the goal that is close enough
 	Timing    Timing
 }
 
-// Default looks every five seconds at numbers of the last thirty.
+// Default looks every five seconds at numbers of the last fifteen: three
+// samples of a node, ten seconds of work, and still two when one is late. A
+// shorter window would judge by two neighbouring samples, that is by noise.
 func Default() Config {
-	return Config{Every: 5 * time.Second, Workers: 4, Tolerance: 0.1, Timing: Timing{
-		CPUInitialization: 5 * time.Minute, InitialReadiness: 30 * time.Second, Window: 30 * time.Second,
+	return Config{Every: 5 * time.Second, Lag: 700 * time.Millisecond, Workers: 4, Tolerance: 0.1, Timing: Timing{
+		CPUInitialization: 5 * time.Minute, InitialReadiness: 30 * time.Second, Window: 15 * time.Second,
 	}}
 }
 
@@ -54,6 +57,9 @@ func (c Config) Validate() error {
 	var errs error
 	if c.Every < time.Second {
 		errs = errors.Join(errs, fmt.Errorf("autoscale every %s: want 1s or more", c.Every))
+	}
+	if c.Lag < 0 || c.Lag >= c.Every {
+		errs = errors.Join(errs, fmt.Errorf("autoscale lag %s: want less than every, %s", c.Lag, c.Every))
 	}
 	if c.Workers < 1 {
 		errs = errors.Join(errs, fmt.Errorf("autoscale workers %d: want 1 or more", c.Workers))
@@ -115,16 +121,23 @@ func (a *Autoscaler) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), a.synced...) {
 		return nil
 	}
-	ticker := time.NewTicker(a.cfg.Every)
-	defer ticker.Stop()
 	for {
 		a.look(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(a.cfg.untilNext(time.Now())):
 		}
 	}
+}
+
+// untilNext is the time to the next look: Lag after a multiple of Every.
+func (c Config) untilNext(now time.Time) time.Duration {
+	next := now.Truncate(c.Every).Add(c.Lag)
+	for !next.After(now) {
+		next = next.Add(c.Every)
+	}
+	return next.Sub(now)
 }
 
 func (a *Autoscaler) look(ctx context.Context) {
