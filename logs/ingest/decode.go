@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/tinylib/msgp/msgp"
 
+	"perch/logs/ingest/entry"
 	"perch/logs/record"
 )
 
@@ -166,38 +167,68 @@ func inflate(b []byte, limit int64) ([]byte, error) {
 	return out, nil
 }
 
-// entries calls fn for each entry with its time and its map.
-func entries(b []byte, fn func(at int64, fields []byte) error) error {
+// entries calls fn for each entry with its time, its metadata (nil if it has
+// none) and its map. Entries that are something else are counted and left out;
+// where the bytes stop being msgpack the rest counts as one.
+func entries(b []byte, fn func(at int64, meta, fields []byte) error) (bad int, err error) {
 	for len(b) > 0 {
-		n, body, err := msgp.ReadArrayHeaderBytes(b)
-		if err != nil || n < 2 {
-			return errFormat
-		}
-		at, body, err := readTime(body, 0)
+		rest, err := msgp.Skip(b)
 		if err != nil {
-			return errFormat
+			return bad + 1, nil
 		}
-		rest, err := msgp.Skip(body)
-		if err != nil {
-			return errFormat
-		}
-		if err := fn(at, body[:len(body)-len(rest)]); err != nil {
-			return err
-		}
-		for range n - 2 {
-			if rest, err = msgp.Skip(rest); err != nil {
-				return errFormat
-			}
-		}
+		at, meta, fields, ok := takeApart(b[:len(b)-len(rest)])
 		b = rest
+		if !ok {
+			bad++
+			continue
+		}
+		if at < 0 { // Fluent Bit marks where a group of entries begins and ends
+			continue
+		}
+		if err := fn(at, meta, fields); errors.Is(err, errFormat) {
+			bad++
+		} else if err != nil {
+			return bad, err
+		}
 	}
-	return nil
+	return bad, nil
 }
 
-// readTime reads EventTime, whole or broken seconds, or [time, metadata]. 0 is
-// no time.
-func readTime(b []byte, depth int) (int64, []byte, error) {
-	if len(b) == 0 || depth > 1 {
+// takeApart reads [time, map] or [[time, metadata], map] apart.
+func takeApart(b []byte) (at int64, meta, fields []byte, ok bool) {
+	n, b, err := msgp.ReadArrayHeaderBytes(b)
+	if err != nil || n < 2 {
+		return 0, nil, nil, false
+	}
+	if msgp.NextType(b) == msgp.ArrayType {
+		k, inside, err := msgp.ReadArrayHeaderBytes(b)
+		if err != nil || k < 1 {
+			return 0, nil, nil, false
+		}
+		at, after, err := readTime(inside)
+		if err != nil {
+			return 0, nil, nil, false
+		}
+		if k > 1 && msgp.NextType(after) == msgp.MapType {
+			end, err := msgp.Skip(after)
+			if err != nil {
+				return 0, nil, nil, false
+			}
+			meta = after[:len(after)-len(end)]
+		}
+		if b, err = msgp.Skip(b); err != nil {
+			return 0, nil, nil, false
+		}
+		return at, meta, b, true
+	}
+	at, b, err = readTime(b)
+	return at, nil, b, err == nil
+}
+
+// readTime reads EventTime, whole or broken seconds. 0 is no time, less is none
+// either but a mark.
+func readTime(b []byte) (int64, []byte, error) {
+	if len(b) == 0 {
 		return 0, nil, errFormat
 	}
 	switch {
@@ -216,61 +247,52 @@ func readTime(b []byte, depth int) (int64, []byte, error) {
 		return int64(whole)*1e9 + int64(part*1e9), rest, nil
 	case msgp.IntType, msgp.UintType:
 		i, rest, err := msgp.ReadInt64Bytes(b)
-		if err != nil || i < 0 || i > 9e9 {
+		if err != nil || i < -2 || i > 9e9 {
 			return 0, nil, errFormat
 		}
 		return i * 1e9, rest, nil
 	case msgp.NilType:
 		rest, err := msgp.ReadNilBytes(b)
 		return 0, rest, err
-	case msgp.ArrayType:
-		n, rest, err := msgp.ReadArrayHeaderBytes(b)
-		if err != nil || n < 1 {
-			return 0, nil, errFormat
-		}
-		at, rest, err := readTime(rest, depth+1)
-		for i := uint32(1); i < n && err == nil; i++ {
-			rest, err = msgp.Skip(rest)
-		}
-		return at, rest, err
 	}
 	return 0, nil, errFormat
 }
 
+// seconds reads the eight bytes of an EventTime; its mark of a group is a
+// negative number of seconds.
 func seconds(b []byte) int64 {
+	if s := int32(binary.BigEndian.Uint32(b)); s < 0 && s >= -2 {
+		return int64(s) * 1e9
+	}
 	return int64(binary.BigEndian.Uint32(b))*1e9 + int64(binary.BigEndian.Uint32(b[4:]))
 }
 
-// Keys that hold the line, best first.
-func bodyKeys() []string { return []string{"log", "message", "msg", "MESSAGE"} }
-
-const maxFields = 128 // of one entry
-
 // fill takes an entry's map apart: the line becomes the body, the rest fields.
-// When nothing is the line, the whole map is, as JSON.
-func fill(r *record.Record, fields []byte) error {
+// When nothing is the line, the whole map is, as JSON. It tells how many fields
+// were more than entry.MaxFields and are left out.
+func fill(r *record.Record, fields []byte) (left int, err error) {
 	n, b, err := msgp.ReadMapHeaderBytes(fields)
 	if err != nil {
-		return errFormat
+		return 0, errFormat
 	}
-	best := len(bodyKeys())
+	best := len(entry.BodyKeys())
 	at := -1
 	for range n {
 		key, rest, err := readText(b)
 		if err != nil {
-			return errFormat
+			return 0, errFormat
 		}
 		var value string
 		var raw []byte
 		switch msgp.NextType(rest) {
 		case msgp.StrType, msgp.BinType:
 			if raw, b, err = readText(rest); err != nil {
-				return errFormat
+				return 0, errFormat
 			}
-			for rank, k := range bodyKeys()[:best] {
+			for rank, k := range entry.BodyKeys()[:best] {
 				if string(key) == k {
 					if at >= 0 { // a worse one is only a field
-						r.Fields = append(r.Fields, record.Field{Key: bodyKeys()[best], Value: string(r.Body)})
+						r.Fields = append(r.Fields, record.Field{Key: entry.BodyKeys()[best], Value: string(r.Body)})
 					}
 					best, at = rank, rank
 					r.Body = bytes.TrimRight(raw, "\r\n")
@@ -285,25 +307,58 @@ func fill(r *record.Record, fields []byte) error {
 		default:
 			after, err := msgp.Skip(rest)
 			if err != nil {
-				return errFormat
+				return 0, errFormat
 			}
 			if value, err = jsonOf(rest[:len(rest)-len(after)]); err != nil {
-				return err
+				return 0, errFormat
 			}
 			b = after
 		}
-		if len(r.Fields) < maxFields {
+		if len(r.Fields) < entry.MaxFields {
 			r.Fields = append(r.Fields, record.Field{Key: string(key), Value: value})
+		} else {
+			left++
 		}
 	}
 	if at < 0 {
 		text, err := jsonOf(fields)
 		if err != nil {
-			return err
+			return 0, errFormat
 		}
-		r.Body, r.Fields = []byte(text), nil
+		r.Body, r.Fields, left = []byte(text), nil, 0
 	}
-	return nil
+	return left, nil
+}
+
+// fillMeta adds an entry's metadata as fields.
+func fillMeta(r *record.Record, meta []byte) (left int, err error) {
+	n, b, err := msgp.ReadMapHeaderBytes(meta)
+	if err != nil {
+		return 0, errFormat
+	}
+	for range n {
+		key, rest, err := readText(b)
+		if err != nil {
+			return 0, errFormat
+		}
+		after, err := msgp.Skip(rest)
+		if err != nil {
+			return 0, errFormat
+		}
+		value := ""
+		if text, _, err := readText(rest); err == nil {
+			value = string(text)
+		} else if value, err = jsonOf(rest[:len(rest)-len(after)]); err != nil {
+			return 0, errFormat
+		}
+		b = after
+		if len(r.Fields) >= entry.MaxFields {
+			left++
+			continue
+		}
+		r.Fields = append(r.Fields, record.Field{Key: "metadata." + string(key), Value: value})
+	}
+	return left, nil
 }
 
 // jsonOf writes a msgpack value as JSON; numbers and truth values plain.

@@ -1,17 +1,21 @@
-// Package ingest receives lines that are pushed to perch.
+// Package ingest receives lines that are pushed to perch over Fluent Forward.
 //
-//	Forward  the Fluent Forward protocol over TCP: Message, Forward,
-//	         PackedForward and CompressedPackedForward, optional shared key,
-//	         UDP heartbeat; acknowledged when the sink has made it durable
-//	Lines    HTTP: one JSON object or plain line per line of the body
+//	Forward  TCP: Message, Forward, PackedForward, CompressedPackedForward,
+//	         shared keys, UDP heartbeat; acknowledged when durable
 //	Event    a Kubernetes event as a record
 //
-// It owns the doors' parsing and limits. It never decides who a sender is: the
+// Other doors are below: push (Loki, Elasticsearch, OTLP, JSON lines over HTTP)
+// and syslog; out sends lines on to an external Fluentd. What they share is
+// entry (an object becomes a record), source (how much a sender may push) and
+// chunk (what was stored before).
+//
+// It owns the door's parsing and limits. It never decides who a sender is: the
 // injected Identify tells by source address, and what the sender says of itself
 // only becomes fields. It never acknowledges what the sink has not taken; chunks
-// seen before are acknowledged again without storing them twice.
+// seen before are acknowledged again without storing them twice. An entry that
+// is not [time, map] is left out and counted, the others of its chunk are stored.
 //
-// Each connection has one goroutine within Run. When the sink refuses, the
-// connection waits and tries again, so that the sender feels the pressure.
-// Start reading at Forward.Run in forward.go; decoding is in decode.go.
+// Each connection has one goroutine within Run. When the sink refuses or the
+// sender is over its limits, the connection waits, so that the sender feels the
+// pressure. Start reading at Forward.Run in forward.go; decoding is in decode.go.
 package ingest

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tinylib/msgp/msgp"
 
+	"perch/logs/ingest/chunk"
 	"perch/logs/record"
 )
 
@@ -25,7 +26,7 @@ func TestForwardModeMessagesOfAnyLengthAreAcknowledged(t *testing.T) {
 		b = msgp.AppendString(b, "t")
 		b = msgp.AppendArrayHeader(b, uint32(count))
 		for range count {
-			b = append(b, entry(strings.Repeat("x", 150), 0)...)
+			b = append(b, anEntry(strings.Repeat("x", 150), 0)...)
 		}
 		b = msgp.AppendMapHeader(b, 1)
 		b = msgp.AppendString(b, "chunk")
@@ -50,7 +51,7 @@ func TestTwoSendersMayUseTheSameChunkID(t *testing.T) {
 	})
 	for range 2 {
 		c := dial(t, f)
-		if _, err := c.Write(packed("1", "text", false, entry("hello", 0))); err != nil {
+		if _, err := c.Write(packed("1", "text", false, anEntry("hello", 0))); err != nil {
 			t.Fatal(err)
 		}
 		ack(t, c)
@@ -88,7 +89,8 @@ func (l *failing) Accept() (net.Conn, error) {
 func TestTheDoorStaysOpenWhenAConnectionCannotBeAccepted(t *testing.T) {
 	m := &memory{}
 	identify := func(netip.Addr) (record.Stream, bool, bool) { return record.Stream{}, false, true }
-	f, err := New(Default("127.0.0.1:0", "n1"), identify, m.sink, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	reg := prometheus.NewRegistry()
+	f, err := New(Default("127.0.0.1:0", "n1"), Parts{Identify: identify, Sink: m.sink, Seen: chunk.New(nil, reg)}, slog.New(slog.DiscardHandler), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +100,7 @@ func TestTheDoorStaysOpenWhenAConnectionCannotBeAccepted(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
 	c := dial(t, f)
-	if _, err := c.Write(packed("k", "text", false, entry("hello", 0))); err != nil {
+	if _, err := c.Write(packed("k", "text", false, anEntry("hello", 0))); err != nil {
 		t.Fatal(err)
 	}
 	if have := ack(t, c); have != "k" {

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tinylib/msgp/msgp"
 
+	"perch/logs/ingest/chunk"
+	"perch/logs/ingest/source"
 	"perch/logs/record"
 )
 
@@ -21,7 +24,7 @@ import (
 type Config struct {
 	Listen         string // TCP address; the heartbeat answers on the same UDP port
 	Node           string // name of this node, for senders that are no pod
-	SharedKey      string // empty: no handshake
+	Keys           []Key  // of senders that are not known by their address
 	Hostname       string // told in the handshake
 	MaxMessage     int    // bytes of one message as sent
 	MaxUnpacked    int64  // bytes of one message's entries
@@ -34,11 +37,29 @@ func Default(listen, node string) Config {
 	return Config{Listen: listen, Node: node, Hostname: node, MaxMessage: 32 << 20, MaxUnpacked: 64 << 20, MaxConnections: 512, Idle: 10 * time.Minute}
 }
 
+// Key lets senders in that are not known by their address, and is who they are.
+type Key struct {
+	Name      string // told as field sender with each line
+	Secret    string
+	Namespace string // of their lines; empty: _host
+}
+
+// maxKeys are tried for each PING.
+const maxKeys = 64
+
 // Validate names all problems at once.
 func (c Config) Validate() error {
 	var errs []error
 	if c.Listen == "" {
 		errs = append(errs, errors.New("forward listen address is empty"))
+	}
+	if len(c.Keys) > maxKeys {
+		errs = append(errs, fmt.Errorf("forward has %d keys; %d are allowed", len(c.Keys), maxKeys))
+	}
+	for _, k := range c.Keys {
+		if k.Name == "" || k.Secret == "" {
+			errs = append(errs, errors.New("forward key without name or secret"))
+		}
 	}
 	if c.MaxMessage <= 0 || c.MaxUnpacked <= 0 || c.MaxConnections <= 0 || c.Idle <= 0 {
 		errs = append(errs, errors.New("forward limits must be more than 0"))
@@ -46,28 +67,31 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Sink makes records durable before it returns. It copies what it keeps.
-type Sink func(ctx context.Context, records []record.Record) error
-
 // Identify tells which pod has an address. ok is false for one that is no pod:
 // its lines get namespace _host. allowed is false for senders that may not
-// send. It is asked once for each connection.
+// send without a key. It is asked once for each connection.
 type Identify func(from netip.Addr) (s record.Stream, ok, allowed bool)
+
+// Parts are what the door works with.
+type Parts struct {
+	Identify Identify
+	Sink     chunk.Sink
+	Seen     *chunk.Seen     // chunks stored before
+	Sources  *source.Sources // nil: no limits of rate
+}
 
 // Forward is the Fluent Forward door. Make it with New.
 type Forward struct {
-	cfg      Config
-	identify Identify
-	sink     Sink
-	log      *slog.Logger
-	m        *metrics
-	tcp      net.Listener
-	udp      net.PacketConn
-	chunks   *chunks
+	cfg   Config
+	parts Parts
+	log   *slog.Logger
+	m     *metrics
+	tcp   net.Listener
+	udp   net.PacketConn
 }
 
 // New opens the listeners.
-func New(cfg Config, identify Identify, sink Sink, log *slog.Logger, reg prometheus.Registerer) (*Forward, error) {
+func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Forward, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -79,7 +103,7 @@ func New(cfg Config, identify Identify, sink Sink, log *slog.Logger, reg prometh
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open forward heartbeat: %w", err), tcp.Close())
 	}
-	return &Forward{cfg: cfg, identify: identify, sink: sink, log: log, m: newMetrics(reg), tcp: tcp, udp: udp, chunks: newChunks(maxChunks)}, nil
+	return &Forward{cfg: cfg, parts: parts, log: log, m: newMetrics(reg), tcp: tcp, udp: udp}, nil
 }
 
 // Addr is where the door listens.
@@ -214,17 +238,19 @@ func (f *Forward) heartbeat() {
 
 var errUnknown = errors.New("sender may not send")
 
-// serve reads messages of one connection. buf holds what is not decoded yet.
+// origin is who is at the other end of a connection.
+type origin struct {
+	stream *record.Stream
+	key    string // name of the key it used, "" if it is known by its address
+	name   string // under which its rate is limited
+}
+
+// serve reads messages of one connection.
 func (f *Forward) serve(ctx context.Context, c net.Conn) error {
-	base, err := f.who(c)
+	r := &reader{c: c, limit: f.cfg.MaxMessage, idle: f.cfg.Idle, m: f.m}
+	from, err := f.who(c, r)
 	if err != nil {
 		return err
-	}
-	r := &reader{c: c, limit: f.cfg.MaxMessage, idle: f.cfg.Idle, m: f.m}
-	if f.cfg.SharedKey != "" {
-		if err := f.handshake(c, r); err != nil {
-			return err
-		}
 	}
 	var records []record.Record
 	for {
@@ -232,19 +258,18 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 		if err != nil {
 			return err
 		}
-		seen := false
-		if m.chunk != "" {
-			var done func(stored bool)
-			if seen, done = f.chunks.begin(ctx, chunkKey(base, m.chunk)); seen {
-				f.m.duplicates.Inc()
-			} else {
-				records, err = f.store(ctx, base, m, records[:0])
-				done(err == nil)
-			}
-		} else {
-			records, err = f.store(ctx, base, m, records[:0])
-		}
+		lines := 0
+		err = f.parts.Seen.Store(ctx, from.stream, m.chunk, func(mark []record.Position) error {
+			var err error
+			records, err = f.store(ctx, from, m, mark, records[:0])
+			lines = len(records)
+			return err
+		})
 		if err != nil {
+			return err
+		}
+		// Reading waits, then the acknowledgement, so that the sender feels it.
+		if err := rest(ctx, f.parts.Sources.Take("forward", from.name, time.Now(), lines, r.taken())); err != nil {
 			return err
 		}
 		if m.chunk != "" {
@@ -261,28 +286,35 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 	}
 }
 
-// who gives the labels of a connection's lines.
-func (f *Forward) who(c net.Conn) (*record.Stream, error) {
-	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return nil, fmt.Errorf("%w: address %s", errUnknown, c.RemoteAddr())
+// who gives the labels of a connection's lines. Senders that are not known by
+// their address prove that they have a key.
+func (f *Forward) who(c net.Conn, r *reader) (origin, error) {
+	a := sender(c)
+	if !a.IsValid() {
+		return origin{}, fmt.Errorf("%w: address %s", errUnknown, c.RemoteAddr())
 	}
-	s, ok, allowed := f.identify(a.Addr().Unmap())
-	if !allowed {
-		return nil, fmt.Errorf("%w: address %s", errUnknown, a.Addr())
-	}
-	if !ok {
+	s, isPod, allowed := f.parts.Identify(a)
+	from := origin{stream: &s, name: a.String()}
+	switch {
+	case !allowed && len(f.cfg.Keys) == 0:
+		return origin{}, fmt.Errorf("%w: address %s", errUnknown, a)
+	case !allowed:
+		k, err := f.handshake(c, r)
+		if err != nil {
+			return origin{}, err
+		}
+		s = record.Stream{Namespace: cmp.Or(k.Namespace, record.HostNamespace)}
+		from.key, from.name = k.Name, "key "+k.Name
+	case !isPod:
 		s = record.Stream{Namespace: record.HostNamespace}
 	}
 	s.Output, s.Kind = record.Forward, record.KindLog
-	if s.Node == "" {
-		s.Node = f.cfg.Node
-	}
-	return &s, nil
+	s.Node = cmp.Or(s.Node, f.cfg.Node)
+	return from, nil
 }
 
 // store hands a message's entries to the sink and waits until they are taken.
-func (f *Forward) store(ctx context.Context, base *record.Stream, m message, records []record.Record) ([]record.Record, error) {
+func (f *Forward) store(ctx context.Context, from origin, m message, mark []record.Position, records []record.Record) ([]record.Record, error) {
 	packed := m.packed
 	if m.compressed {
 		var err error
@@ -294,17 +326,27 @@ func (f *Forward) store(ctx context.Context, base *record.Stream, m message, rec
 	if len(m.tag) > maxTag {
 		m.tag = m.tag[:maxTag]
 	}
-	size := int64(0)
-	err := entries(packed, func(at int64, fields []byte) error {
-		r := record.Record{Time: at, Stream: base}
+	size, left := int64(0), 0
+	bad, err := entries(packed, func(at int64, meta, fields []byte) error {
+		r := record.Record{Time: at, Stream: from.stream}
 		if at == 0 {
 			r.Time = now
 		}
-		if err := fill(&r, fields); err != nil {
+		n, err := fill(&r, fields)
+		if err == nil && meta != nil {
+			var more int
+			more, err = fillMeta(&r, meta)
+			n += more
+		}
+		if err != nil {
 			return err
 		}
+		left += n
 		if m.tag != "" {
 			r.Fields = append(r.Fields, record.Field{Key: "tag", Value: m.tag})
+		}
+		if from.key != "" {
+			r.Fields = append(r.Fields, record.Field{Key: "sender", Value: from.key})
 		}
 		if len(r.Body) > record.MaxBody {
 			r.Body = record.Cut(r.Body, 0)
@@ -319,10 +361,15 @@ func (f *Forward) store(ctx context.Context, base *record.Stream, m message, rec
 		records = append(records, r)
 		return nil
 	})
+	f.m.bad.Add(float64(bad))
+	f.m.fields.Add(float64(left))
 	if err != nil {
 		return records, err
 	}
-	if err := f.keep(ctx, records); err != nil {
+	if bad > 0 && len(records) == 0 { // nothing in it is what it should be
+		return records, fmt.Errorf("%w: %d entries are not [time, map]", errFormat, bad)
+	}
+	if err := f.keep(ctx, records, mark); err != nil {
 		return records, err
 	}
 	f.m.lines.Add(float64(len(records)))
@@ -338,23 +385,34 @@ const (
 )
 
 // keep tries until the sink takes the records or ctx ends.
-func (f *Forward) keep(ctx context.Context, records []record.Record) error {
+func (f *Forward) keep(ctx context.Context, records []record.Record, mark []record.Position) error {
 	if len(records) == 0 {
 		return nil
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(wait*2, 2*time.Second) {
-		err := f.sink(ctx, records)
+		err := f.parts.Sink(ctx, records, mark)
 		if err == nil {
 			return nil
 		}
 		f.m.refused.Inc()
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if rest(ctx, wait) != nil {
 			return err
-		case <-t.C:
 		}
+	}
+}
+
+// rest waits; the error says that ctx ended before.
+func rest(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
 	}
 }
 
@@ -367,6 +425,14 @@ type reader struct {
 	idle  time.Duration
 	m     *metrics
 	need  int // bytes the next message has at least
+	came  int // bytes of messages since taken was asked
+}
+
+// taken tells how many bytes the messages had since it was asked last.
+func (r *reader) taken() int {
+	n := r.came
+	r.came = 0
+	return n
 }
 
 const readBytes = 64 << 10
@@ -386,6 +452,7 @@ func (r *reader) next() (message, error) {
 					return message{}, fmt.Errorf("%w: %w", errFormat, err)
 				}
 				r.at += ahead.at
+				r.came += ahead.at
 				return m, nil
 			}
 		}

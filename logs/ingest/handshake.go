@@ -14,8 +14,8 @@ import (
 
 var errKey = errors.New("shared key does not match")
 
-// handshake proves that both sides know the shared key: HELO, PING, PONG.
-func (f *Forward) handshake(c net.Conn, r *reader) error {
+// handshake proves that both sides know one of the keys: HELO, PING, PONG.
+func (f *Forward) handshake(c net.Conn, r *reader) (Key, error) {
 	nonce := make([]byte, 16)
 	_, _ = rand.Read(nonce) // never fails
 	b := msgp.AppendArrayHeader(nil, 2)
@@ -28,14 +28,19 @@ func (f *Forward) handshake(c net.Conn, r *reader) error {
 	b = msgp.AppendString(b, "keepalive")
 	b = msgp.AppendBool(b, true)
 	if _, err := c.Write(b); err != nil {
-		return err
+		return Key{}, err
 	}
 	host, salt, digest, err := r.ping()
 	if err != nil {
-		return err
+		return Key{}, err
 	}
-	want := keyDigest(salt, host, nonce, f.cfg.SharedKey)
-	ok := subtle.ConstantTimeCompare([]byte(want), digest) == 1
+	var key Key
+	ok := false
+	for _, k := range f.cfg.Keys {
+		if subtle.ConstantTimeCompare([]byte(keyDigest(salt, host, nonce, k.Secret)), digest) == 1 {
+			key, ok = k, true
+		}
+	}
 	b = msgp.AppendArrayHeader(nil, 5)
 	b = msgp.AppendString(b, "PONG")
 	b = msgp.AppendBool(b, ok)
@@ -45,14 +50,14 @@ func (f *Forward) handshake(c net.Conn, r *reader) error {
 		b = msgp.AppendString(b, "shared key does not match")
 	}
 	b = msgp.AppendString(b, f.cfg.Hostname)
-	b = msgp.AppendString(b, keyDigest(salt, []byte(f.cfg.Hostname), nonce, f.cfg.SharedKey))
+	b = msgp.AppendString(b, keyDigest(salt, []byte(f.cfg.Hostname), nonce, key.Secret))
 	if _, err := c.Write(b); err != nil {
-		return err
+		return Key{}, err
 	}
 	if !ok {
-		return errKey
+		return Key{}, errKey
 	}
-	return nil
+	return key, nil
 }
 
 func keyDigest(salt, host, nonce []byte, key string) string {

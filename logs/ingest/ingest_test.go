@@ -8,9 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +21,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/tinylib/msgp/msgp"
 
+	"perch/logs/ingest/chunk"
+	"perch/logs/ingest/entry"
+	"perch/logs/ingest/source"
 	"perch/logs/record"
 )
 
@@ -29,9 +31,12 @@ type memory struct {
 	mu      sync.Mutex
 	records []record.Record
 	refuse  int
+
+	positions []record.Position
+	sources   *source.Sources
 }
 
-func (m *memory) sink(_ context.Context, records []record.Record) error {
+func (m *memory) sink(_ context.Context, records []record.Record, positions []record.Position) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.refuse > 0 {
@@ -42,6 +47,7 @@ func (m *memory) sink(_ context.Context, records []record.Record) error {
 		r.Body = bytes.Clone(r.Body)
 		m.records = append(m.records, r)
 	}
+	m.positions = append(m.positions, positions...)
 	return nil
 }
 
@@ -60,7 +66,11 @@ func start(t *testing.T, m *memory, change func(*Config), identify Identify) *Fo
 	if identify == nil {
 		identify = func(netip.Addr) (record.Stream, bool, bool) { return record.Stream{}, false, true }
 	}
-	f, err := New(cfg, identify, m.sink, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	reg := prometheus.NewRegistry()
+	m.mu.Lock()
+	seen := chunk.New(m.positions, reg)
+	m.mu.Unlock()
+	f, err := New(cfg, Parts{Identify: identify, Sink: m.sink, Seen: seen, Sources: m.sources}, slog.New(slog.DiscardHandler), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +120,7 @@ func TestFluentLoggerWithAcknowledgement(t *testing.T) {
 	}
 }
 
-func entry(body string, timeForm int) []byte {
+func anEntry(body string, timeForm int) []byte {
 	b := msgp.AppendArrayHeader(nil, 2)
 	switch timeForm {
 	case 0:
@@ -196,20 +206,20 @@ func TestAllModesAndDoubledChunks(t *testing.T) {
 	forward := msgp.AppendArrayHeader(nil, 3)
 	forward = msgp.AppendString(forward, "t")
 	forward = msgp.AppendArrayHeader(forward, 2)
-	forward = append(append(forward, entry("f1", 1)...), entry("f2", 3)...)
+	forward = append(append(forward, anEntry("f1", 1)...), anEntry("f2", 3)...)
 	forward = msgp.AppendMapHeader(forward, 1)
 	forward = msgp.AppendString(forward, "chunk")
 	forward = msgp.AppendString(forward, "c1")
 	message := msgp.AppendArrayHeader(nil, 4)
 	message = msgp.AppendString(message, "t")
-	message = append(message, entry("m1", 0)[1:]...)
+	message = append(message, anEntry("m1", 0)[1:]...)
 	message = msgp.AppendNil(message)
 	for i, b := range [][]byte{
 		message, forward,
-		packed("c2", "text", false, append(entry("p1", 0), entry("p2", 2)...)),
-		packed("c3", "text", true, entry("p3", 0)),
-		packed("c4", "gzip", false, zip(t, entry("z1", 0), entry("z2", 3))),
-		packed("c4", "gzip", false, zip(t, entry("z1", 0), entry("z2", 3))),
+		packed("c2", "text", false, append(anEntry("p1", 0), anEntry("p2", 2)...)),
+		packed("c3", "text", true, anEntry("p3", 0)),
+		packed("c4", "gzip", false, zip(t, anEntry("z1", 0), anEntry("z2", 3))),
+		packed("c4", "gzip", false, zip(t, anEntry("z1", 0), anEntry("z2", 3))),
 	} {
 		for len(b) > 0 { // in small pieces
 			n := min(len(b), 7)
@@ -234,8 +244,14 @@ func TestAllModesAndDoubledChunks(t *testing.T) {
 	if strings.Join(have, " ") != "m1 f1 f2 p1 p2 p3 z1 z2" {
 		t.Fatalf("have %v", have)
 	}
-	if n := testutil.ToFloat64(f.m.duplicates); n != 1 {
-		t.Fatalf("%v duplicates", n)
+	// After a restart of the door it is still known.
+	f = start(t, m, nil, nil)
+	c = dial(t, f)
+	if _, err := c.Write(packed("c3", "text", true, anEntry("p3", 0))); err != nil {
+		t.Fatal(err)
+	}
+	if have := ack(t, c); have != "c3" || len(m.have()) != 8 {
+		t.Fatalf("ack %q, %d records", have, len(m.have()))
 	}
 }
 
@@ -290,6 +306,72 @@ func TestBadSendersAreCutOffAndCounted(t *testing.T) {
 	}
 }
 
+func TestABadEntryDoesNotTakeTheGoodOnesWithIt(t *testing.T) {
+	m := &memory{}
+	f := start(t, m, nil, nil)
+	c := dial(t, f)
+	notMap := append(msgp.AppendInt(msgp.AppendArrayHeader(nil, 2), 9), 0xc0)
+	badKey := append(msgp.AppendInt(msgp.AppendArrayHeader(nil, 2), 9), 0x81, 0x01, 0x01)
+	group := append(msgp.AppendArrayHeader(nil, 2), 0x92, 0xd7, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0x80, 0x80)
+	many := msgp.AppendMapHeader(msgp.AppendInt(msgp.AppendArrayHeader(nil, 2), 9), entry.MaxFields+3)
+	many = msgp.AppendString(msgp.AppendString(many, "log"), "many")
+	for i := range entry.MaxFields + 2 {
+		many = msgp.AppendInt(msgp.AppendString(many, fmt.Sprint("k", i)), i)
+	}
+	meta := msgp.AppendArrayHeader(nil, 2)
+	meta = msgp.AppendInt(msgp.AppendArrayHeader(meta, 2), 9)
+	meta = msgp.AppendString(msgp.AppendString(msgp.AppendMapHeader(meta, 1), "source"), "otel")
+	meta = msgp.AppendString(msgp.AppendString(msgp.AppendMapHeader(meta, 1), "log"), "meta")
+	body := slices.Concat(anEntry("one", 0), notMap, badKey, group, anEntry("two", 1), many, meta, []byte{0x92, 0x01}) // the last is cut short
+	if _, err := c.Write(packed("c", "text", false, body)); err != nil {
+		t.Fatal(err)
+	}
+	if have := ack(t, c); have != "c" {
+		t.Fatal(have)
+	}
+	var have []string
+	for _, r := range m.have() {
+		have = append(have, string(r.Body))
+	}
+	if strings.Join(have, " ") != "one two many meta" {
+		t.Fatalf("have %q", have)
+	}
+	if bad, left := testutil.ToFloat64(f.m.bad), testutil.ToFloat64(f.m.fields); bad != 3 || left != 2 {
+		t.Fatalf("%v bad entries, %v fields left out", bad, left)
+	}
+	if r := m.have()[3]; !slices.Contains(r.Fields, record.Field{Key: "metadata.source", Value: "otel"}) {
+		t.Fatalf("fields %+v", r.Fields)
+	}
+}
+
+func TestASenderOverItsLimitsWaitsForItsAcknowledgement(t *testing.T) {
+	limits := source.Limits{Lines: 100, Bytes: 1 << 30, Burst: 100 * time.Millisecond, Known: 8} // 10 lines at once
+	sources, err := source.New(limits, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{sources: sources}
+	f := start(t, m, nil, nil)
+	c := dial(t, f)
+	begin := time.Now()
+	for i := range 5 {
+		var body []byte
+		for range 10 {
+			body = append(body, anEntry("x", 0)...)
+		}
+		if _, err := c.Write(packed(fmt.Sprint(i), "text", false, body)); err != nil {
+			t.Fatal(err)
+		}
+		ack(t, c)
+	}
+	if took := time.Since(begin); took < 300*time.Millisecond { // 50 lines, 10 of them free
+		t.Fatalf("50 lines took %s at 100 a second", took)
+	}
+	if n := len(m.have()); n != 50 {
+		t.Fatalf("%d lines stored", n)
+	}
+}
+
 func TestSendersWithoutLeaveAreCutOff(t *testing.T) {
 	f := start(t, &memory{}, nil, func(netip.Addr) (record.Stream, bool, bool) { return record.Stream{}, false, false })
 	closed(t, dial(t, f))
@@ -297,7 +379,9 @@ func TestSendersWithoutLeaveAreCutOff(t *testing.T) {
 
 func TestHandshake(t *testing.T) {
 	m := &memory{}
-	f := start(t, m, func(c *Config) { c.SharedKey = "secret" }, nil)
+	f := start(t, m, func(c *Config) {
+		c.Keys = []Key{{Name: "other", Secret: "s2"}, {Name: "edge", Secret: "secret", Namespace: "branch"}}
+	}, func(netip.Addr) (record.Stream, bool, bool) { return record.Stream{}, false, false })
 	for _, key := range []string{"wrong", "secret"} {
 		c := dial(t, f)
 		b := make([]byte, 512)
@@ -314,7 +398,7 @@ func TestHandshake(t *testing.T) {
 		for _, s := range []string{"PING", "me", "salt", keyDigest([]byte("salt"), []byte("me"), nonce, key), "", ""} {
 			ping = msgp.AppendString(ping, s)
 		}
-		if _, err := c.Write(append(ping, packed("k", "text", false, entry("hello", 0))...)); err != nil {
+		if _, err := c.Write(append(ping, packed("k", "text", false, anEntry("hello", 0))...)); err != nil {
 			t.Fatal(err)
 		}
 		if n, err = c.Read(b); err != nil {
@@ -334,8 +418,12 @@ func TestHandshake(t *testing.T) {
 			}
 		}
 	}
-	if len(m.have()) != 1 {
+	r := m.have()
+	if len(r) != 1 {
 		t.Fatal("only the right key may send")
+	}
+	if r[0].Stream.Namespace != "branch" || !slices.Contains(r[0].Fields, record.Field{Key: "sender", Value: "edge"}) {
+		t.Fatalf("identity %+v %+v", r[0].Stream, r[0].Fields)
 	}
 }
 
@@ -355,38 +443,6 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-func TestLinesOverHTTP(t *testing.T) {
-	m := &memory{}
-	h := Lines(func(r *http.Request) (record.Stream, error) {
-		if r.Header.Get("Authorization") == "" {
-			return record.Stream{}, errors.New("no")
-		}
-		return record.Stream{Namespace: "shop", Pod: "job"}, nil
-	}, m.sink)
-	post := func(auth, body string) *httptest.ResponseRecorder {
-		req := httptest.NewRequest("POST", "/push", strings.NewReader(body))
-		req.Header.Set("Authorization", auth)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, req)
-		return w
-	}
-	if w := post("", "x"); w.Code != 403 {
-		t.Fatal(w.Code)
-	}
-	w := post("yes", "plain text\r\n\n{\"time\":\"2026-11-20T10:00:00Z\",\"msg\":\"hi\",\"level\":\"error\",\"n\":5}\n{\"a\":1}")
-	if w.Code != 200 || w.Body.String() != "{\"stored\":3}\n" {
-		t.Fatal(w.Code, w.Body)
-	}
-	r := m.have()
-	if string(r[0].Body) != "plain text" || string(r[1].Body) != "hi" || r[1].Level != record.Error || len(r[1].Fields) != 3 || string(r[2].Body) != `{"a":1}` {
-		t.Fatalf("%+v", r)
-	}
-	m.refuse = 1
-	if w := post("yes", "again"); w.Code != 503 {
-		t.Fatal(w.Code)
-	}
-}
-
 func TestEventStandsBetweenThePodsLines(t *testing.T) {
 	r := Event(EventValues{Time: time.Unix(5, 0), Namespace: "shop", Kind: "Pod", Name: "web-1", UID: "u", Type: "Warning", Reason: "BackOff", Message: "restarting", Count: 3})
 	if r.Stream.Pod != "web-1" || r.Stream.Kind != record.KindEvent || r.Level != record.Warn || string(r.Body) != "BackOff: restarting" || r.Time != 5e9 {
@@ -395,11 +451,11 @@ func TestEventStandsBetweenThePodsLines(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(packed("c", "text", false, append(entry("a", 0), entry("b", 3)...)))
-	f.Add(packed("c", "gzip", true, entry("a", 1)))
+	f.Add(packed("c", "text", false, append(anEntry("a", 0), anEntry("b", 3)...)))
+	f.Add(packed("c", "gzip", true, anEntry("a", 1)))
 	m := msgp.AppendArrayHeader(nil, 3)
 	m = msgp.AppendString(m, "t")
-	f.Add(append(m, entry("x", 2)[1:]...))
+	f.Add(append(m, anEntry("x", 2)[1:]...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		whole := newExtent()
 		need, bad := whole.pass(b, 1<<20)
@@ -420,9 +476,13 @@ func FuzzDecode(f *testing.F) {
 				return
 			}
 		}
-		_ = entries(m.packed, func(_ int64, fields []byte) error {
+		_, _ = entries(m.packed, func(_ int64, meta, fields []byte) error {
 			var r record.Record
-			return fill(&r, fields)
+			_, err := fill(&r, fields)
+			if err == nil && meta != nil {
+				_, err = fillMeta(&r, meta)
+			}
+			return err
 		})
 	})
 }
@@ -446,9 +506,10 @@ func BenchmarkPackedForward(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := entries(m.packed, func(_ int64, f []byte) error {
+		if _, err := entries(m.packed, func(_ int64, _, f []byte) error {
 			var r record.Record
-			return fill(&r, f)
+			_, err := fill(&r, f)
+			return err
 		}); err != nil {
 			b.Fatal(err)
 		}

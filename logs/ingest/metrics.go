@@ -5,7 +5,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	lines       prometheus.Counter
 	bytes       prometheus.Counter
-	duplicates  prometheus.Counter
+	bad         prometheus.Counter
+	fields      prometheus.Counter
 	refused     prometheus.Counter
 	rejected    *prometheus.CounterVec
 	connections prometheus.Gauge
@@ -15,7 +16,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		lines:       prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_lines_total", Help: "Lines received over Forward and made durable."}),
 		bytes:       prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_bytes_total", Help: "Bytes received over Forward."}),
-		duplicates:  prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_duplicate_chunks_total", Help: "Chunks sent again that were stored already."}),
+		bad:         prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_bad_entries_total", Help: "Entries over Forward that were not [time, map]; the others of their message are stored."}),
+		fields:      prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_fields_left_out_total", Help: "Fields of entries over Forward beyond the cap; the line and the others are stored."}),
 		refused:     prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_refused_batches_total", Help: "Batches the store refused; they are tried again."}),
 		rejected:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_ingest_rejected_connections_total", Help: "Connections closed because of what they sent."}, []string{"reason"}),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ingest_connections", Help: "Open Forward connections."}),
@@ -23,6 +25,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, r := range []string{"format", "large", "key", "many", "unknown", "accept"} {
 		m.rejected.WithLabelValues(r)
 	}
-	reg.MustRegister(m.lines, m.bytes, m.duplicates, m.refused, m.rejected, m.connections)
+	reg.MustRegister(m.lines, m.bytes, m.bad, m.fields, m.refused, m.rejected, m.connections)
 	return m
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tinylib/msgp/msgp"
 
 	"perch/logs/ingest"
+	"perch/logs/ingest/chunk"
 	"perch/logs/record"
 	"perch/logs/store"
 )
@@ -159,9 +160,10 @@ func BenchmarkIngest(b *testing.B) {
 	})
 	b.Run("forward", func(b *testing.B) {
 		s, dir := benchStore(b)
-		f, err := ingest.New(ingest.Default("127.0.0.1:0", "n1"), func(netip.Addr) (record.Stream, bool, bool) {
+		reg := prometheus.NewRegistry()
+		f, err := ingest.New(ingest.Default("127.0.0.1:0", "n1"), ingest.Parts{Identify: func(netip.Addr) (record.Stream, bool, bool) {
 			return record.Stream{Namespace: "shop", Pod: "p"}, true, true
-		}, func(ctx context.Context, r []record.Record) error { return s.Append(ctx, r, nil) }, quiet(), prometheus.NewRegistry())
+		}, Sink: s.Append, Seen: chunk.New(nil, reg)}, quiet(), reg)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -16,6 +15,8 @@ import (
 	"perch/agent/tail"
 	"perch/cmd/perch/daemon/config"
 	"perch/logs/ingest"
+	"perch/logs/ingest/chunk"
+	"perch/logs/ingest/source"
 	"perch/logs/record"
 	logstore "perch/logs/store"
 )
@@ -37,8 +38,12 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		_ = json.NewEncoder(w).Encode(map[string]any{"path": path, "drained": drained}) // the asker is gone if this fails
 	})
 
-	sink := func(ctx context.Context, batch []record.Record) error { return l.store.Append(ctx, batch, nil) }
-	forward, err := ingest.New(ingest.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.ForwardPort)), r.cfg.NodeName), senders(r.cfg, pods), sink, r.part("forward"), r.reg)
+	if l.sources, err = source.New(source.Default(), r.reg); err != nil {
+		return err
+	}
+	l.seen = chunk.New(l.store.Positions(), r.reg)
+	forward, err := ingest.New(ingest.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.ForwardPort)), r.cfg.NodeName),
+		ingest.Parts{Identify: senders(r.cfg, pods), Sink: l.store.Append, Seen: l.seen, Sources: l.sources}, r.part("forward"), r.reg)
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "listen" {
 		return refused{err}
@@ -64,11 +69,11 @@ func senders(cfg config.Config, pods corelisters.PodLister) ingest.Identify {
 	}
 }
 
-// filePositions are the store's positions without that of the events, which is
-// no file: the tail forgets files that are gone.
+// filePositions are the store's positions without those of events and chunks,
+// which are no files: the tail forgets files that are gone.
 type filePositions struct{ *logstore.Store }
 
 // Positions implements tail.Positions.
 func (p filePositions) Positions() []record.Position {
-	return slices.DeleteFunc(p.Store.Positions(), func(have record.Position) bool { return have.File == eventsFile })
+	return slices.DeleteFunc(p.Store.Positions(), func(have record.Position) bool { return have.File == eventsFile || have.File == chunk.File })
 }

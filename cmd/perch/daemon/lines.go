@@ -19,6 +19,8 @@ import (
 	"perch/cmd/perch/daemon/door"
 	"perch/logs/cluster"
 	"perch/logs/ingest"
+	"perch/logs/ingest/chunk"
+	"perch/logs/ingest/source"
 	"perch/logs/query"
 	"perch/logs/record"
 	logstore "perch/logs/store"
@@ -30,6 +32,9 @@ type lines struct {
 	engine *query.Engine
 	search query.Searcher // this node's, or on servers the whole cluster's
 	log    role
+
+	sources *source.Sources // how much each sender may push, over all doors
+	seen    *chunk.Seen     // what senders pushed before
 }
 
 // openLines opens the store and everything that brings lines into it on this

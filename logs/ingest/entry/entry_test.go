@@ -1,0 +1,86 @@
+package entry
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"perch/logs/record"
+)
+
+func TestObjectsBecomeRecords(t *testing.T) {
+	for _, c := range []struct {
+		name, doc  string
+		body       string
+		at         int64
+		level      record.Level
+		fields     string
+		timed, not bool
+	}{
+		{name: "the line, its time and level", doc: `{"time":"2026-11-20T10:00:00.5Z","msg":"hi","level":"error","n":5}`, body: "hi", at: 1795168800500000000, level: record.Error, fields: "level=error n=5", timed: true},
+		{name: "the better name wins, the other is a field", doc: `{"msg":"worse","log":"better\n","ok":true}`, body: "better", fields: "msg=worse ok=true"},
+		{name: "objects within become dotted names", doc: `{"message":"m","kubernetes":{"pod":{"name":"p"},"labels":{}},"tags":["a","b"]}`, body: "m", fields: `kubernetes.pod.name=p kubernetes.labels={} tags=["a","b"]`},
+		{name: "escapes are undone", doc: ` {"msg" : "a\"b\\\u00e4\n" , "k" : "\t" } `, body: "a\"b\\ä", fields: "k=\t"},
+		{name: "milliseconds are told by their size", doc: `{"@timestamp":1700000000123,"msg":"x"}`, body: "x", at: 1700000000123000000, timed: true},
+		{name: "nanoseconds stay exact", doc: `{"ts":"1700000000123456789","msg":"x"}`, body: "x", at: 1700000000123456789, timed: true},
+		{name: "without a line the whole object is the line", doc: `{"a":1,"b":"c"}`, body: `{"a":1,"b":"c"}`},
+		{name: "a time that is none is a field", doc: `{"time":"soon","msg":"x"}`, body: "x", fields: "time=soon"},
+		{name: "no object", doc: `[1]`, not: true},
+		{name: "broken", doc: `{"a":`, not: true},
+		{name: "empty object", doc: `{}`, body: "{}"},
+	} {
+		r := record.Record{}
+		have, ok := FromJSON(&r, []byte(c.doc))
+		var fields []string
+		for _, f := range r.Fields {
+			fields = append(fields, f.Key+"="+f.Value)
+		}
+		if ok == c.not || string(r.Body) != c.body || r.Time != c.at || r.Level != c.level || strings.Join(fields, " ") != c.fields || have.Timed != c.timed {
+			t.Errorf("%s: ok %v body %q at %d level %s fields %q timed %v", c.name, ok, r.Body, r.Time, r.Level, fields, have.Timed)
+		}
+	}
+}
+
+func TestFieldsBeyondTheCapAreCounted(t *testing.T) {
+	var b strings.Builder
+	for i := range MaxFields + 7 {
+		fmt.Fprintf(&b, `"k%d":%d,`, i, i)
+	}
+	r := record.Record{}
+	have, ok := FromJSON(&r, []byte("{"+b.String()+`"msg":"x"}`))
+	if !ok || have.Left != 7 || len(r.Fields) != MaxFields || string(r.Body) != "x" {
+		t.Errorf("left %d, have %d, body %q", have.Left, len(r.Fields), r.Body)
+	}
+}
+
+func FuzzFromJSON(f *testing.F) {
+	f.Add([]byte(`{"time":"2026-11-20T10:00:00Z","msg":"hi","a":{"b":[1,"x"]},"n":-1e5}`))
+	f.Add([]byte(`{"a":"\"","b":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := record.Record{}
+		_, ok := FromJSON(&r, b)
+		var want map[string]json.RawMessage
+		if is := json.Unmarshal(b, &want) == nil && want != nil; is != ok {
+			t.Fatalf("an object %v, taken %v", is, ok)
+		}
+		if !ok {
+			return
+		}
+		if len(r.Fields) == 0 {
+			return
+		}
+		for k, v := range want { // each plain value is somewhere
+			if len(want) > MaxFields || v[0] == '{' || timeKey(k) || slices.Contains(BodyKeys(), k) {
+				continue
+			}
+			if strings.ContainsRune(k, '\ufffd') {
+				continue
+			}
+			if !slices.ContainsFunc(r.Fields, func(f record.Field) bool { return f.Key == k }) && len(r.Fields) < MaxFields {
+				t.Fatalf("%q is lost", k)
+			}
+		}
+	})
+}

@@ -1,0 +1,157 @@
+package entry
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+
+	"perch/logs/record"
+)
+
+// Read says what an entry held.
+type Read struct {
+	Timed bool // the sender gave a time
+	Left  int  // fields beyond MaxFields
+}
+
+// FromJSON fills time, level, body and fields of r from an object. Objects
+// within become fields with dots in their names. When nothing is the line, the
+// whole object is. ok is false for what is no object; r is then unchanged.
+func FromJSON(r *record.Record, doc []byte) (have Read, ok bool) {
+	doc = bytes.TrimSpace(doc)
+	if len(doc) == 0 || doc[0] != '{' || !json.Valid(doc) {
+		return have, false
+	}
+	w := walker{r: r, best: len(BodyKeys())}
+	w.object("", doc, 0)
+	if w.body == nil {
+		r.Body, r.Fields, w.left = doc, nil, 0
+	} else {
+		r.Body = bytes.TrimRight(w.body, "\r\n")
+	}
+	return Read{Timed: w.timed, Left: w.left}, true
+}
+
+type walker struct {
+	r     *record.Record
+	body  []byte
+	best  int // rank of body among the names, len for none
+	timed bool
+	left  int
+}
+
+const maxDepth = 8 // deeper objects are values as they stand
+
+// object goes through a valid object.
+func (w *walker) object(prefix string, b []byte, depth int) {
+	b = skipSpace(b[1:])
+	for b[0] != '}' {
+		n := extent(b)
+		key := prefix + text(b[:n])
+		b = skipSpace(skipSpace(b[n:])[1:])
+		n = extent(b)
+		w.value(key, b[:n], depth)
+		if b = skipSpace(b[n:]); b[0] == ',' {
+			b = skipSpace(b[1:])
+		}
+	}
+}
+
+func (w *walker) value(key string, v []byte, depth int) {
+	if v[0] == '{' && depth < maxDepth && !bytes.Equal(v, []byte("{}")) {
+		w.object(key+".", v, depth+1)
+		return
+	}
+	if timeKey(key) && !w.timed {
+		if ns, ok := stamp(v); ok {
+			w.r.Time, w.timed = ns, true
+			return
+		}
+	}
+	s := string(v)
+	if v[0] == '"' {
+		s = text(v)
+		for rank, k := range BodyKeys()[:w.best] {
+			if key != k {
+				continue
+			}
+			if w.body != nil { // a worse one is only a field
+				w.left += Add(w.r, BodyKeys()[w.best], string(w.body))
+			}
+			w.body, w.best = []byte(s), rank
+			return
+		}
+	}
+	w.left += Add(w.r, key, s)
+}
+
+func stamp(v []byte) (int64, bool) {
+	if v[0] == '"' {
+		s := text(v)
+		if ns, ok := Clock(s); ok {
+			return ns, true
+		}
+		v = []byte(s)
+	}
+	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+		u := unit(float64(n))
+		return n * u, u > 0
+	}
+	n, err := strconv.ParseFloat(string(v), 64)
+	if err != nil {
+		return 0, false
+	}
+	u := unit(n)
+	return int64(n * float64(u)), u > 0
+}
+
+func skipSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t' || b[0] == '\n' || b[0] == '\r') {
+		b = b[1:]
+	}
+	return b
+}
+
+// extent is the length of the value at the start of valid JSON.
+func extent(b []byte) int {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 { // ends what the value is in
+				return i
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ' ', '\t', '\n', '\r':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return len(b)
+}
+
+// text is a valid JSON string without quotes and escapes.
+func text(b []byte) string {
+	if in := b[1 : len(b)-1]; bytes.IndexByte(in, '\\') < 0 {
+		return string(in) // also what is not UTF-8: it is kept as it stands
+	}
+	var s string
+	if json.Unmarshal(b, &s) != nil {
+		return string(b)
+	}
+	return s
+}
