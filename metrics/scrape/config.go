@@ -72,6 +72,27 @@ type Local struct {
 	Gather   prometheus.Gatherer
 	Interval time.Duration // Config.Interval when zero
 	Honor    bool          // keep labels of the samples where both have one
+	Now      Demand        // asks for a round between two ticks; nil: nobody does
+}
+
+// Demand carries requests to gather at once; each is answered by closing it,
+// when the samples are stored or the store refused them.
+type Demand chan chan struct{}
+
+// Gather asks for a round and waits for its end.
+func (d Demand) Gather(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case d <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Sample is the same unnamed type as the store's.

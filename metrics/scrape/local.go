@@ -38,16 +38,21 @@ func (l *Loop) runLocal(ctx context.Context, from Local) {
 	store := l.parts.Inlet()
 	wait := min(every, lookInterval) // the first numbers soon
 	for {
+		var asked chan struct{}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		case asked = <-from.Now:
 		}
 		began := time.Now()
 		families, err := from.Gather.Gather()
 		batch := s.samples(families, began, err)
 		if err := store(ctx, batch); err != nil && ctx.Err() == nil {
 			l.log.Warn("samples of a local registry were not stored", "err", err, "count", len(batch))
+		}
+		if asked != nil {
+			close(asked)
 		}
 		now := time.Now()
 		wait = now.Truncate(every).Add(every).Sub(now)
