@@ -32,8 +32,9 @@ import (
 )
 
 // promptInterval is what an unset group_interval means: changes of a group
-// (a new alert, a resolved one) are told within this time.
-const promptInterval = 5 * time.Second
+// (a new alert, a resolved one) are told within this time. Asking a group that
+// has nothing new costs about 35 µs of CPU (BenchmarkQuietGroups).
+const promptInterval = 500 * time.Millisecond
 
 // maintenance is how often silences and the notification log are written to
 // disk, as in Alertmanager; they are also written when Run ends.

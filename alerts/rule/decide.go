@@ -3,10 +3,12 @@ package rule
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
 )
 
 // Source is one text with rule groups.
@@ -59,3 +61,49 @@ func (l loaded) Load(name string, _ bool, _ model.ValidationScheme) (*rulefmt.Ru
 
 // Parse implements rules.GroupLoader.
 func (l loaded) Parse(query string) (parser.Expr, error) { return l.parser.ParseExpr(query) }
+
+// stateReaders names the groups (as rules.GroupKey) whose rules read the state
+// of objects, series with kube_ in front, themselves or through a series that
+// another rule records.
+func stateReaders(sources map[string]*rulefmt.RuleGroups, p parser.Parser) map[string]bool {
+	state := map[string]bool{} // recorded series that carry state
+	out := map[string]bool{}
+	for more := true; more; {
+		more = false
+		for file, groups := range sources {
+			for _, g := range groups.Groups {
+				for _, r := range g.Rules {
+					if r.Record != "" && state[r.Record] || !readsState(r.Expr, state, p) {
+						continue
+					}
+					out[rules.GroupKey(file, g.Name)] = true
+					if r.Record != "" {
+						state[r.Record], more = true, true
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func readsState(text string, recorded map[string]bool, p parser.Parser) bool {
+	expr, err := p.ParseExpr(text)
+	if err != nil {
+		return false // parse has named it
+	}
+	found := false
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if v, ok := n.(*parser.VectorSelector); ok {
+			name := v.Name
+			for _, m := range v.LabelMatchers {
+				if m.Name == model.MetricNameLabel {
+					name = m.Value
+				}
+			}
+			found = found || strings.HasPrefix(name, "kube_") || recorded[name]
+		}
+		return nil
+	})
+	return found
+}

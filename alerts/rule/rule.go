@@ -56,6 +56,7 @@ type Data struct {
 	Query     rules.QueryFunc
 	Queryable storage.Queryable
 	Append    storage.Appendable
+	Refresh   func(context.Context) error // stores the state of objects as it is now
 }
 
 // Rules keeps the sources loaded and evaluated.
@@ -67,6 +68,8 @@ type Rules struct {
 	manager *rules.Manager
 	loader  *loader
 	parser  parser.Parser
+	refresh func(context.Context) error
+	prompt  *prompt
 
 	mu       sync.Mutex
 	problems []Problem
@@ -80,7 +83,7 @@ type loader struct{ loaded }
 // that fire or have just resolved, and must not block for long: it holds up the
 // evaluation of its group.
 func New(cfg Config, data Data, objects func() []Source, send func(context.Context, ...Alert) error, log *slog.Logger, reg prometheus.Registerer) *Rules {
-	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{},
+	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, prompt: newPrompt(reg),
 		parser: parser.NewParser(parser.Options{}),
 		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rule sources that are not in force because they do not parse."})}
 	reg.MustRegister(r.broken)
@@ -131,7 +134,8 @@ func (r *Rules) Problems() []Problem {
 	return slices.Clone(r.problems)
 }
 
-// Run evaluates until ctx ends; changes of files and objects are in force
+// Run evaluates until ctx ends: at every tick, and groups that read the state
+// of objects soon after Changed. Changes of files and objects are in force
 // within lookAgain.
 func (r *Rules) Run(ctx context.Context) error {
 	started := make(chan struct{})
@@ -144,20 +148,30 @@ func (r *Rules) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	var last []Source
-	for {
-		now, err := r.sources()
-		if err != nil {
-			r.log.Warn("rules directory was not read", "err", err)
-		} else if !slices.Equal(now, last) {
-			if err := r.use(now); err != nil {
-				return err
+	changed, rest := r.prompt.changed, time.NewTimer(0)
+	defer rest.Stop()
+	for look := true; ; {
+		if look {
+			now, err := r.sources()
+			if err != nil {
+				r.log.Warn("rules directory was not read", "err", err)
+			} else if !slices.Equal(now, last) {
+				if err := r.use(now); err != nil {
+					return err
+				}
+				last = now
 			}
-			last = now
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			look = true
+		case <-changed: // here, so that no group is replaced meanwhile
+			look, changed = false, nil
+			rest.Reset(r.now(ctx))
+		case <-rest.C:
+			look, changed = false, r.prompt.changed
 		}
 	}
 }
@@ -172,9 +186,11 @@ func (r *Rules) use(sources []Source) error {
 	r.problems = problems
 	r.mu.Unlock()
 	r.loader.groups = groups
-	if err := r.manager.Update(r.cfg.Interval, slices.Sorted(maps.Keys(groups)), labels.EmptyLabels(), r.cfg.ExternalURL.String(), nil); err != nil {
+	if err := r.manager.Update(r.cfg.Interval, slices.Sorted(maps.Keys(groups)), labels.EmptyLabels(), r.cfg.ExternalURL.String(), r.evaluate); err != nil {
 		return fmt.Errorf("load rules: %w", err)
 	}
+	r.prompt.state = stateReaders(groups, r.parser)
+	r.prompt.keep(r.manager.RuleGroups())
 	r.log.Info("rules loaded", "count", len(groups))
 	return nil
 }

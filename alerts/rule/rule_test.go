@@ -39,7 +39,7 @@ func data(t *testing.T) Data {
 	}
 	t.Cleanup(func() { db.Close() })
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1000, Timeout: 10 * time.Second, Parser: parser.NewParser(parser.Options{})})
-	return Data{Query: rules.EngineQueryFunc(engine, db), Queryable: db, Append: db}
+	return Data{Query: rules.EngineQueryFunc(engine, db), Queryable: db, Append: db, Refresh: func(context.Context) error { return nil }}
 }
 
 func write(t *testing.T, path, text string) {

@@ -1,0 +1,130 @@
+package rule
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/rules"
+)
+
+// settle is how long a change waits for others that come with it.
+const settle = 50 * time.Millisecond
+
+// pause is the least time between two prompt evaluations; after a slow one it
+// is pauseShare times as long as that took, so that a storm of changes costs a
+// bounded share of a core.
+const (
+	pause      = 500 * time.Millisecond
+	pauseShare = 4
+)
+
+// prompt evaluates the groups that read the state of objects as soon as that
+// state changes. Between ticks only; the ticks go on as they are.
+type prompt struct {
+	changed chan struct{} // capacity 1: more changes before the next look are one
+	first   chan time.Time
+	state   map[string]bool // keys of the groups that read state; owned by Run
+
+	seconds prometheus.Histogram
+
+	mu    sync.Mutex
+	gates map[string]*gate
+}
+
+// gate lets one evaluation of a group in at a time, and none that is older than
+// the last.
+type gate struct {
+	mu   sync.Mutex
+	last time.Time
+}
+
+func newPrompt(reg prometheus.Registerer) *prompt {
+	p := &prompt{changed: make(chan struct{}, 1), first: make(chan time.Time, 1), gates: map[string]*gate{},
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perch_rule_prompt_seconds",
+			Help:    "Time from a change of an object to the end of the evaluation it caused.",
+			Buckets: []float64{0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4}})}
+	reg.MustRegister(p.seconds)
+	return p
+}
+
+// Changed says that the state of an object changed now: groups that read such
+// state are evaluated at once. It never blocks.
+func (r *Rules) Changed() {
+	select {
+	case r.prompt.first <- time.Now():
+	default: // an earlier one waits: its time is the one that counts
+	}
+	select {
+	case r.prompt.changed <- struct{}{}:
+	default:
+	}
+}
+
+// now evaluates after a change and tells how long to leave the next one.
+func (r *Rules) now(ctx context.Context) time.Duration {
+	select {
+	case <-ctx.Done():
+		return 0
+	case <-time.After(settle):
+	}
+	select {
+	case <-r.prompt.changed: // came while settling: in what follows
+	default:
+	}
+	began := time.Now()
+	first := began
+	select {
+	case first = <-r.prompt.first:
+	default:
+	}
+	if err := r.refresh(ctx); err != nil {
+		if ctx.Err() == nil {
+			r.log.Warn("state of objects was not sampled, the next tick will", "err", err)
+		}
+		return pause
+	}
+	at := time.Now()
+	for _, g := range r.manager.RuleGroups() {
+		if r.prompt.state[rules.GroupKey(g.File(), g.Name())] {
+			r.evaluate(ctx, g, at)
+		}
+	}
+	r.prompt.seconds.Observe(time.Since(first).Seconds())
+	return max(pause, pauseShare*time.Since(began))
+}
+
+// evaluate is one evaluation of a group, by its tick or after a change.
+func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
+	key := rules.GroupKey(g.File(), g.Name())
+	r.prompt.mu.Lock()
+	turn := r.prompt.gates[key]
+	if turn == nil {
+		turn = &gate{}
+		r.prompt.gates[key] = turn
+	}
+	r.prompt.mu.Unlock()
+	turn.mu.Lock()
+	defer turn.mu.Unlock()
+	if !at.After(turn.last) {
+		return // a newer evaluation has been: this one's samples would be out of order
+	}
+	turn.last = at
+	rules.DefaultEvalIterationFunc(ctx, g, at)
+}
+
+// keep forgets the gates of groups that are gone.
+func (p *prompt) keep(groups []*rules.Group) {
+	present := map[string]bool{}
+	for _, g := range groups {
+		present[rules.GroupKey(g.File(), g.Name())] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.gates {
+		if !present[key] {
+			delete(p.gates, key)
+		}
+	}
+}
