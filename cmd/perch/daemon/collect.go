@@ -37,7 +37,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}}
 	if r.cfg.Kind == config.Server {
 		state := local("kube-state-metrics", registryOf(exporter.NewObjects(objectLists(factory))))
-		state.Labels["node"], state.Honor, state.Interval = "", true, 5*time.Second
+		state.Labels["node"], state.Honor, state.Interval, state.Now = "", true, 5*time.Second, n.state
 		cfg.Local = append(cfg.Local, state)
 		cfg.Own = append(cfg.Own,
 			scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),

@@ -26,8 +26,6 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
 
-	"perch/alerts/route"
-	"perch/alerts/rule"
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/auth/token"
@@ -37,9 +35,6 @@ import (
 	"perch/metrics/stream"
 	"perch/ui"
 )
-
-// evaluation is how often rules are evaluated where a group says nothing.
-const evaluation = 5 * time.Second
 
 // nodePatience is how long a node may be silent before answers say that it is
 // missing: three times the slow sample rate.
@@ -116,6 +111,7 @@ func everything(next http.Handler) http.Handler {
 type numbers struct {
 	store *metricstore.Store
 	local *stream.Receiver // the agent of this machine
+	state scrape.Demand    // servers: samples the state of all objects at once
 }
 
 func openNumbers(r role, own *http.ServeMux) (numbers, error) {
@@ -131,7 +127,7 @@ func openNumbers(r role, own *http.ServeMux) (numbers, error) {
 	r.group.OnStop("metrics", db.Close)
 	local := stream.NewReceiver("local", stream.DefaultReceiver(), db, r.part("samples"), r.reg)
 	own.Handle("POST /perch/v1/samples", local)
-	return numbers{db, local}, nil
+	return numbers{db, local, make(scrape.Demand)}, nil
 }
 
 // forwardNumbers sends a worker's samples to the server, from the store's WAL.
@@ -183,34 +179,19 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		return remote.Missing(want, time.Now(), nodePatience)
 	}
 
-	router, err := route.New(route.Config{Dir: r.cfg.Path("alerts"), ExternalURL: page.JoinPath("alertmanager")}, r.part("alerts"), r.reg)
+	told, err := openAlerts(r, page)
 	if err != nil {
 		return err
 	}
-	if err := router.Apply(route.Default); err != nil {
-		return err
-	}
-	var ruleSet *rule.Rules
 	prom, err := promapi.New(promapi.Default(), promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg, Targets: targets,
-		Rules:         func(context.Context) promapi.Rules { return ruleSet.Manager() },
+		Rules:         func(context.Context) promapi.Rules { return told.rules.Manager() },
 		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
 	if err != nil {
 		return err
 	}
-	objects := watchRules(api.dynamic)
-	ruleSet = rule.New(rule.Config{Interval: evaluation, Dir: r.cfg.RulesDir, ExternalURL: page},
-		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), n.store), missing), Queryable: n.store, Append: n.store},
-		objects.sources, func(ctx context.Context, in ...rule.Alert) error {
-			out := make([]route.Alert, len(in))
-			for i, a := range in {
-				out[i] = route.Alert(a)
-			}
-			return router.Receive(ctx, out...)
-		}, r.part("rules"), r.reg)
-	r.group.Go("route", router.Run)
-	r.group.Go("alertconfig", r.keepAlertConfig(api.kube, router))
-	r.group.Go("ruleobjects", objects.Run)
-	r.group.Go("rules", ruleSet.Run)
+	if err := told.watch(r, api, factory, n, prom, missing, page); err != nil {
+		return err
+	}
 	if err := lines.serveCluster(r, api, factory); err != nil {
 		return err
 	}
@@ -233,8 +214,8 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
 	write := door.Path("post", "/prometheus/api/v1/write") // any series of any namespace
 	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", everything(prom)))
-	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), router.Handler("/alertmanager"))
-	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), router.Handler("/alertmanager")) // silences, alerts
+	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), told.router.Handler("/alertmanager"))
+	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), told.router.Handler("/alertmanager")) // silences, alerts
 	web.Handle("/logs/api/v1/", door.Logs, lines.handler())
 	web.Handle("GET /metrics", door.Path("get", "/metrics"), promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	apiURL, err := url.Parse(r.cfg.APIServer())

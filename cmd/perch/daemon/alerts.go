@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/prometheus/prometheus/rules"
+
+	"perch/alerts/route"
+	"perch/alerts/rule"
+	"perch/metrics/promapi"
+)
+
+// evaluation is how often rules are evaluated where a group says nothing.
+const evaluation = 5 * time.Second
+
+// alerts are the rules and what takes their alerts to people.
+type alerts struct {
+	router *route.Router
+	rules  *rule.Rules
+}
+
+// openAlerts opens silences and notification log; watchAlerts begins to use
+// them.
+func openAlerts(r role, page *url.URL) (*alerts, error) {
+	router, err := route.New(route.Config{Dir: r.cfg.Path("alerts"), ExternalURL: page.JoinPath("alertmanager")}, r.part("alerts"), r.reg)
+	if err != nil {
+		return nil, err
+	}
+	if err := router.Apply(route.Default); err != nil {
+		return nil, err
+	}
+	return &alerts{router: router}, nil
+}
+
+// watch evaluates the rules over the store and sends their alerts.
+func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, prom *promapi.API, missing func(context.Context) []string, page *url.URL) error {
+	objects := watchRules(api.dynamic)
+	a.rules = rule.New(rule.Config{Interval: evaluation, Dir: r.cfg.RulesDir, ExternalURL: page},
+		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), n.store), missing), Queryable: n.store, Append: n.store,
+			Refresh: func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, evaluation)
+				defer cancel()
+				return n.state.Gather(ctx)
+			}},
+		objects.sources, func(ctx context.Context, in ...rule.Alert) error {
+			out := make([]route.Alert, len(in))
+			for i, a := range in {
+				out[i] = route.Alert(a)
+			}
+			return a.router.Receive(ctx, out...)
+		}, r.part("rules"), r.reg)
+	for what, informer := range map[string]cache.SharedIndexInformer{
+		"pods": factory.Core().V1().Pods().Informer(), "nodes": factory.Core().V1().Nodes().Informer(), "deployments": factory.Apps().V1().Deployments().Informer(),
+	} {
+		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			UpdateFunc: func(old, now any) {
+				if otherState(old, now) {
+					a.rules.Changed()
+				}
+			},
+			DeleteFunc: func(any) { a.rules.Changed() },
+		}); err != nil {
+			return fmt.Errorf("watch %s for alerts: %w", what, err)
+		}
+	}
+	r.group.Go("route", a.router.Run)
+	r.group.Go("alertconfig", r.keepAlertConfig(api.kube, a.router))
+	r.group.Go("ruleobjects", objects.Run)
+	r.group.Go("rules", a.rules.Run)
+	return nil
+}
+
+// otherState answers whether what rules may look at differs: heartbeats and
+// annotations are not state.
+func otherState(old, now any) bool {
+	switch now := now.(type) {
+	case *corev1.Pod:
+		old, ok := old.(*corev1.Pod)
+		return ok && (old.Status.Phase != now.Status.Phase || old.Status.Reason != now.Status.Reason || (old.DeletionTimestamp == nil) != (now.DeletionTimestamp == nil) ||
+			!slices.EqualFunc(old.Status.Conditions, now.Status.Conditions, func(a, b corev1.PodCondition) bool {
+				return a.Type == b.Type && a.Status == b.Status && a.Reason == b.Reason
+			}) ||
+			!slices.EqualFunc(old.Status.InitContainerStatuses, now.Status.InitContainerStatuses, sameContainer) ||
+			!slices.EqualFunc(old.Status.ContainerStatuses, now.Status.ContainerStatuses, sameContainer))
+	case *corev1.Node:
+		old, ok := old.(*corev1.Node)
+		return ok && (old.Spec.Unschedulable != now.Spec.Unschedulable ||
+			!slices.EqualFunc(old.Status.Conditions, now.Status.Conditions, func(a, b corev1.NodeCondition) bool {
+				return a.Type == b.Type && a.Status == b.Status && a.Reason == b.Reason
+			}))
+	case *appsv1.Deployment:
+		old, ok := old.(*appsv1.Deployment)
+		a, b := old.Status, now.Status
+		return ok && (old.Generation != now.Generation || a.Replicas != b.Replicas || a.ReadyReplicas != b.ReadyReplicas || a.AvailableReplicas != b.AvailableReplicas ||
+			a.UpdatedReplicas != b.UpdatedReplicas || a.UnavailableReplicas != b.UnavailableReplicas ||
+			!slices.EqualFunc(a.Conditions, b.Conditions, func(a, b appsv1.DeploymentCondition) bool {
+				return a.Type == b.Type && a.Status == b.Status && a.Reason == b.Reason
+			}))
+	}
+	return false
+}
+
+func sameContainer(a, b corev1.ContainerStatus) bool {
+	return a.Name == b.Name && a.RestartCount == b.RestartCount && a.Ready == b.Ready && containerState(a.State) == containerState(b.State) && containerState(a.LastTerminationState) == containerState(b.LastTerminationState)
+}
+
+// containerState writes a state with the instance it belongs to.
+func containerState(s corev1.ContainerState) string {
+	switch {
+	case s.Waiting != nil:
+		return "waiting " + s.Waiting.Reason
+	case s.Terminated != nil:
+		return "terminated " + s.Terminated.Reason + " " + s.Terminated.ContainerID
+	case s.Running != nil:
+		return "running"
+	}
+	return ""
+}
