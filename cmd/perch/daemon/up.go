@@ -119,14 +119,14 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 // not its own.
 func take(cfg config.Config) (warnings []string, letGo func(), failed error) {
 	var undo []func()
-	letGo = func() {
+	release := func() {
 		for _, u := range slices.Backward(undo) {
 			u()
 		}
 	}
 	defer func() {
 		if failed != nil {
-			letGo()
+			release()
 		}
 	}()
 	if err := preflight.Root(); err != nil {
@@ -156,7 +156,7 @@ func take(cfg config.Config) (warnings []string, letGo func(), failed error) {
 		name.Close()
 	})
 	warnings, err = preflight.Room(networks(cfg), cfg.Ports())
-	return warnings, letGo, err
+	return warnings, release, err
 }
 
 // networks are those a machine's part of a cluster uses.
