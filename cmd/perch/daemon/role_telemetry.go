@@ -80,6 +80,10 @@ func buildTelemetry(_ context.Context, r role) error {
 	}
 	own.Handle("/metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	r.group.Go("objects", func(ctx context.Context) error {
+		untilAnswered(ctx, startLimit, r.part("objects"), func(ctx context.Context) error {
+			_, err := api.kube.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1}) // both kinds of machines need them
+			return err
+		})
 		factory.StartWithContext(ctx)
 		mine.StartWithContext(ctx)
 		<-ctx.Done()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -27,11 +28,15 @@ import (
 var prometheusRules = schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: "prometheusrules"}
 
 // ruleObjects keeps PrometheusRule objects as rule sources.
-type ruleObjects struct{ informer cache.SharedIndexInformer }
+type ruleObjects struct {
+	informer cache.SharedIndexInformer
+	source   dynamic.ResourceInterface
+	log      *slog.Logger
+}
 
-func watchRules(client dynamic.Interface) *ruleObjects {
+func watchRules(client dynamic.Interface, log *slog.Logger) *ruleObjects {
 	source := client.Resource(prometheusRules)
-	return &ruleObjects{cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+	return &ruleObjects{source: source, log: log, informer: cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return source.List(ctx, o) },
 		WatchFuncWithContext: source.Watch,
 	}, client), &unstructured.Unstructured{}, 0, nil)}
@@ -39,6 +44,10 @@ func watchRules(client dynamic.Interface) *ruleObjects {
 
 // Run watches until ctx ends; without the kind it tries again.
 func (r *ruleObjects) Run(ctx context.Context) error {
+	untilAnswered(ctx, startLimit, r.log, func(ctx context.Context) error {
+		_, err := r.source.List(ctx, metav1.ListOptions{Limit: 1})
+		return err
+	})
 	r.informer.RunWithContext(ctx)
 	return nil
 }

@@ -112,6 +112,21 @@ func (c cluster) up(t *testing.T) {
 	}
 }
 
+// quiet wants that a cluster's first start says nothing about what is only late.
+func (c cluster) quiet(t *testing.T) {
+	for _, role := range []string{"runtime", "server", "telemetry", "agent"} {
+		text, err := os.ReadFile(filepath.Join(c.dir, "log", role+".log"))
+		if err != nil {
+			t.Error(err)
+		}
+		for l := range strings.Lines(string(text)) {
+			if strings.Contains(l, "Failed to watch") || strings.Contains(l, "is forbidden") {
+				t.Errorf("log of %s: %s", role, l)
+			}
+		}
+	}
+}
+
 func (c cluster) tellLogs(t *testing.T) {
 	logs, _ := filepath.Glob(c.dir + "/log/*.log")
 	for _, f := range logs {
@@ -144,6 +159,7 @@ func TestScenarios(t *testing.T) {
 			c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
 		}
 	}()
+	t.Run("quiet start", c.quiet)
 	t.Run("latency", c.latency)
 	t.Run("refused", c.refused)
 	t.Run("scenario", func(t *testing.T) {

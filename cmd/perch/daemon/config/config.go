@@ -195,6 +195,10 @@ func writeFile(path string, text []byte) error {
 // Load reads what Save wrote.
 func Load(dataDir string) (Config, error) {
 	var c Config
+	dataDir, err := filepath.Abs(dataDir)
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
 	if err := CheckVersion(dataDir); err != nil {
 		return c, err
 	}
@@ -209,7 +213,7 @@ func Load(dataDir string) (Config, error) {
 	}
 	c.DataDir = dataDir
 	whole := c
-	whole.DataDir = "/" // where it is now is no matter of the file
+	whole.DataDir = "/" // how long the path of this directory is is no matter of the file
 	if err := whole.Validate(); err != nil {
 		return c, damaged(dataDir, err)
 	}

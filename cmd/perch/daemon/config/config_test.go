@@ -52,6 +52,10 @@ func TestSavedConfigurationIsReadBack(t *testing.T) {
 	if err != nil || got.AdvertiseAddress != c.AdvertiseAddress || got.ServiceIP(10).String() != "10.43.0.10" {
 		t.Fatalf("%+v, %v", got, err)
 	}
+	t.Chdir(filepath.Dir(c.DataDir))
+	if got, err := Load(filepath.Base(c.DataDir)); err != nil || got.DataDir != c.DataDir {
+		t.Errorf("by a relative path: %q, %v", got.DataDir, err)
+	}
 }
 
 func TestNewerDataIsRefusedAndEmptyIsExplained(t *testing.T) {
