@@ -3,15 +3,13 @@ package cgrouptree
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/opencontainers/cgroups"
 	corev1 "k8s.io/api/core/v1"
 
 	"perch/agent/pod"
@@ -27,18 +25,6 @@ type Tree struct {
 	shares map[string]map[string]int64 // class → uid → CPU shares
 }
 
-// hierarchy is one mounted cgroup file system.
-type hierarchy struct {
-	dir     string
-	unified bool // v2
-	only    bool // v2 with all controllers, not the controller-less one of hybrid machines
-}
-
-func (h hierarchy) has(file string) bool {
-	_, err := os.Stat(filepath.Join(h.dir, file))
-	return err == nil
-}
-
 var classes = []string{"guaranteed", "burstable", "besteffort"}
 
 // Open finds the hierarchies below mount, usually /sys/fs/cgroup. root is the
@@ -52,38 +38,21 @@ func Open(mount, root string) (*Tree, error) {
 		return nil, fmt.Errorf("open cgroups of pods: %w", err)
 	}
 	t := &Tree{root: filepath.Clean(root), tasks: mostTasks(string(pids)), shares: map[string]map[string]int64{}}
-	if magic(mount) == unix.CGROUP2_SUPER_MAGIC {
-		t.hierarchies = []hierarchy{{dir: mount, unified: true, only: true}}
-		return t, nil
-	}
-	entries, err := os.ReadDir(mount)
-	if err != nil {
+	if t.hierarchies, err = mounted(mount); err != nil {
 		return nil, fmt.Errorf("open cgroups of pods: %w", err)
-	}
-	for _, e := range entries {
-		dir := filepath.Join(mount, e.Name())
-		if !e.IsDir() { // cpu → cpu,cpuacct and the like
-			continue
-		}
-		switch magic(dir) {
-		case unix.CGROUP_SUPER_MAGIC:
-			t.hierarchies = append(t.hierarchies, hierarchy{dir: dir})
-		case unix.CGROUP2_SUPER_MAGIC:
-			t.hierarchies = append(t.hierarchies, hierarchy{dir: dir, unified: true})
-		}
-	}
-	if len(t.hierarchies) == 0 {
-		return nil, fmt.Errorf("open cgroups of pods: nothing is mounted below %s", mount)
 	}
 	return t, nil
 }
 
-func magic(path string) int64 {
-	var st unix.Statfs_t
-	if unix.Statfs(path, &st) != nil {
-		return 0
+// ForContainers are settings that every container's own cgroup shall have, by
+// file; empty with v1, where there is nothing like them.
+func (t *Tree) ForContainers() map[string]string {
+	if !t.hierarchies[0].only {
+		return nil
 	}
-	return int64(st.Type)
+	// Out of memory ends all of a container's processes, as with v1 under
+	// Kubernetes: half a container is worse than a restart.
+	return map[string]string{"memory.oom.group": "1"}
 }
 
 func classDir(class corev1.PodQOSClass) string { return strings.ToLower(string(class)) }
@@ -95,7 +64,7 @@ func (t *Tree) Make(class corev1.PodQOSClass, uid string, limits pod.Limits) (st
 	defer t.mu.Unlock()
 	group := filepath.Join(t.root, classDir(class), "pod"+uid)
 	for _, h := range t.hierarchies {
-		if err := h.make(group); err != nil {
+		if err := h.make(group, false); err != nil {
 			return "", err
 		}
 		if err := h.write(group, append(settings(h.only, limits), setting{"pids.max", t.tasks})); err != nil {
@@ -123,94 +92,6 @@ func (t *Tree) weigh(class string) error {
 	for _, h := range t.hierarchies {
 		if err := h.write(filepath.Join(t.root, class), settings(h.only, pod.Limits{CPUShares: min(sum, 262144)})); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// make creates a group and its parents with what children need.
-func (h hierarchy) make(group string) error {
-	at := h.dir
-	if h.only {
-		h.delegate(at)
-	}
-	words := strings.Split(strings.TrimPrefix(group, "/"), "/")
-	for i, name := range words {
-		parent := at
-		at = filepath.Join(at, name)
-		err := os.Mkdir(at, 0o755)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("create cgroup %s: %w", at, err)
-		}
-		if err == nil && !h.unified {
-			if err := inheritSets(parent, at); err != nil {
-				return err
-			}
-		}
-		if h.only && i < len(words) {
-			h.delegate(at)
-		}
-	}
-	return nil
-}
-
-// delegate lets children have controllers, one by one: a machine need not have
-// all of them. What is missing shows when a limit is written.
-func (h hierarchy) delegate(dir string) {
-	available, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-	if err != nil {
-		return
-	}
-	enabled, _ := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control")) // empty if unreadable
-	for _, c := range strings.Fields(string(available)) {
-		if !strings.Contains(" "+strings.TrimSpace(string(enabled))+" ", " "+c+" ") {
-			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
-		}
-	}
-}
-
-// inheritSets copies what a new v1 cpuset lacks and without which nothing may
-// run in it.
-func inheritSets(parent, dir string) error {
-	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
-		have, err := os.ReadFile(filepath.Join(dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // another controller
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
-		}
-		if strings.TrimSpace(string(have)) != "" {
-			continue
-		}
-		from, err := os.ReadFile(filepath.Join(parent, name))
-		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), from, 0); err != nil {
-			return fmt.Errorf("write %s of %s: %w", name, dir, err)
-		}
-	}
-	return nil
-}
-
-// write writes the settings whose files this hierarchy has.
-func (h hierarchy) write(group string, all []setting) error {
-	dir := filepath.Join(h.dir, group)
-	for _, s := range all {
-		file := filepath.Join(dir, s.file)
-		have, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", file, err)
-		}
-		if strings.TrimSpace(string(have)) == s.value {
-			continue
-		}
-		if err := os.WriteFile(file, []byte(s.value), 0); err != nil {
-			return fmt.Errorf("write %q to %s: %w", s.value, file, err)
 		}
 	}
 	return nil
@@ -262,10 +143,10 @@ func settings(unified bool, l pod.Limits) []setting {
 	return s
 }
 
-// Weight turns v1 shares (2…262144) into a v2 weight (1…10000).
+// Weight turns v1 shares (2…262144) into a v2 weight (1…10000) the way runc
+// does it for containers: 1024 shares are the kernel's default of 100.
 func Weight(shares int64) int64 {
-	shares = max(2, min(shares, 262144))
-	return 1 + (shares-2)*9999/262142
+	return int64(cgroups.ConvertCPUSharesToCgroupV2Value(uint64(max(2, shares))))
 }
 
 // Remove removes the groups of a pod and of its containers everywhere. A pod
@@ -297,33 +178,4 @@ func (t *Tree) RemoveAll() error {
 	}
 	t.shares = map[string]map[string]int64{}
 	return errs
-}
-
-// removeGroup removes a group from its leaves up. Processes that have been
-// killed may need a moment to leave.
-func removeGroup(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read cgroup %s: %w", dir, err)
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := removeGroup(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	for tries := 0; ; tries++ {
-		err := unix.Rmdir(dir)
-		switch {
-		case err == nil, errors.Is(err, unix.ENOENT):
-			return nil
-		case !errors.Is(err, unix.EBUSY) || tries == 10:
-			return fmt.Errorf("remove cgroup %s: %w", dir, err)
-		}
-		time.Sleep(time.Duration(tries+1) * 2 * time.Millisecond)
-	}
 }

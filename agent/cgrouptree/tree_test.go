@@ -13,7 +13,7 @@ import (
 )
 
 func TestWeightCoversTheWholeScale(t *testing.T) {
-	for shares, want := range map[int64]int64{0: 1, 2: 1, 1024: 39, 262144: 10000, 1 << 30: 10000} {
+	for shares, want := range map[int64]int64{0: 1, 2: 1, 102: 17, 1024: 100, 262144: 10000, 1 << 30: 10000} {
 		if got := Weight(shares); got != want {
 			t.Errorf("Weight(%d) = %d, want %d", shares, got, want)
 		}
@@ -30,7 +30,7 @@ func TestSettings(t *testing.T) {
 		{"v1 without limits", false, pod.Limits{CPUShares: 2}, "[{cpu.shares 2} {cpu.cfs_period_us 100000} {cpu.cfs_quota_us -1}]"},
 		{"v1 with limits", false, pod.Limits{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 1 << 20}, "[{cpu.shares 512} {cpu.cfs_period_us 100000} {cpu.cfs_quota_us 50000} {memory.limit_in_bytes 1048576}]"},
 		{"v2 without limits", true, pod.Limits{CPUShares: 2}, "[{cpu.weight 1} {cpu.max max 100000} {memory.max max}]"},
-		{"v2 with limits", true, pod.Limits{CPUShares: 1024, CPUQuota: 50000, Memory: 1<<20 + 5}, "[{cpu.weight 39} {cpu.max 50000 100000} {memory.max 1048576}]"},
+		{"v2 with limits", true, pod.Limits{CPUShares: 1024, CPUQuota: 50000, Memory: 1<<20 + 5}, "[{cpu.weight 100} {cpu.max 50000 100000} {memory.max 1048576}]"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
