@@ -184,7 +184,7 @@ func (a *Agent) facts(podIPs []string) pod.Facts {
 }
 
 func (a *Agent) podNode() pod.Node {
-	n := pod.Node{MemoryBytes: a.machine.memory, Allocatable: a.machine.allocatable(a.cfg)}
+	n := pod.Node{MemoryBytes: a.machine.memory, Allocatable: a.machine.allocatable(a.cfg), Cgroup: a.cfg.ContainerCgroup}
 	for _, c := range a.parts.Conditions() {
 		if c.Type == "SeccompUnavailable" && c.Status == corev1.ConditionTrue {
 			n.NoSeccomp = true

@@ -27,7 +27,10 @@ type Config struct {
 	ClusterDNS    []string // addresses of the cluster's DNS service
 	ClusterDomain string
 	ResolvConf    string // the machine's resolv.conf
-	HostsFile     string // the machine's hosts file
+	// ContainerCgroup is what every container's own cgroup gets, file → content;
+	// only cgroup v2 knows such settings.
+	ContainerCgroup map[string]string
+	HostsFile       string // the machine's hosts file
 
 	Relist  time.Duration // how often the runtime is asked what there is, beside its events
 	Refresh time.Duration // how often volumes of objects are looked at, beside changes

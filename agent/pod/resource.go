@@ -107,7 +107,8 @@ func allLimited(pod *corev1.Pod, name corev1.ResourceName) bool {
 type Node struct {
 	MemoryBytes int64
 	Allocatable corev1.ResourceList
-	NoSeccomp   bool // the runtime cannot filter system calls
+	NoSeccomp   bool              // the runtime cannot filter system calls
+	Cgroup      map[string]string // of each container: file → content; v2 only
 }
 
 // containerLimits are the resources of one container.
@@ -120,6 +121,7 @@ func containerLimits(pod *corev1.Pod, c *corev1.Container, node Node) *cri.Linux
 	return &cri.LinuxContainerResources{
 		CpuPeriod: cpuPeriod, CpuQuota: quota(limit), CpuShares: Shares(request),
 		MemoryLimitInBytes: memory.Value(), OomScoreAdj: OOMScore(pod, c, node.MemoryBytes),
+		Unified: node.Cgroup,
 	}
 }
 

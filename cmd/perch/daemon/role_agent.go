@@ -79,6 +79,7 @@ func buildAgent(ctx context.Context, r role) error {
 	podCfg := agent.Default()
 	podCfg.Node, podCfg.IPs, podCfg.Data, podCfg.Door = r.cfg.NodeName, []string{r.cfg.AdvertiseAddress.String()}, r.cfg.DataDir, int32(r.cfg.AgentPort)
 	podCfg.ClusterDNS, podCfg.ClusterDomain = []string{r.cfg.ServiceIP(10).String()}, r.cfg.ClusterDomain
+	podCfg.ContainerCgroup = tree.ForContainers()
 	var numbers *stats.Stats // set below; containers start after it
 	pods, err := agent.New(podCfg, agent.Parts{
 		API: api.kube, Runtime: cri, Images: puller, Cgroups: tree, Tell: facts.Tell,
