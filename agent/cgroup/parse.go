@@ -1,6 +1,9 @@
 package cgroup
 
-import "bytes"
+import (
+	"bytes"
+	"math"
+)
 
 // number reads the decimal digits at the start of b; what follows is ignored,
 // overflow saturates.
@@ -131,6 +134,32 @@ func (u *Use) parseMemoryStat2(b []byte) {
 	})
 }
 
+// parseRootMemory makes up the use of the whole machine as v1 counts it.
+func (u *Use) parseRootMemory(b []byte) {
+	u.parseMemoryStat2(b)
+	u.Memory.Usage = u.Memory.RSS + u.Memory.Cache
+}
+
+func (u *Use) parseSwap(b []byte) { // of /proc/meminfo, in kB
+	var total, free uint64
+	for len(b) > 0 {
+		line := b
+		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+			line, b = b[:i], b[i+1:]
+		} else {
+			b = nil
+		}
+		if rest, ok := bytes.CutPrefix(line, []byte("SwapTotal:")); ok {
+			total = number(bytes.TrimLeft(rest, " "))
+		} else if rest, ok := bytes.CutPrefix(line, []byte("SwapFree:")); ok {
+			free = number(bytes.TrimLeft(rest, " "))
+		}
+	}
+	if total > free && total < unlimited {
+		u.Memory.Swap = (total - free) * 1024
+	}
+}
+
 func (u *Use) parseOOMControl(b []byte) {
 	each(b, func(key []byte, v uint64) {
 		if string(key) == "oom_kill" {
@@ -172,4 +201,15 @@ func parsePressure(b []byte) (p Pressure) {
 		}
 	}
 	return p
+}
+
+// shares turns a v2 weight back into v1 shares. runc makes the weight: it fits
+// the least, the largest and the default of both scales (2, 262144 and 1024 to
+// 1, 10000 and 100).
+func shares(weight uint64) uint64 {
+	if weight <= 1 {
+		return 2 * weight
+	}
+	l := (math.Sqrt(125*125+4*612*(math.Log10(float64(min(weight, 10000)))+7.0/34)) - 125) / 2
+	return uint64(math.Round(math.Exp2(l)))
 }

@@ -120,8 +120,12 @@ func (t Tree) sources(path string) []source {
 	}
 	if t.Layout == Unified {
 		dir := filepath.Join(t.Root, path)
-		return append(psi(dir),
-			source{dir, "cpu.stat", HasCPU | HasThrottling, (*Use).parseCPUStat2},
+		out := append(psi(dir), source{dir, "cpu.stat", HasCPU | HasThrottling, (*Use).parseCPUStat2})
+		if filepath.Clean(path) == "/" && !exists(filepath.Join(dir, "memory.current")) {
+			// The machine's own root has no numbers of memory but memory.stat.
+			return append(out, source{dir, "memory.stat", HasMemory, (*Use).parseRootMemory}, source{"/proc", "meminfo", 0, (*Use).parseSwap})
+		}
+		return append(out,
 			source{dir, "memory.current", HasMemory, func(u *Use, b []byte) { u.Memory.Usage = number(b) }},
 			source{dir, "memory.stat", 0, (*Use).parseMemoryStat2},
 			source{dir, "memory.swap.current", 0, func(u *Use, b []byte) { u.Memory.Swap = number(b) }},

@@ -31,7 +31,7 @@ func TestEachLayoutGivesTheSameNumbers(t *testing.T) {
 		{Unified, func(u *Use) { // counts in µs, and has no numbers without children
 			u.CPU.Usage, u.CPU.User, u.CPU.System = 123456789000, 100_000_000_000, 23_456_789_000
 			u.Memory.Faults, u.Memory.MajorFaults = 900, 10
-		}, Limits{CPUShares: 500, CPUQuota: 50000, CPUPeriod: 100000, Memory: 268435456, Pids: 100}},
+		}, Limits{CPUShares: 127, CPUQuota: 50000, CPUPeriod: 100000, Memory: 268435456, Pids: 100}},
 	} {
 		t.Run(c.layout.String(), func(t *testing.T) {
 			tree, err := Detect(filepath.Join("testdata", c.layout.String()))
@@ -127,6 +127,46 @@ func removeReal(tree Tree, path string) {
 	}
 }
 
+func TestTheMachinesRootHasMemory(t *testing.T) {
+	tree, err := Detect("testdata/unified")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := tree.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var u Use
+	if err := r.Read(&u); err != nil {
+		t.Fatal(err)
+	}
+	if m := u.Memory; u.Has&HasMemory == 0 || m.Usage != 300<<20 || m.WorkingSet != 250<<20 || m.RSS != 200<<20 {
+		t.Errorf("have %v %+v", u.Has, m)
+	}
+}
+
+func TestSwapOfTheMachine(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"MemTotal: 9 kB\nSwapTotal:      100 kB\nSwapFree:        40 kB\n": 60 << 10,
+		"SwapTotal: 0 kB\nSwapFree: 0 kB\n":                                0,
+		"":                                                                 0,
+	} {
+		var u Use
+		if u.parseSwap([]byte(text)); u.Memory.Swap != want {
+			t.Errorf("%q: %d, want %d", text, u.Memory.Swap, want)
+		}
+	}
+}
+
+func TestSharesOfAWeight(t *testing.T) {
+	for weight, want := range map[uint64]uint64{0: 0, 1: 2, 17: 102, 100: 1024, 10000: 262144} {
+		if got := shares(weight); got != want {
+			t.Errorf("shares(%d) = %d, want %d", weight, got, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	_ = filepath.WalkDir("testdata", func(path string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
@@ -145,6 +185,8 @@ func FuzzParse(f *testing.F) {
 		u.parseMemoryStat2(b)
 		u.parseOOMControl(b)
 		u.parseMemoryEvents(b)
+		u.parseRootMemory(b)
+		u.parseSwap(b)
 		_ = parsePressure(b)
 		_ = limit(string(b))
 	})

@@ -126,9 +126,7 @@ func (t Tree) Limits(path string) Limits {
 		if q := limit(quota); q > 0 {
 			l.CPUQuota = int64(q)
 		}
-		if w := limit(text(dir, "cpu.weight")); w > 0 {
-			l.CPUShares = 2 + (w-1)*262142/9999
-		}
+		l.CPUShares = shares(limit(text(dir, "cpu.weight")))
 		l.Memory = limit(text(dir, "memory.max"))
 		l.MemorySwap = limit(text(dir, "memory.swap.max"))
 		l.MemoryReserved = limit(text(dir, "memory.low"))
