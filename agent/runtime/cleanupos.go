@@ -69,13 +69,14 @@ func removeCgroups(ctx context.Context, root string, kill bool) (int, error) {
 	if clean == "/" {
 		return 0, errors.New("remove cgroups: will not remove the root")
 	}
-	// On v1 and hybrid each controller has its tree one level down; on v2 there
-	// is one tree.
-	tops, err := filepath.Glob("/sys/fs/cgroup/*" + clean)
-	if err != nil {
-		return 0, fmt.Errorf("remove cgroups %s: %w", clean, err)
+	// On v2 there is one tree; on v1 and hybrid each controller has its own one
+	// level down. Looking there on v2 would find others' groups of that name.
+	tops := []string{"/sys/fs/cgroup" + clean}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		if tops, err = filepath.Glob("/sys/fs/cgroup/*" + clean); err != nil {
+			return 0, fmt.Errorf("remove cgroups %s: %w", clean, err)
+		}
 	}
-	tops = append(tops, "/sys/fs/cgroup"+clean)
 	limit := time.NewTimer(5 * time.Second)
 	defer limit.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
