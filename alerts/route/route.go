@@ -36,13 +36,13 @@ import (
 // has nothing new costs about 35 µs of CPU (BenchmarkQuietGroups).
 const promptInterval = 500 * time.Millisecond
 
-// maintenance is how often silences and the notification log are written to
-// disk, as in Alertmanager; they are also written when Run ends.
+// maintenance is how often what is past its retention is dropped from silences
+// and notification log.
 const maintenance = 15 * time.Minute
 
 // Config of the router.
 type Config struct {
-	Dir         string        // silences and notification log
+	Dir         string        // silences, notification log and known alerts
 	ExternalURL *url.URL      // shown in notifications; its path is where Handler is mounted
 	Retention   time.Duration // of silences and notification log, default 120 h
 }
@@ -63,9 +63,12 @@ type Router struct {
 	metrics  *dispatch.DispatcherMetrics
 	api      *api.API
 
+	silenceFile, sentFile, activeFile *kept
+
 	mu         sync.Mutex
 	dispatcher *dispatch.Dispatcher
 	inhibitor  *inhibit.Inhibitor
+	written    string // the configuration in force, secrets masked
 }
 
 // Default configuration: alerts are kept and shown, and sent to nobody.
@@ -88,15 +91,15 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Router, erro
 	flags := featurecontrol.NoopFlags{}
 	rec := eventrecorder.NopRecorder()
 	var err error
-	if r.sent, err = nflog.New(nflog.Options{SnapshotFile: r.file("nflog"), Retention: cfg.Retention, Logger: log, Metrics: am}); err != nil {
-		return nil, fmt.Errorf("open notification log: %w", err)
-	}
-	if r.silences, err = silence.New(silence.Options{SnapshotFile: r.file("silences"), Retention: cfg.Retention, Logger: log, Metrics: am, EventRecorder: rec}); err != nil {
-		return nil, fmt.Errorf("open silences: %w", err)
+	if err = r.openKept(am); err != nil {
+		return nil, err
 	}
 	r.silencer = silence.NewSilencer(r.silences, log, rec)
-	if r.alerts, err = mem.NewAlerts(context.Background(), 30*time.Minute, 0, r.silencer, log, rec, am, flags); err != nil {
+	if r.alerts, err = mem.NewAlerts(context.Background(), 30*time.Minute, 0, watchedStore{r.silencer, r.activeFile.touch}, log, rec, am, flags); err != nil {
 		return nil, fmt.Errorf("open alerts: %w", err)
+	}
+	if err = r.openActive(); err != nil {
+		return nil, err
 	}
 	r.pipeline = notify.NewPipelineBuilder(am, flags, rec)
 	r.metrics = dispatch.NewDispatcherMetrics(false, am, flags)
@@ -165,8 +168,10 @@ func (r *Router) Apply(text string) (err error) {
 	for _, t := range conf.TimeIntervals {
 		intervals[t.Name] = t.TimeIntervals
 	}
+	written := asWritten(text, conf.String())
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.written = written
 	r.stop()
 	rec := eventrecorder.NopRecorder()
 	r.inhibitor = inhibit.NewInhibitor(r.alerts, conf.InhibitRules, r.log, rec)
@@ -227,21 +232,23 @@ func (r *Router) Receive(ctx context.Context, alerts ...Alert) error {
 
 // Handler serves Alertmanager's API v2 below prefix + "/api/v2".
 func (r *Router) Handler(prefix string) http.Handler {
-	return r.api.Register(amroute.New(), prefix)
+	return r.honest(r.durable(r.api.Register(amroute.New(), prefix)))
 }
 
 // Run keeps silences and notification log on disk until ctx ends, then stops
 // dispatching.
 func (r *Router) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	wg.Go(func() { r.sent.Maintenance(maintenance, r.file("nflog"), stop, nil) })
-	wg.Go(func() { r.silences.Maintenance(maintenance, r.file("silences"), stop, nil) })
+	files, last := context.WithCancel(context.WithoutCancel(ctx))
+	defer last()
+	wg.Go(func() { r.sentFile.run(files, r.log) })
+	wg.Go(func() { r.silenceFile.run(files, r.log) })
+	wg.Go(func() { r.activeFile.run(files, r.log) })
 	<-ctx.Done()
 	r.mu.Lock()
 	r.stop()
 	r.mu.Unlock()
-	close(stop) // both write a last snapshot
+	last() // after the last notification
 	wg.Wait()
 	r.alerts.Close()
 	return nil

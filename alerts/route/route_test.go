@@ -21,10 +21,12 @@ type hook struct {
 	Version  string
 	Status   string
 	Receiver string
-	Alerts   []struct {
-		Status              string
-		Labels, Annotations map[string]string
-	}
+	Alerts   []hookAlert
+}
+
+type hookAlert struct {
+	Status              string
+	Labels, Annotations map[string]string
 }
 
 func inbox(t testing.TB) (string, <-chan hook) {
@@ -150,8 +152,8 @@ func TestABrokenConfigurationNamesWhatIsWrongAndTheOneBeforeStays(t *testing.T) 
 	for text, want := range map[string]string{
 		"route: {receiver: nowhere}": "nowhere",
 		"route: {receiver: a, routes: [{matchers: ['a=~\"(\"']}]}\nreceivers: [{name: a}]": "missing closing",
-		"route: [":        "line 1",
-		"rout: {}":        "field rout not found",
+		"route: [":               "line 1",
+		"rout: {}":               "field rout not found",
 		"receivers: [{name: a}]": "no route",
 	} {
 		if err := r.Apply(text); err == nil || !strings.Contains(err.Error(), want) {

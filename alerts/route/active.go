@@ -1,0 +1,88 @@
+package route
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/prometheus/alertmanager/alert"
+	"github.com/prometheus/alertmanager/silence"
+)
+
+// watchedStore is the callback of the alert store: the silencer's, and a note
+// that the file of alerts is behind.
+type watchedStore struct {
+	*silence.Silencer
+	touch func([]byte)
+}
+
+func (w watchedStore) PostStore(a *alert.Alert, existing bool) {
+	w.Silencer.PostStore(a, existing)
+	w.touch(nil)
+}
+
+func (w watchedStore) PostDelete(a *alert.Alert) {
+	w.Silencer.PostDelete(a)
+	w.touch(nil)
+}
+
+// snapshotAlerts writes the alerts that are known, one JSON object a line. They
+// are kept so that the end of an alert is told even when it comes while this
+// process is down.
+func (r *Router) snapshotAlerts(w io.Writer) (int64, error) {
+	all := r.alerts.GetPending()
+	defer all.Close()
+	enc := json.NewEncoder(w)
+	n := int64(0)
+	for a := range all.Next() {
+		if err := enc.Encode(a.Data); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, all.Err()
+}
+
+// readAlerts reads what snapshotAlerts wrote; no file is no alerts.
+func readAlerts(file string) ([]*alert.Alert, error) {
+	f, err := os.Open(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out []*alert.Alert
+	for dec := json.NewDecoder(f); ; {
+		a := &alert.Alert{}
+		if err := dec.Decode(a); errors.Is(err, io.EOF) {
+			return out, nil
+		} else if err != nil {
+			return nil, err
+		}
+		if err := a.Validate(); err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+}
+
+// openActive brings back the alerts of the process before. One that has ended
+// meanwhile is told as resolved, if it was told as firing.
+func (r *Router) openActive() error {
+	file := r.file("alerts")
+	var before []*alert.Alert
+	if err := readable(file, r.log, func(file string) (err error) {
+		before, err = readAlerts(file)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := r.alerts.Put(context.Background(), before...); err != nil {
+		return fmt.Errorf("bring back alerts: %w", err)
+	}
+	return nil
+}

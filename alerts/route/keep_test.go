@@ -1,0 +1,203 @@
+package route
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const silenceBody = `{"matchers":[{"name":"alertname","value":"%s","isRegex":false,"isEqual":true}],"startsAt":"%s","endsAt":"%s","createdBy":"kim","comment":"planned"}`
+
+func silenceText(name string) string {
+	now := time.Now().UTC()
+	return fmt.Sprintf(silenceBody, name, now.Format(time.RFC3339), now.Add(time.Hour).Format(time.RFC3339))
+}
+
+func ask(h http.Handler, method, path, body string) (int, string) {
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return w.Code, w.Body.String()
+}
+
+// TestMain lets this binary be the process that is killed.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("ROUTE_VICTIM"); dir != "" {
+		victim(dir)
+	}
+	os.Exit(m.Run())
+}
+
+// victim acknowledges silences on stdout until it is killed.
+func victim(dir string) {
+	t := &testing.B{}
+	r, _ := open(t, dir, os.Getenv("ROUTE_CONFIG"))
+	if err := r.Receive(t.Context(), firing("Told")); err != nil {
+		panic(err)
+	}
+	for i := range 10_000 {
+		name := fmt.Sprint("S", i)
+		if code, text := ask(r.Handler("/am"), "POST", "/am/api/v2/silences", silenceText(name)); code != http.StatusOK {
+			panic(text)
+		}
+		fmt.Println(name)
+	}
+}
+
+func TestWhatWasAnsweredIsThereAfterKillAndNothingIsToldTwice(t *testing.T) {
+	at, hooks := inbox(t)
+	conf := "route: {receiver: shop}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "ROUTE_VICTIM="+dir, "ROUTE_CONFIG="+conf)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "told by the first process", func(h hook) bool { return h.Alerts[0].Labels["alertname"] == "Told" })
+	began := time.Now()
+	var answered []string
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		answered = append(answered, lines.Text())
+		if time.Since(began) > 2*gather { // the notification log is written by now
+			break
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() { // what was answered while the signal came
+		answered = append(answered, lines.Text())
+	}
+	_ = cmd.Wait() // it was killed
+	t.Logf("%d silences were answered", len(answered))
+
+	r, stop := open(t, dir, conf)
+	code, text := ask(r.Handler("/am"), "GET", "/am/api/v2/silences", "")
+	if code != http.StatusOK {
+		t.Fatalf("%d %s", code, text)
+	}
+	for _, name := range answered {
+		if !strings.Contains(text, `"value":"`+name+`"`) {
+			t.Fatalf("silence %s was answered and is gone", name)
+		}
+	}
+	if err := r.Receive(t.Context(), firing("Told"), firing("New")); err != nil {
+		t.Fatal(err)
+	}
+	h := next(t, hooks, "told by the second process", func(hook) bool { return true })
+	if len(h.Alerts) != 2 { // one group: it is told again only because of New
+		t.Errorf("webhook %+v", h)
+	}
+	over := firing("Told")
+	over.Ends = time.Now()
+	if err := r.Receive(t.Context(), over); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "the end of what the first process told", func(h hook) bool {
+		return slices.ContainsFunc(h.Alerts, func(a hookAlert) bool { return a.Status == "resolved" && a.Labels["alertname"] == "Told" })
+	})
+	stop()
+	left, err := filepath.Glob(dir + "/*.part-*")
+	if err != nil || len(left) > 0 {
+		t.Errorf("leftovers %v %v", left, err)
+	}
+}
+
+func TestTheEndOfAnAlertThatCameWhileNobodyRanIsTold(t *testing.T) {
+	at, hooks := inbox(t)
+	conf := "route: {receiver: shop}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
+	dir := t.TempDir()
+	r, stop := open(t, dir, conf)
+	a := firing("Short")
+	a.Ends = time.Now().Add(3 * time.Second)
+	if err := r.Receive(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "firing", func(h hook) bool { return h.Status == "firing" })
+	for limit := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) { // that it was told is known
+		if text, err := os.ReadFile(filepath.Join(dir, "nflog")); err == nil && len(text) > 0 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatal("the notification log was not written")
+		}
+	}
+	stop()
+	<-time.After(time.Until(a.Ends))
+	open(t, dir, conf)
+	next(t, hooks, "resolved", func(h hook) bool { return h.Status == "resolved" && h.Alerts[0].Labels["alertname"] == "Short" })
+}
+
+func TestAFullDiskIsSaidAndTheSilenceIsWrittenWhenThereIsRoom(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a small disk")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	r, stop := open(t, dir, Default)
+	api := r.Handler("/am")
+	if code, text := ask(api, "POST", "/am/api/v2/silences", silenceText("Before")); code != http.StatusOK {
+		t.Fatalf("%d %s", code, text)
+	}
+	full := filepath.Join(dir, "full")
+	if err := os.WriteFile(full, make([]byte, 1<<20), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	code, text := ask(api, "POST", "/am/api/v2/silences", silenceText("Late"))
+	if code != http.StatusInternalServerError || !strings.Contains(text, "no space left") {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := ask(api, "GET", "/am/api/v2/silences", ""); code != http.StatusOK || !strings.Contains(text, `"Late"`) {
+		t.Errorf("not in force: %d %s", code, text)
+	}
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(4 * retryWrite); ; <-time.After(50 * time.Millisecond) {
+		text, err := os.ReadFile(filepath.Join(dir, "silences"))
+		if err == nil && strings.Contains(string(text), "Late") && strings.Contains(string(text), "Before") {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("not written again: %v", err)
+		}
+	}
+	stop()
+}
+
+func TestAFileThatCannotBeReadIsMovedAside(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"silences", "nflog", "alerts"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("\x20not a snapshot"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(t, dir, Default)
+	aside, err := filepath.Glob(dir + "/*.broken-*")
+	if err != nil || len(aside) != 3 {
+		t.Errorf("aside %v %v", aside, err)
+	}
+}
