@@ -33,7 +33,9 @@ func run(args []string) int {
 	cli.FindKubeconfig(config.Default().DataDir)
 	streams := cli.OS()
 	if strings.TrimPrefix(filepath.Base(args[0]), "perch-") == "kubectl" {
-		return finish(cli.Kubectl("kubectl", streams).Execute())
+		k := cli.Kubectl("kubectl", streams)
+		k.SetArgs(args[1:])
+		return finish(k.Execute())
 	}
 	root := &cobra.Command{
 		Use:           "perch",
@@ -60,8 +62,13 @@ func run(args []string) int {
 		return finish(root.ExecuteContext(context.Background()))
 	}
 	k := cli.Kubectl("perch", streams)
+	k.SetArgs(args[1:])
 	k.SilenceErrors = true
-	return finish(k.ExecuteContext(context.Background()))
+	err := k.ExecuteContext(context.Background())
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command ") {
+		err = cli.Usage{Err: err}
+	}
+	return finish(err)
 }
 
 const help = `{{with or .Long .Short}}{{. | trimTrailingWhitespaces}}

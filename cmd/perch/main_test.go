@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,14 @@ func TestFlagsBeforeOrAfterTheVerbChooseTheSameCommand(t *testing.T) {
 	} {
 		if got := ours(root, verbFirst(slices.Clone(test.args))); got != test.ours {
 			t.Errorf("%q is perch's own: %v, want %v", test.args, got, test.ours)
+		}
+	}
+}
+
+func TestAWordOrAFlagThatIsUnknownEndsWithCodeTwo(t *testing.T) {
+	for _, line := range []string{"fly", "--fly", "get --fly", "logs --fly", "status --fly", "status fly", "up fly", "node fly", "node token fly", "images fly", "images ls fly", "ui fly"} {
+		if code := run(append([]string{"perch"}, strings.Fields(line)...)); code != 2 {
+			t.Errorf("perch %s: exit code %d", line, code)
 		}
 	}
 }

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -11,6 +13,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/plugin"
+	"k8s.io/kubectl/pkg/cmd/util"
 )
 
 // Streams are the three files of a command.
@@ -43,7 +46,18 @@ func ExitCode(err error) int {
 
 // Commands are perch's own words that need a running cluster.
 func Commands(s Streams) []*cobra.Command {
-	return []*cobra.Command{logsCommand(s), queryCommand(s), topCommand(s), alertsCommand(s), uiCommand(s), versionCommand(s)}
+	all := []*cobra.Command{logsCommand(s), queryCommand(s), topCommand(s), alertsCommand(s), uiCommand(s), versionCommand(s)}
+	for _, c := range all {
+		run := c.RunE
+		c.RunE = func(c *cobra.Command, args []string) error {
+			err := run(c, args)
+			if knowsNone(err) {
+				return noCluster()
+			}
+			return err
+		}
+	}
+	return all
 }
 
 // Kubectl is the embedded kubectl; name is what its help calls it.
@@ -56,24 +70,18 @@ func Kubectl(name string, s Streams) *cobra.Command {
 		IOStreams:     genericiooptions.IOStreams{In: s.In, Out: s.Out, ErrOut: s.Err},
 	})
 	c.Use = name
-	return c
-}
-
-// FindKubeconfig points KUBECONFIG at the cluster of this machine when the
-// user has not chosen one.
-func FindKubeconfig(dataDir string) {
-	if os.Getenv("KUBECONFIG") != "" {
-		return
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		if _, err := os.Stat(home + "/.kube/config"); err == nil {
-			return
+	util.BehaviorOnFatal(func(msg string, code int) {
+		msg, code = fatal(name, msg, code)
+		if msg != "" {
+			fmt.Fprintln(s.Err, strings.TrimSuffix(msg, "\n"))
 		}
+		os.Exit(code)
+	})
+	if name != "kubectl" { // whose own exit codes scripts may know
+		said := c.FlagErrorFunc()
+		c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return Usage{said(c, err)} })
 	}
-	if f, err := os.Open(dataDir + "/kubeconfig"); err == nil {
-		f.Close()
-		os.Setenv("KUBECONFIG", dataDir+"/kubeconfig")
-	}
+	return c
 }
 
 // colour tells whether w wants colours: a terminal, unless NO_COLOR or

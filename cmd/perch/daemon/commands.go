@@ -279,6 +279,16 @@ func roleCommand() *cobra.Command {
 	return c
 }
 
+// family is a word that only other words make a command.
+func family(name, short string) *cobra.Command {
+	return &cobra.Command{Use: name, Short: short, Args: cobra.ArbitraryArgs, RunE: func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return refused{fmt.Errorf("unknown command %q: see `perch %s --help`", args[0], name)}
+		}
+		return c.Help()
+	}}
+}
+
 func noArguments(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return refused{fmt.Errorf("%q is too much: this command takes only flags", args[0])}

@@ -115,7 +115,7 @@ func waitsFor(roles []supervisor.Status) (stage string, since time.Time) {
 }
 
 func imagesCommand(out io.Writer) *cobra.Command {
-	root := &cobra.Command{Use: "images", Short: "List, load and remove this machine's container images"}
+	root := family("images", "List, load and remove this machine's container images")
 	var dir string
 	open := func(c *cobra.Command) (*load.Loader, error) {
 		cfg, err := config.Load(dir)

@@ -42,7 +42,7 @@ func tokenCommand(out io.Writer) *cobra.Command {
 }
 
 func nodeCommand(out, errOut io.Writer) *cobra.Command {
-	node := &cobra.Command{Use: "node", Short: "Join and manage nodes"}
+	node := family("node", "Join and manage nodes")
 	var dir string
 	var life time.Duration
 	c := &cobra.Command{Use: "token", Short: "Print a token with which one machine may join", Args: noArguments}
