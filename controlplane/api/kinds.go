@@ -71,7 +71,7 @@ func Kinds() []Kind {
 		row("v1", "Node", "nodes", "no", cluster, status),
 		row("v1", "Pod", "pods", "po", status, all),
 		row("v1", "Service", "services", "svc", status, all),
-		row("v1", "ReplicationController", "replicationcontrollers", "rc", status, scale, all, idle),
+		row("v1", "ReplicationController", "replicationcontrollers", "rc", status, scale, all),
 		row("v1", "ConfigMap", "configmaps", "cm"),
 		row("v1", "Secret", "secrets", ""),
 		row("v1", "Event", "events", "ev"),
