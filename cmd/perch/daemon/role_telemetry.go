@@ -213,7 +213,10 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	}
 	own.HandleFunc("POST /ui/api/v1/code", code)
 	own.Handle("/prometheus/", http.StripPrefix("/prometheus", prom))
-	web.Handle("POST /ui/api/v1/code", door.Masters, http.HandlerFunc(code))
+	// A code becomes a session of this account, as a token of it would: who may make
+	// the one (perch token, kubectl create token) may make the other.
+	web.Handle("POST /ui/api/v1/code", door.Has(door.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token",
+		Namespace: metav1.NamespaceSystem, Name: token.AdminAccount}), http.HandlerFunc(code))
 	web.Handle("POST /perch/v1/samples", door.Node, remote)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
 	write := door.Path("post", "/prometheus/api/v1/write") // any series of any namespace
@@ -235,7 +238,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	web.Public("/", files)
+	web.Page(files)
 	return r.serveWeb(web)
 }
 

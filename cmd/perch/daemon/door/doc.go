@@ -11,5 +11,8 @@
 // Routes that answer from logs or metrics get a Scope: the namespaces whose
 // pods' logs (get pods/log) or pods (get pods) the caller may read.
 //
+// Join tokens are nobody here. Tokens that nobody has are remembered for
+// unknownTTL, maxUnknown of them.
+//
 // Start reading at Door.ServeHTTP in door.go.
 package door

@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,17 @@ const reviewTTL = 10 * time.Second
 // goes, which costs one more review.
 const maxReviews = 4096
 
+// A token that nobody has is remembered for unknownTTL, so that a client that
+// repeats it does not ask the API server each time; maxUnknown of them, apart
+// from the good ones, which a flood of bad ones must not drive out.
+const (
+	unknownTTL = 3 * time.Second
+	maxUnknown = 1024
+)
+
+// maxToken is how long a token may be in bytes; the API's are below 2 kB.
+const maxToken = 16 << 10
+
 // User is a caller as the API server knows it.
 type User struct {
 	Name   string   `json:"name"`
@@ -32,8 +44,8 @@ type User struct {
 
 // Right is one question to the authorizer; either Resource or Path is set.
 type Right struct {
-	Verb, Resource, Subresource, Namespace string
-	Path                                   string
+	Verb, Resource, Subresource, Namespace, Name string
+	Path                                         string
 }
 
 // Reviewer asks the API server.
@@ -86,12 +98,13 @@ type Door struct {
 	log      *slog.Logger
 	mux      *http.ServeMux
 	reviews  *cache.LRUExpireCache
+	unknown  *cache.LRUExpireCache // hashes of tokens
 	requests *prometheus.CounterVec
 }
 
 // New returns a door without routes.
 func New(api Reviewer, sessions *Sessions, log *slog.Logger, reg prometheus.Registerer) *Door {
-	d := &Door{api: api, sessions: sessions, log: log, mux: http.NewServeMux(), reviews: cache.NewLRUExpireCache(maxReviews),
+	d := &Door{api: api, sessions: sessions, log: log, mux: http.NewServeMux(), reviews: cache.NewLRUExpireCache(maxReviews), unknown: cache.NewLRUExpireCache(maxUnknown),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_door_requests_total",
 			Help: "Requests at the web door by how they ended: served, unauthenticated, forbidden, unavailable."}, []string{"result"})}
 	reg.MustRegister(d.requests)
@@ -123,6 +136,35 @@ func (d *Door) Handle(pattern string, need Need, h http.Handler) {
 
 // Public adds a route for anybody: the page's own files, which hold no data.
 func (d *Door) Public(pattern string, h http.Handler) { d.mux.Handle(pattern, h) }
+
+// Page adds the page, which answers every path that no other route has and that
+// does not look like one of an API: a program that asks for those must not take
+// a page for its answer.
+func (d *Door) Page(h http.Handler) {
+	d.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if !apiLike(r.URL.Path) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(map[string]string{"status": "error", "errorType": "not_found",
+			"error": r.URL.Path + " is not here: this door has /k8s/ (the Kubernetes API), /prometheus/api/v1/, /alertmanager/api/v2/, /logs/api/v1/, /ui/api/v1/ and /metrics"}) // the client is gone if this fails
+	})
+}
+
+// apiLike tells whether a path is one that programs ask for. The page's own
+// start with logs and metrics, too, but have no second part there.
+func apiLike(path string) bool {
+	first, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	switch first {
+	case "api", "apis", "openapi", "version", "healthz", "livez", "readyz", "debug", "k8s", "prometheus", "alertmanager", "ui", "perch":
+		return true
+	case "logs", "metrics":
+		return rest != ""
+	}
+	return false
+}
 
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Strict-Transport-Security", "max-age=31536000")
@@ -193,15 +235,29 @@ func userOfCertificate(c *x509.Certificate) User {
 	return User{Name: c.Subject.CommonName, Groups: append(slices.Clone(c.Subject.Organization), "system:authenticated")}
 }
 
+// joiners are machines that hold a join token: good for joining, at the API, and
+// for nothing else.
+const joiners = "system:bootstrappers"
+
 func (d *Door) review(ctx context.Context, token string) (User, error) {
-	if token == "" {
+	if token == "" || len(token) > maxToken {
 		return User{}, ErrUnknown
 	}
-	key := "token\x00" + token
+	hash := sha256.Sum256([]byte(token))
+	key := "token\x00" + string(hash[:])
 	if u, ok := d.reviews.Get(key); ok {
 		return u.(User), nil
 	}
+	if _, ok := d.unknown.Get(hash); ok {
+		return User{}, ErrUnknown
+	}
 	u, err := d.api.User(ctx, token)
+	if err == nil && slices.Contains(u.Groups, joiners) {
+		err = ErrUnknown
+	}
+	if errors.Is(err, ErrUnknown) {
+		d.unknown.Add(hash, struct{}{}, unknownTTL)
+	}
 	if err != nil {
 		return User{}, err
 	}
@@ -214,7 +270,7 @@ func (d *Door) allowed(ctx context.Context, u User, r Right) (bool, error) {
 	if slices.Contains(u.Groups, "system:masters") {
 		return true, nil
 	}
-	key := strings.Join([]string{"right", u.Name, strings.Join(u.Groups, ","), r.Verb, r.Resource, r.Subresource, r.Namespace, r.Path}, "\x00")
+	key := strings.Join([]string{"right", u.Name, strings.Join(u.Groups, ","), r.Verb, r.Resource, r.Subresource, r.Namespace, r.Name, r.Path}, "\x00")
 	if ok, hit := d.reviews.Get(key); hit {
 		return ok.(bool), nil
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,10 +19,17 @@ import (
 )
 
 // cluster knows two users and two namespaces.
-type cluster struct{}
+type cluster struct{ asked map[string]int }
 
-func (cluster) User(_ context.Context, token string) (User, error) {
+func (c cluster) User(_ context.Context, token string) (User, error) {
+	if c.asked != nil {
+		c.asked[token]++
+	}
 	switch token {
+	case "joiner":
+		return User{Name: "system:bootstrap:abc123", Groups: []string{"system:bootstrappers", "system:authenticated"}}, nil
+	case "secretary":
+		return User{Name: "secretary"}, nil
 	case "root":
 		return User{Name: "root", Groups: []string{"system:masters"}}, nil
 	case "dev":
@@ -33,6 +41,9 @@ func (cluster) User(_ context.Context, token string) (User, error) {
 }
 
 func (cluster) Allowed(_ context.Context, u User, r Right) (bool, error) {
+	if u.Name == "secretary" {
+		return r == Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token", Namespace: "kube-system", Name: "perch-admin"}, nil
+	}
 	return u.Name == "dev" && r.Resource == "pods" && r.Namespace == "shop", nil
 }
 
@@ -40,12 +51,17 @@ func (cluster) Namespaces(context.Context) ([]string, error) { return []string{"
 
 func open(t *testing.T) (*Door, *Sessions) {
 	t.Helper()
+	return openFor(t, cluster{})
+}
+
+func openFor(t *testing.T, c cluster) (*Door, *Sessions) {
+	t.Helper()
 	mint := func(context.Context, time.Duration) (string, error) { return "root", nil }
 	s, err := NewSessions(filepath.Join(t.TempDir(), "key"), mint, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := New(cluster{}, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	d := New(c, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	show := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = json.NewEncoder(w).Encode(ScopeOf(r.Context())) })
 	d.Handle("/logs/", Logs, show)
 	d.Handle("/prometheus/", Metrics, show)
@@ -219,5 +235,76 @@ func TestABrowserThatOpensMetricsGetsThePageAndAScraperTheNumbers(t *testing.T) 
 	}
 	if got := text(t, ask(d, "GET", "/metrics", "", "Authorization", "Bearer root")); got != "numbers" {
 		t.Errorf("a scraper got %q", got)
+	}
+}
+
+func TestAJoinTokenIsNobody(t *testing.T) {
+	d, _ := open(t)
+	for _, path := range []string{"/logs/x", "/prometheus/x", "/stream", "/ui/api/v1/me"} {
+		if r := ask(d, "GET", path, "", "Authorization", "Bearer joiner"); r.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: %s", path, r.Status)
+		}
+	}
+	if r := ask(d, "POST", "/ui/api/v1/login", `{"token":"joiner"}`); r.StatusCode != http.StatusUnauthorized || len(r.Cookies()) > 0 {
+		t.Errorf("login: %s", r.Status)
+	}
+}
+
+func TestAnUnknownTokenIsAskedForOnceInAWhileAndCostsNoKnownOne(t *testing.T) {
+	c := cluster{asked: map[string]int{}}
+	d, _ := openFor(t, c)
+	known := func() int { return ask(d, "GET", "/ui/api/v1/me", "", "Authorization", "Bearer dev").StatusCode }
+	if code := known(); code != http.StatusOK {
+		t.Fatalf("dev: %d", code)
+	}
+	for range 5 {
+		if r := ask(d, "GET", "/logs/x", "", "Authorization", "Bearer wrong"); r.StatusCode != http.StatusUnauthorized {
+			t.Errorf("wrong: %s", r.Status)
+		}
+	}
+	for i := range 3 * maxUnknown {
+		ask(d, "GET", "/logs/x", "", "Authorization", "Bearer wrong"+strconv.Itoa(i))
+	}
+	if r := ask(d, "GET", "/logs/x", "", "Authorization", "Bearer "+strings.Repeat("x", maxToken+1)); r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a token of 16 kB: %s", r.Status)
+	}
+	if code := known(); code != http.StatusOK || c.asked["dev"] != 1 || c.asked["wrong"] != 1 || len(c.asked) != 2+3*maxUnknown {
+		t.Errorf("after the flood: dev %d, asked %d times; wrong asked %d times; %d tokens asked", code, c.asked["dev"], c.asked["wrong"], len(c.asked))
+	}
+	if n := len(d.unknown.Keys()); n > maxUnknown {
+		t.Errorf("%d unknown tokens are remembered", n)
+	}
+}
+
+func TestALoginCodeNeedsTheRightToTheTokenItStandsFor(t *testing.T) {
+	d, s := open(t)
+	d.Handle("POST /ui/api/v1/code", Has(Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token", Namespace: "kube-system", Name: "perch-admin"}),
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, s.Code()) }))
+	for token, want := range map[string]int{"root": 200, "secretary": 200, "dev": 403, "wrong": 401, "joiner": 401} {
+		r := ask(d, "POST", "/ui/api/v1/code", "", "Authorization", "Bearer "+token)
+		if r.StatusCode != want {
+			t.Errorf("%s: %s, want %d", token, r.Status, want)
+		}
+	}
+}
+
+func TestAPathOfAnAPIThatDoesNotExistIsNeverAnsweredWithThePage(t *testing.T) {
+	_, s := open(t)
+	d := New(cluster{}, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	d.Handle("/logs/api/v1/", Logs, http.NotFoundHandler())
+	d.Page(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "page") }))
+	for _, path := range []string{"/api/v1/pods", "/apis/apps/v1", "/api", "/openapi/v2", "/version", "/healthz", "/metrics/x", "/logsx/../apis", "/logs/x", "/logs/api/v2/x", "/alertmanager/x", "/ui/api/v1/nothing", "/perch/v1/nothing", "/debug/pprof/"} {
+		r := ask(d, "GET", path, "")
+		if r.StatusCode == http.StatusMovedPermanently || r.StatusCode == http.StatusTemporaryRedirect {
+			r = ask(d, "GET", r.Header.Get("Location"), "")
+		}
+		if got := text(t, r); r.StatusCode != http.StatusNotFound || r.Header.Get("Content-Type") != "application/json" || !strings.Contains(got, `"errorType":"not_found"`) {
+			t.Errorf("%s: %s %s", path, r.Status, got)
+		}
+	}
+	for _, path := range []string{"/", "/logs", "/metrics", "/pods", "/pods/shop/api-1", "/alerts", "/apiary", "/a/main.js"} {
+		if got := text(t, ask(d, "GET", path, "")); got != "page" {
+			t.Errorf("%s: %q", path, got)
+		}
 	}
 }

@@ -37,7 +37,7 @@ func (r Reviews) Allowed(ctx context.Context, u User, want Right) (bool, error) 
 	if want.Path != "" {
 		ask.NonResourceAttributes = &authorizationv1.NonResourceAttributes{Verb: want.Verb, Path: want.Path}
 	} else {
-		ask.ResourceAttributes = &authorizationv1.ResourceAttributes{Verb: want.Verb, Resource: want.Resource, Subresource: want.Subresource, Namespace: want.Namespace}
+		ask.ResourceAttributes = &authorizationv1.ResourceAttributes{Verb: want.Verb, Resource: want.Resource, Subresource: want.Subresource, Namespace: want.Namespace, Name: want.Name}
 	}
 	got, err := r.API.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: ask}, metav1.CreateOptions{})
 	if err != nil {
