@@ -116,7 +116,12 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 	if limit > 0 {
 		lines, t, err := fetchNewest(ctx, w, ask, limit)
 		if err != nil {
-			return err
+			return ownError(ctx, w, o.query, err)
+		}
+		if len(lines) == 0 && !o.follow {
+			if err := w.whyNothing(ctx, s.Err, ns, args, o); err != nil {
+				return err
+			}
 		}
 		last = t
 		slices.Reverse(lines)
@@ -135,6 +140,20 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 		return nil
 	}
 	return follow(ctx, w, query, p)
+}
+
+// ownError tells the error of the user's own query, whose positions they can
+// count, instead of the one it is part of.
+func ownError(ctx context.Context, w *web, query string, err error) error {
+	if query == "" || !errors.As(err, new(Usage)) {
+		return err
+	}
+	body, own := w.get(ctx, "/logs/api/v1/query", url.Values{"query": {query}, "limit": {"1"}})
+	if own == nil {
+		_ = body.Close() // its lines are of no use
+		return err
+	}
+	return own
 }
 
 func tellTrailer(out io.Writer, t trailer) {
