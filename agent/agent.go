@@ -140,6 +140,19 @@ func (a *Agent) Pods() []*corev1.Pod {
 	return out
 }
 
+// Sandbox is the id of a pod's newest sandbox that ran, "" without one: the
+// pod's network is in there.
+func (a *Agent) Sandbox(uid types.UID) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w := a.workers[uid]; w != nil {
+		if id := w.box.Load(); id != nil {
+			return *id
+		}
+	}
+	return ""
+}
+
 // Stop ends a pod for good: it fails with the given reason. It is how eviction
 // acts.
 func (a *Agent) Stop(uid types.UID, stop pod.Stop) error {

@@ -53,6 +53,9 @@ func (w *worker) observe(ctx context.Context) (pod.Observed, error) {
 			ips = addresses(st)
 		}
 		now.ips[s.GetId()] = ips
+		if id := s.GetId(); ready {
+			w.box.Store(&id)
+		}
 		have.Sandboxes = append(have.Sandboxes, pod.Sandbox{
 			ID: s.GetId(), Attempt: s.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: time.Unix(0, s.GetCreatedAt()), IPs: ips,
 		})

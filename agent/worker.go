@@ -24,6 +24,7 @@ type worker struct {
 	wakeC chan struct{}
 	done  chan outcome
 	shown atomic.Pointer[corev1.Pod] // with its newest status
+	box   atomic.Pointer[string]     // id of the sandbox that runs, nil before the first
 
 	mu sync.Mutex // guards in
 	in inbox
