@@ -207,6 +207,34 @@ spec:
 	})
 }
 
+// hung stops the agent with a signal, as a role that hangs: the supervisor
+// doubts, ends it and starts it again, and containers and the other roles do not
+// notice.
+func (c cluster) hung(t *testing.T) {
+	had := c.roles(t)
+	if err := syscall.Kill(had["agent"].PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	doubt := within(t, 60*time.Second, "the agent is called silent", func() bool { return c.roles(t)["agent"].State == "silent" })
+	back := within(t, 120*time.Second, "the agent is back", func() bool {
+		r := c.roles(t)["agent"]
+		return r.PID != had["agent"].PID && r.State == "ready"
+	})
+	t.Logf("silent after %.1f s, ready again %.1f s later", doubt.Seconds(), back.Seconds())
+	for name, r := range c.roles(t) {
+		if name != "agent" && had[name].PID != r.PID {
+			t.Errorf("%s was disturbed: pid %d became %d", name, had[name].PID, r.PID)
+		}
+	}
+	if out := c.run(t, c.perch, "status", "--data-dir", c.dir); !strings.Contains(out, "hung: stopped by a signal for 1m30s") {
+		t.Errorf("perch status does not tell why:\n%s", out)
+	}
+	log, err := os.ReadFile(filepath.Join(c.dir, "log", "agent.log"))
+	if err != nil || !strings.Contains(string(log), "SIGABRT: abort") {
+		t.Errorf("the agent's log does not tell what it did: %v", err)
+	}
+}
+
 // contiguous wants "line 1", "line 2", … and returns how many there are.
 func (c cluster) contiguous(t *testing.T, what, text string) int {
 	t.Helper()

@@ -171,7 +171,8 @@ func TestScenarios(t *testing.T) {
 			Setup:               func(e *testscript.Env) error { return c.prepare(t, e, fmt.Sprintf("s%d", n.Add(1))) },
 		})
 	})
-	t.Run("names", c.names)   // from here on roles are killed
+	t.Run("hung", c.hung) // from here on roles are ended
+	t.Run("names", c.names)
 	t.Run("killed", c.killed) // after all that would be disturbed
 	c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
 	down = true

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -117,7 +118,6 @@ func residue(t *testing.T, c cluster) map[string][]string {
 		"links":     {"ip", "-o", "link"},
 		"addresses": {"ip", "-o", "-4", "addr"},
 		"routes":    {"ip", "route", "show", "table", "all"},
-		"tables":    {"nft", "list", "tables"},
 	} {
 		text, err := exec.Command(args[0], args[1:]...).Output()
 		if err != nil {
@@ -133,6 +133,18 @@ func residue(t *testing.T, c cluster) map[string][]string {
 			}
 			out[what] = append(out[what], strings.TrimSpace(l))
 		}
+	}
+	// Not by Debian's nft, which aborts over what another cluster's Services use.
+	nft, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := nft.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		out["tables"] = append(out["tables"], fmt.Sprintf("table %d %s", table.Family, table.Name))
 	}
 	cgroups, _ := filepath.Glob("/sys/fs/cgroup/*/perch-" + c.name)
 	more, _ := filepath.Glob("/sys/fs/cgroup/perch-" + c.name)
