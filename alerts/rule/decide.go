@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,31 +18,82 @@ type Source struct {
 	Text string // YAML with a top-level `groups`
 }
 
-// Problem is why a source is not in force.
+// Problem is a rule, or a whole source, that is not in force, and why.
 type Problem struct {
-	Source string `json:"source"`
-	Error  string `json:"error"`
+	Source   string `json:"source"`
+	Group    string `json:"group,omitempty"`
+	Rule     string `json:"rule,omitempty"`     // its name; empty: all of the source
+	Number   int    `json:"number,omitempty"`   // of the rule in its group, from 1
+	Position string `json:"position,omitempty"` // line:column in the source
+	Error    string `json:"error"`
 }
 
-// parse splits sources into those that hold and the problems of those that do
-// not. A name that occurs twice is a problem of the second.
+// String is the problem in one line.
+func (p Problem) String() string {
+	out := p.Source
+	if p.Position != "" {
+		out += ":" + p.Position
+	}
+	if p.Group != "" {
+		out += fmt.Sprintf(": group %q, rule %d %q", p.Group, p.Number, p.Rule)
+	}
+	return out + ": " + p.Error
+}
+
+// parse splits sources into the rules that hold and the problems of those that
+// do not: a broken rule is left out of its group, a source that is no rules at
+// all is left out whole. A name that occurs twice is a problem of the second.
 func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, []Problem) {
 	good := map[string]*rulefmt.RuleGroups{}
 	var bad []Problem
 	for _, s := range sources {
 		if good[s.Name] != nil {
-			bad = append(bad, Problem{s.Name, "two sources have this name"})
+			bad = append(bad, Problem{Source: s.Name, Error: "two sources have this name"})
 			continue
 		}
 		groups, errs := rulefmt.Parse([]byte(s.Text), false, model.UTF8Validation, p, slog.New(slog.DiscardHandler))
+		broken := map[brokenRule]bool{}
+		whole := groups == nil
 		for _, err := range errs {
-			bad = append(bad, Problem{s.Name, err.Error()})
+			x := Problem{Source: s.Name, Error: err.Error()}
+			var at *rulefmt.Error
+			if errors.As(err, &at) && at.Group != "" && at.Rule > 0 {
+				x.Group, x.Rule, x.Number = at.Group, at.RuleName, at.Rule
+				before, reason, _ := strings.Cut(x.Error, fmt.Sprintf("group %q, rule %d, %q: ", at.Group, at.Rule, at.RuleName))
+				x.Position, x.Error = strings.TrimSuffix(before, ": "), reason
+				broken[brokenRule{at.Group, at.Rule - 1}] = true
+			} else {
+				whole = true
+			}
+			bad = append(bad, x)
 		}
-		if len(errs) == 0 {
-			good[s.Name] = groups
+		if whole {
+			continue
 		}
+		for i := range groups.Groups {
+			g := &groups.Groups[i]
+			var keep []rulefmt.Rule
+			for n, r := range g.Rules {
+				if !broken[brokenRule{g.Name, n}] {
+					keep = append(keep, r)
+				}
+			}
+			g.Rules = keep
+		}
+		good[s.Name] = groups
 	}
 	return good, bad
+}
+
+type brokenRule struct {
+	group string
+	index int
+}
+
+// Check names what is wrong with one source.
+func Check(s Source) []Problem {
+	_, bad := parse([]Source{s}, parser.NewParser(parser.Options{}))
+	return bad
 }
 
 // loaded is a rules.GroupLoader over parsed sources.

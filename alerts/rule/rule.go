@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -85,7 +86,7 @@ type loader struct{ loaded }
 func New(cfg Config, data Data, objects func() []Source, send func(context.Context, ...Alert) error, log *slog.Logger, reg prometheus.Registerer) *Rules {
 	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, prompt: newPrompt(reg),
 		parser: parser.NewParser(parser.Options{}),
-		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rule sources that are not in force because they do not parse."})}
+		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rules, or whole sources of rules, that are not in force because they cannot be read."})}
 	reg.MustRegister(r.broken)
 	r.loader.parser = r.parser
 	r.manager = rules.NewManager(&rules.ManagerOptions{
@@ -179,7 +180,7 @@ func (r *Rules) Run(ctx context.Context) error {
 func (r *Rules) use(sources []Source) error {
 	groups, problems := parse(sources, r.parser)
 	for _, p := range problems {
-		r.log.Warn("rule source left out", "source", p.Source, "err", p.Error)
+		r.log.Warn("rule left out", "problem", p.String())
 	}
 	r.broken.Set(float64(len(problems)))
 	r.mu.Lock()
@@ -195,21 +196,41 @@ func (r *Rules) use(sources []Source) error {
 	return nil
 }
 
-// sources are the shipped rules, the directory's files and the objects, sorted
-// by name.
-func (r *Rules) sources() ([]Source, error) {
-	var out []Source
-	shipped, err := fs.Glob(content, "content/*.yaml")
+// Shipped lists the rules of this binary.
+func Shipped() ([]Source, error) {
+	names, err := fs.Glob(content, "content/*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("list shipped rules: %w", err)
 	}
-	for _, name := range shipped {
+	var out []Source
+	for _, name := range names {
 		text, err := content.ReadFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("read shipped rules: %w", err)
 		}
 		out = append(out, Source{"perch/" + filepath.Base(name), string(text)})
 	}
+	return out, nil
+}
+
+// replaces answers whether an object stands for a shipped source: the object
+// kube-system/perch-pods is used instead of perch/pods.yaml.
+func replaces(object, shipped string) bool {
+	stem := strings.TrimSuffix(strings.TrimPrefix(shipped, "perch/"), ".yaml")
+	return object == "PrometheusRule/kube-system/perch-"+stem
+}
+
+// sources are the shipped rules, the directory's files and the objects, sorted
+// by name.
+func (r *Rules) sources() ([]Source, error) {
+	out, err := Shipped()
+	if err != nil {
+		return nil, err
+	}
+	objects := r.objects()
+	out = slices.DeleteFunc(out, func(s Source) bool {
+		return slices.ContainsFunc(objects, func(o Source) bool { return replaces(o.Name, s.Name) })
+	})
 	if r.cfg.Dir != "" {
 		entries, err := os.ReadDir(r.cfg.Dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -226,7 +247,7 @@ func (r *Rules) sources() ([]Source, error) {
 			out = append(out, Source{filepath.Join(r.cfg.Dir, e.Name()), string(text)})
 		}
 	}
-	out = append(out, r.objects()...)
+	out = append(out, objects...)
 	slices.SortFunc(out, func(a, b Source) int { return cmp.Compare(a.Name, b.Name) })
 	return out, nil
 }

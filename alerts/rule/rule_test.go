@@ -114,7 +114,7 @@ func TestAFiringRuleReachesTheReceiverAndSoDoesItsEnd(t *testing.T) {
 	if got.Version != "4" || got.Status != "firing" || got.Alerts[0].Labels["pod"] != "web-1" || got.Alerts[0].Annotations["summary"] != "pod web-1 is down" {
 		t.Errorf("webhook: %+v", got)
 	}
-	if p := rs.Problems(); len(p) != 1 || !strings.Contains(p[0].Source, "broken.yaml") || !strings.Contains(p[0].Error, "1:5") {
+	if p := rs.Problems(); len(p) != 1 || !strings.Contains(p[0].Source, "broken.yaml") || !strings.Contains(p[0].Error, "1:5") || p[0].Group != "g" || p[0].Rule != "X" || p[0].Position == "" {
 		t.Errorf("problems: %+v", p)
 	}
 	write(t, filepath.Join(dir, "good.yaml"), `groups: [{name: g, rules: [{alert: PodDown, expr: 'label_replace(vector(1) > 2, "pod", "web-1", "", "")'}]}]`)
