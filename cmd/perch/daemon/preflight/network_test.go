@@ -165,24 +165,3 @@ func TestTheMachinesNetworksAreFound(t *testing.T) {
 		}
 	})
 }
-
-func TestAFewOpenFilesAreToldWithThePodsTheySufficeFor(t *testing.T) {
-	for limit, want := range map[uint64]string{1024: "about 23 pods", 4096: "about 106 pods", 100: "about 0 pods", 20000: "", 1 << 20: ""} {
-		got := strings.Join(enoughFiles(limit), "")
-		if want == "" && got != "" || !strings.Contains(got, want) {
-			t.Errorf("%d: %q, want %q", limit, got, want)
-		}
-	}
-}
-
-// Go raises the soft limit of open files to the hard one when a program starts,
-// and gives its children the one it found: roles have it, containers do not.
-func TestThisProgramMayOpenAllFilesTheHardLimitAllows(t *testing.T) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if limit.Cur != limit.Max {
-		t.Errorf("soft %d, hard %d", limit.Cur, limit.Max)
-	}
-}
