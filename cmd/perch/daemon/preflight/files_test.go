@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -48,7 +49,7 @@ func TestAProgramMayOpenAllFilesTheHardLimitAllowsAndItsChildrenDoNot(t *testing
 	cmd := exec.Command("sh", "-c", "ulimit -Sn 512; ulimit -Hn 2000; exec "+exe)
 	cmd.Env = append(os.Environ(), "TELL_LIMIT=1")
 	out, err := cmd.CombinedOutput()
-	if err != nil || string(out) != "1999 2000\n512\n" { // Go leaves one, as a mark that the limit is its own
+	if err != nil || !regexp.MustCompile(`^(1999|2000) 2000\n512\n$`).Match(out) { // Go may leave one, as a mark that the limit is its own
 		t.Errorf("got %q, %v", out, err)
 	}
 }
