@@ -64,6 +64,8 @@ type Own struct {
 
 	CA, Cert, Key, ServerName string // files for https
 	TokenFile                 string
+
+	Drop string // names of series that are not stored, a regular expression as in Prometheus' relabelling
 }
 
 // Local is a registry of this process.

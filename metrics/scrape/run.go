@@ -133,6 +133,9 @@ func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
 			}
 			j["tls_config"] = tls
 		}
+		if o.Drop != "" {
+			j["metric_relabel_configs"] = []any{map[string]any{"source_labels": []string{"__name__"}, "regex": o.Drop, "action": "drop"}}
+		}
 		jobs = append(jobs, j)
 	}
 	text, err := yaml.Marshal(map[string]any{"scrape_configs": jobs})

@@ -73,7 +73,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "agent_up 1\n") })}
+	agent := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "agent_up 1\nseldom_read 1\n") })}
 	go func() { _ = agent.Serve(listen) }()
 	defer agent.Close()
 
@@ -93,7 +93,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 	reg.MustRegister(own)
 	cfg := Default()
 	cfg.Node, cfg.SampleLimit = "n1", 50
-	cfg.Own = []Own{{Name: "agent", Labels: map[string]string{"job": "perch-agent", "instance": "n1"}, Socket: socket}}
+	cfg.Own = []Own{{Name: "agent", Labels: map[string]string{"job": "perch-agent", "instance": "n1"}, Socket: socket, Drop: "seldom_.*"}}
 	other := prometheus.NewRegistry()
 	other.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "other"}, func() float64 { return 9 }))
 	cfg.Local = []Local{
@@ -146,6 +146,9 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 			t.Fatalf("%v %d %v %v", requests, n, ups, local)
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+	if seldom, _ := latest(t, s, "seldom_read"); len(seldom) > 0 {
+		t.Errorf("what is to be dropped is stored: %v", seldom)
 	}
 	if big, _ := latest(t, s, "big"); len(big) > 0 {
 		t.Errorf("a target over its limit stores nothing, got %d", len(big))
