@@ -94,7 +94,7 @@ func buildServer(ctx context.Context, r role) error {
 			return may, roles, err
 		},
 		Tokens:    func(apiserver.Parts) (rest.Storage, error) { return token.NewREST(issuer), nil },
-		Admission: apiserver.Admission{Register: admission.Register, Order: admission.Order()},
+		Admission: admitting(),
 		Kubelet:   kubelet,
 		Groups:    r.apiGroups(),
 		Handlers: func(apiserver.Parts) (map[string]http.Handler, error) {

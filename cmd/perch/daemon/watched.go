@@ -18,7 +18,6 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"sigs.k8s.io/yaml"
 
 	"perch/alerts/route"
 	"perch/alerts/rule"
@@ -61,18 +60,17 @@ func (r *ruleObjects) sources() []rule.Source {
 			continue
 		}
 		name := "PrometheusRule/" + u.GetNamespace() + "/" + u.GetName()
-		text, err := yaml.Marshal(u.Object["spec"])
-		if err != nil {
-			text = []byte("groups: " + err.Error()) // shown as this source's problem
-		}
-		out = append(out, rule.Source{Name: name, Text: string(text)})
+		out = append(out, rule.Source{Name: name, Text: ruleText(u)})
 	}
 	slices.SortFunc(out, func(a, b rule.Source) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
-// alertConfigName is the Secret whose key alertmanager.yaml routes the alerts.
-const alertConfigName = "perch-alertmanager"
+// The Secret in kube-system and its key that route the alerts.
+const (
+	alertConfigName = "perch-alertmanager"
+	alertConfigKey  = "alertmanager.yaml"
+)
 
 // keepAlertConfig puts the newest Alertmanager configuration into force: that
 // of --alert-config, else of the Secret, else route.Default. It looks every two
@@ -118,7 +116,7 @@ func alertConfig(ctx context.Context, cfg config.Config, client kubernetes.Inter
 	} else if err != nil {
 		return "", fmt.Errorf("read Secret %s: %w", alertConfigName, err)
 	}
-	text, ok := secret.Data["alertmanager.yaml"]
+	text, ok := secret.Data[alertConfigKey]
 	if !ok {
 		return "", errors.New("the Secret has no key alertmanager.yaml")
 	}

@@ -1,0 +1,103 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kadmission "k8s.io/apiserver/pkg/admission"
+	"sigs.k8s.io/yaml"
+
+	"perch/alerts/route"
+	"perch/alerts/rule"
+	"perch/controlplane/apiserver"
+	"perch/controlplane/auth/admission"
+)
+
+// alertCheck refuses rules and Alertmanager configurations that would not be in
+// force: who writes them hears it at once.
+const alertCheck = "AlertCheck"
+
+// admitting are the plugins of the control plane and alertCheck.
+func admitting() apiserver.Admission {
+	order := admission.Order()
+	quota := len(order) - 1 // counts last
+	return apiserver.Admission{
+		Order: slices.Insert(order, quota, alertCheck),
+		Register: func(p *kadmission.Plugins) {
+			admission.Register(p)
+			p.Register(alertCheck, func(io.Reader) (kadmission.Interface, error) {
+				return alertPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
+			})
+		},
+	}
+}
+
+type alertPlugin struct{ *kadmission.Handler }
+
+// Validate implements admission.ValidationInterface. What is written anew as it
+// was, a label changed on a broken object, passes.
+func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmission.ObjectInterfaces) error {
+	if a.GetSubresource() != "" {
+		return nil
+	}
+	var now, before string
+	var check func(string) error
+	switch have := a.GetObject().(type) {
+	case *unstructured.Unstructured:
+		if a.GetResource().GroupResource() != prometheusRules.GroupResource() {
+			return nil
+		}
+		now, check = ruleText(have), checkRules
+		if old, ok := a.GetOldObject().(*unstructured.Unstructured); ok && old != nil {
+			before = ruleText(old)
+		}
+	case *corev1.Secret:
+		if a.GetNamespace() != metav1.NamespaceSystem || a.GetName() != alertConfigName {
+			return nil
+		}
+		now, check = string(have.Data[alertConfigKey]), route.Check
+		if old, ok := a.GetOldObject().(*corev1.Secret); ok && old != nil {
+			before = string(old.Data[alertConfigKey])
+		}
+	default:
+		return nil
+	}
+	if now == before {
+		return nil
+	}
+	if err := check(now); err != nil {
+		return kadmission.NewForbidden(a, err)
+	}
+	return nil
+}
+
+// ruleText is the rule file that an object holds.
+func ruleText(u *unstructured.Unstructured) string {
+	text, err := yaml.Marshal(u.Object["spec"])
+	if err != nil {
+		return "groups: " + err.Error() // shown as this source's problem
+	}
+	return string(text)
+}
+
+func checkRules(text string) error {
+	var say []string
+	for _, p := range rule.Check(rule.Source{Name: "spec", Text: text}) {
+		if p.Group == "" {
+			say = append(say, p.Error)
+			continue
+		}
+		say = append(say, fmt.Sprintf("group %q, rule %d %q: %s", p.Group, p.Number, p.Rule, p.Error)) // lines are not the author's
+	}
+	if len(say) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(say, "; "))
+}
