@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"perch/logs/record"
@@ -191,8 +192,105 @@ func FuzzDecode(f *testing.F) {
 				l.Body(i)
 			}
 		}
-		if m, err := parseMeta(text); err == nil {
-			_ = c.decode(m, &l, times)
+		for _, templated := range []bool{false, true} {
+			if m, err := parseMeta(text, templated); err == nil {
+				_ = c.decode(m, &l, times)
+			}
 		}
 	})
+}
+
+func FuzzExpand(f *testing.F) {
+	l := someLines(rand.New(rand.NewPCG(1, 2)), 40, true, false)
+	var s splitter
+	if !s.split(l) {
+		f.Fatal("lines of one statement have templates")
+	}
+	f.Add(appendTemplates(nil, &s.dict), appendIDs(nil, s.ids), s.appendColumns(nil, l), 40)
+	f.Fuzz(func(_ *testing.T, dict, ids, columns []byte, n int) {
+		n = max(1, n&0xfff)
+		t, err := parseTemplates(dict, n)
+		if err != nil {
+			return
+		}
+		l := Lines{IDs: make([]uint32, n)}
+		if parseIDs(ids, l.IDs, t.Len()) == nil && expand(nil, t, columns, &l) == nil {
+			for i := range n {
+				l.Body(i)
+			}
+		}
+	})
+}
+
+func FuzzLinesComeBack(f *testing.F) {
+	f.Add("GET /a/17 took 3ms\nGET /b/9 took 12ms\n\nx", 5)
+	f.Add("\xff\x11 a1\r\n\x00 9", 40)
+	c := codec(f)
+	f.Fuzz(func(t *testing.T, text string, times int) {
+		var l Lines
+		for range 1 + times&63 {
+			for i, part := range strings.Split(text, "\n") {
+				if i%3 == 2 {
+					part += "\n\tat 5"
+				}
+				l.Add(&record.Record{Time: int64(i), Body: []byte(part)})
+			}
+		}
+		m := &Meta{Stream: stream(0)}
+		b := c.Encode(nil, m, &l)
+		var have Lines
+		if err := c.decode(m, &have, b[m.headerBytes():]); err != nil {
+			t.Fatal(err)
+		}
+		same(t, &have, &l)
+	})
+}
+
+func TestLinesOfFewStatementsHaveTemplates(t *testing.T) {
+	c := codec(t)
+	f, _, _, err := Open(filepath.Join(t.TempDir(), "blocks.dat"), c, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for _, x := range []struct {
+		what      string
+		line      func(i int) string
+		templated bool
+		templates int
+	}{
+		{"one statement", func(int) string { return fmt.Sprintf("user u%x took %d ms", rnd.Int(), rnd.IntN(99)) }, true, 1},
+		{"three of them", func(i int) string { return fmt.Sprintf("%s done in %d", []string{"red", "green", "blue"}[i%3], i) }, true, 3},
+		{"a line with the byte that stands for variables", func(i int) string { return fmt.Sprintf("a\x11b %d", i) }, false, 0},
+		{"words that never come again", func(i int) string { return "word" + strings.Repeat("x", i) }, false, 0},
+	} {
+		l := &Lines{}
+		for i := range 100 {
+			l.Add(&record.Record{Time: int64(i), Body: []byte(x.line(i))})
+		}
+		m := &Meta{Stream: stream(0)}
+		if err := f.Append(m, c.Encode(nil, m, l)); err != nil {
+			t.Fatal(err)
+		}
+		if m.Templated() != x.templated {
+			t.Fatalf("%s: templated is %v", x.what, m.Templated())
+		}
+		have, err := f.Read(m, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, have, l)
+		if !x.templated {
+			continue
+		}
+		dict, err := f.ReadTemplates(m)
+		if err != nil || dict.Len() != x.templates {
+			t.Fatalf("%s: %v, %d templates", x.what, err, dict.Len())
+		}
+		rows, err := f.ReadRows(m, dict, nil)
+		if err != nil || !reflect.DeepEqual(rows.IDs, have.IDs) || !reflect.DeepEqual(rows.Times, l.Times) {
+			t.Fatalf("%s: rows differ: %v", x.what, err)
+		}
+	}
 }

@@ -25,9 +25,21 @@ type Meta struct {
 	Raw      int64  // bytes of text and fields
 	Levels   [record.LevelCount]uint32
 
-	offset              int64
-	times, text, fields frame
+	offset int64
+	frames [frameKinds]frame
 }
+
+// The frames of a block in the order they are written. A plain block has text,
+// one with templates has templates, ids and columns instead.
+const (
+	frameTimes = iota
+	frameText
+	frameTemplates
+	frameIDs
+	frameColumns
+	frameFields
+	frameKinds
+)
 
 // frame is where a part of a block lies, and what it must look like.
 type frame struct {
@@ -38,7 +50,20 @@ type frame struct {
 
 // Size is the number of bytes of the block in its file.
 func (m *Meta) Size() int64 {
-	return int64(m.headerBytes()) + int64(m.times.bytes) + int64(m.text.bytes) + int64(m.fields.bytes)
+	return m.start(frameKinds) - m.offset
+}
+
+// Templated tells whether the block's lines are written as templates and
+// variables.
+func (m *Meta) Templated() bool { return m.frames[frameTemplates].raw > 0 }
+
+// start is where a frame begins in the file.
+func (m *Meta) start(kind int) int64 {
+	at := m.offset + int64(m.headerBytes())
+	for _, f := range m.frames[:kind] {
+		at += int64(f.bytes)
+	}
+	return at
 }
 
 func (m *Meta) headerBytes() int {
@@ -49,8 +74,9 @@ func (m *Meta) headerBytes() int {
 var ErrDamaged = errors.New("block is damaged")
 
 const (
-	magic       = "pBK1"
-	prefixBytes = 12 // magic, header length, header crc32c
+	magic       = "pBK1" // plain
+	magic2      = "pBK2" // with templates
+	prefixBytes = 12     // magic, header length, header crc32c
 	maxHeader   = 64 << 10
 	// MaxBytes is the most that one column of a block may hold.
 	MaxBytes = 256 << 20
@@ -63,6 +89,9 @@ type Codec struct {
 	dec   *zstd.Decoder
 	table *crc32.Table
 	col   []byte
+	split splitter
+	words [][]byte // of the block encoded last
+	room  [2][]byte
 }
 
 // NewCodec makes a codec.
@@ -98,31 +127,55 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 			m.Levels[v]++
 		}
 	}
-	col := appendTimes(c.col[:0], l)
+	m.frames = [frameKinds]frame{}
 	var body []byte
-	body, m.times = c.frame(body, col)
-	text := col[:0]
-	if bytes.Count(l.Text, []byte{'\n'}) == l.Len() {
-		text = append(text, 0)
-		text = append(text, l.Text...)
+	c.col = appendTimes(c.col[:0], l)
+	body, m.frames[frameTimes] = c.frame(body, c.col)
+	mark := magic
+	if c.split.split(l) {
+		mark = magic2
+		t := &c.split.dict
+		c.col = appendTemplates(c.col[:0], t)
+		body, m.frames[frameTemplates] = c.frame(body, c.col)
+		c.col = appendIDs(c.col[:0], c.split.ids)
+		body, m.frames[frameIDs] = c.frame(body, c.col)
+		c.room[0] = c.split.appendColumns(c.room[0][:0], l)
+		body, m.frames[frameColumns] = c.frame(body, c.room[0])
+		c.room[1] = c.room[1][:0] // a separator between templates
+		for i := range t.Len() {
+			c.room[1] = append(append(c.room[1], t.Of(i)...), '\n')
+		}
+		c.words = append(c.words[:0], c.room[1], c.room[0])
 	} else {
-		text = append(text, 1)
-		text = appendLengths(text, l.Ends)
-		text = append(text, l.Text...)
+		c.col = appendText(c.col[:0], l)
+		body, m.frames[frameText] = c.frame(body, c.col)
+		c.words = append(c.words[:0], l.Text)
 	}
-	body, m.text = c.frame(body, text)
 	if len(l.FEnds) > 0 {
-		body, m.fields = c.frame(body, l.Fields)
-	} else {
-		m.fields = frame{}
+		body, m.frames[frameFields] = c.frame(body, l.Fields)
+		c.words = append(c.words, l.Fields)
 	}
-	c.col = text[:0]
 	head := appendMeta(nil, m)
-	dst = append(dst, magic...)
+	dst = append(dst, mark...)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(head)))
 	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(head, c.table))
 	dst = append(dst, head...)
 	return append(dst, body...)
+}
+
+// Words are texts that together have the words of the block encoded last, each
+// less often than its lines have them. They are valid until the next Encode and
+// as long as its lines.
+func (c *Codec) Words() [][]byte { return c.words }
+
+func appendText(dst []byte, l *Lines) []byte {
+	if bytes.Count(l.Text, []byte{'\n'}) == l.Len() {
+		dst = append(dst, 0)
+	} else {
+		dst = append(dst, 1)
+		dst = appendLengths(dst, l.Ends)
+	}
+	return append(dst, l.Text...)
 }
 
 func (c *Codec) frame(dst, raw []byte) ([]byte, frame) {
@@ -270,7 +323,10 @@ func appendMeta(dst []byte, m *Meta) []byte {
 	for _, n := range m.Levels {
 		dst = binary.AppendUvarint(dst, uint64(n))
 	}
-	for _, f := range [...]frame{m.times, m.text, m.fields} {
+	for kind, f := range m.frames {
+		if !m.has(kind) {
+			continue
+		}
 		dst = binary.LittleEndian.AppendUint32(dst, f.bytes)
 		dst = binary.LittleEndian.AppendUint32(dst, f.raw)
 		dst = binary.LittleEndian.AppendUint32(dst, f.crc)
@@ -278,7 +334,15 @@ func appendMeta(dst []byte, m *Meta) []byte {
 	return dst
 }
 
-func parseMeta(b []byte) (*Meta, error) {
+// has tells whether the header of a block like this one names such a frame.
+func (m *Meta) has(kind int) bool {
+	if kind == frameText {
+		return !m.Templated()
+	}
+	return kind == frameTimes || kind == frameFields || m.Templated()
+}
+
+func parseMeta(b []byte, templated bool) (*Meta, error) {
 	s, b, err := record.DecodeStream(b)
 	if err != nil {
 		return nil, ErrDamaged
@@ -312,18 +376,22 @@ func parseMeta(b []byte) (*Meta, error) {
 	for k := range m.Levels {
 		m.Levels[k] = uint32(u())
 	}
-	if bad || len(b) != 36 || lines == 0 || lines > MaxBytes {
+	kinds := []int{frameTimes, frameText, frameFields}
+	if templated {
+		kinds = []int{frameTimes, frameTemplates, frameIDs, frameColumns, frameFields}
+	}
+	if bad || len(b) != 12*len(kinds) || lines == 0 || lines > MaxBytes {
 		return nil, ErrDamaged
 	}
 	m.Lines = int(lines)
-	for k, f := range [...]*frame{&m.times, &m.text, &m.fields} {
-		e := b[12*k:]
+	for k, kind := range kinds {
+		e, f := b[12*k:], &m.frames[kind]
 		f.bytes, f.raw, f.crc = binary.LittleEndian.Uint32(e), binary.LittleEndian.Uint32(e[4:]), binary.LittleEndian.Uint32(e[8:])
 		if f.raw > MaxBytes || f.bytes > MaxBytes {
 			return nil, ErrDamaged
 		}
 	}
-	if int64(m.Lines) > int64(m.times.raw) {
+	if int64(m.Lines) > int64(m.frames[frameTimes].raw) || templated != m.Templated() {
 		return nil, ErrDamaged
 	}
 	return m, nil

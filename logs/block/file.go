@@ -98,9 +98,9 @@ func (f *File) resume(at, end int64) (int64, error) {
 			return 0, err
 		}
 		b := window[:n]
-		k := bytes.Index(b, []byte(magic))
+		k := bytes.Index(b, []byte(magic[:3])) // all kinds begin alike
 		if k < 0 {
-			at += int64(max(1, n-len(magic)+1))
+			at += int64(max(1, n-len(magic[:3])+1))
 			continue
 		}
 		at += int64(k)
@@ -121,7 +121,8 @@ func (f *File) header(at int64) (*Meta, error) {
 		return nil, err
 	}
 	b = b[:n]
-	if string(b[:4]) != magic {
+	mark := string(b[:4])
+	if mark != magic && mark != magic2 {
 		return nil, ErrDamaged
 	}
 	size := int(binary.LittleEndian.Uint32(b[4:]))
@@ -138,7 +139,7 @@ func (f *File) header(at int64) (*Meta, error) {
 	if crc32.Checksum(head, f.codec.table) != binary.LittleEndian.Uint32(b[8:]) {
 		return nil, ErrDamaged
 	}
-	m, err := parseMeta(head)
+	m, err := parseMeta(head, mark == magic2)
 	if err != nil {
 		return nil, err
 	}
@@ -189,16 +190,42 @@ func (f *File) ReadTimes(m *Meta, l *Lines) (*Lines, error) {
 	if l == nil {
 		l = &Lines{}
 	}
-	z, err := f.bytes(m, m.offset+int64(m.headerBytes()), m.times.bytes)
-	if err != nil {
-		return nil, err
-	}
-	b, err := f.codec.unframe(nil, z, m.times)
+	b, err := f.frame(m, frameTimes)
 	if err == nil {
 		err = parseTimes(b, l, m.Lines)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read times of block at %d: %w", m.offset, err)
+	}
+	return l, nil
+}
+
+// ReadTemplates reads the templates of a block that has them.
+func (f *File) ReadTemplates(m *Meta) (*Templates, error) {
+	b, err := f.frame(m, frameTemplates)
+	if err == nil {
+		var t *Templates
+		if t, err = parseTemplates(b, m.Lines); err == nil {
+			return t, nil
+		}
+	}
+	return nil, fmt.Errorf("read templates of block at %d: %w", m.offset, err)
+}
+
+// ReadRows reads times, levels and templates of the lines of a block that has
+// templates, of which t are the templates. Texts are left out.
+func (f *File) ReadRows(m *Meta, t *Templates, l *Lines) (*Lines, error) {
+	l, err := f.ReadTimes(m, l)
+	if err != nil {
+		return nil, err
+	}
+	b, err := f.frame(m, frameIDs)
+	if err == nil {
+		l.IDs = grow(l.IDs, m.Lines)
+		err = parseIDs(b, l.IDs, t.Len())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read rows of block at %d: %w", m.offset, err)
 	}
 	return l, nil
 }
@@ -209,7 +236,7 @@ func (f *File) Read(m *Meta, l *Lines) (*Lines, error) {
 	if l == nil {
 		l = &Lines{}
 	}
-	z, err := f.bytes(m, m.offset+int64(m.headerBytes()), m.times.bytes+m.text.bytes+m.fields.bytes)
+	z, err := f.bytes(m, m.start(0), uint32(m.start(frameKinds)-m.start(0)))
 	if err != nil {
 		return nil, err
 	}
@@ -221,34 +248,63 @@ func (f *File) Read(m *Meta, l *Lines) (*Lines, error) {
 
 // decode reads the frames of a block, which lie one after the other in z.
 func (c *Codec) decode(m *Meta, l *Lines, z []byte) error {
-	if uint64(len(z)) != uint64(m.times.bytes)+uint64(m.text.bytes)+uint64(m.fields.bytes) {
+	var raw [frameKinds][]byte
+	scratch := l.Text[:0]
+	for kind, f := range m.frames {
+		if f.bytes == 0 {
+			continue
+		}
+		if uint64(len(z)) < uint64(f.bytes) {
+			return ErrDamaged
+		}
+		var dst []byte
+		if kind == frameText {
+			dst = scratch
+		}
+		var err error
+		if raw[kind], err = c.unframe(dst, z[:f.bytes], f); err != nil {
+			return err
+		}
+		z = z[f.bytes:]
+	}
+	if len(z) > 0 {
 		return ErrDamaged
 	}
-	b, err := c.unframe(nil, z[:m.times.bytes], m.times)
-	if err != nil {
+	if err := parseTimes(raw[frameTimes], l, m.Lines); err != nil {
 		return err
 	}
-	if err := parseTimes(b, l, m.Lines); err != nil {
-		return err
-	}
-	z = z[m.times.bytes:]
-	scratch := l.Text[:cap(l.Text)]
-	b, err = c.unframe(scratch[:0], z[:m.text.bytes], m.text)
-	if err != nil {
-		return err
-	}
-	if err := parseText(b, l, m.Lines); err != nil {
+	l.IDs = l.IDs[:0]
+	if m.Templated() {
+		t, err := parseTemplates(raw[frameTemplates], m.Lines)
+		if err != nil {
+			return err
+		}
+		l.IDs = grow(l.IDs, m.Lines)
+		if err := parseIDs(raw[frameIDs], l.IDs, t.Len()); err != nil {
+			return err
+		}
+		if err := expand(scratch, t, raw[frameColumns], l); err != nil {
+			return err
+		}
+	} else if err := parseText(raw[frameText], l, m.Lines); err != nil {
 		return err
 	}
 	l.Fields, l.FEnds = l.Fields[:0], l.FEnds[:0]
-	if m.fields.bytes == 0 {
+	if m.frames[frameFields].bytes == 0 {
 		return nil
 	}
-	if l.Fields, err = c.unframe(nil, z[m.text.bytes:], m.fields); err != nil {
-		return err
-	}
+	l.Fields = raw[frameFields]
 	l.FEnds = grow(l.FEnds, m.Lines)
 	return splitLines(l.Fields, l.FEnds)
+}
+
+// frame reads one frame.
+func (f *File) frame(m *Meta, kind int) ([]byte, error) {
+	z, err := f.bytes(m, m.start(kind), m.frames[kind].bytes)
+	if err != nil {
+		return nil, err
+	}
+	return f.codec.unframe(nil, z, m.frames[kind])
 }
 
 func (f *File) bytes(m *Meta, at int64, n uint32) ([]byte, error) {

@@ -14,6 +14,7 @@ type Lines struct {
 	Ends   []uint32 // of each body in Text, before its '\n'
 	Fields []byte   // sender's fields as JSON objects, each followed by '\n'
 	FEnds  []uint32 // of each object in Fields; empty while no line has fields
+	IDs    []uint32 // template of each line; empty unless read from a block with templates
 }
 
 // Len is the number of lines.

@@ -127,15 +127,16 @@ func (x *Index) Upto() int {
 	return x.upto
 }
 
-// Add indexes block n, which must be the next.
-func (x *Index) Add(n int, text, fields []byte) error {
+// Add indexes block n, which must be the next: the words of the texts.
+func (x *Index) Add(n int, texts ...[]byte) error {
 	if n != x.Added() {
 		panic(fmt.Sprintf("BUG: block %d added to index at %d", n, x.Added()))
 	}
 	g := x.g
 	g.start()
-	g.add(text)
-	g.add(fields)
+	for _, t := range texts {
+		g.add(t)
+	}
 	terms := make([]string, 0, len(g.words))
 	keys := g.ids
 	var helpers map[string]struct{}

@@ -63,11 +63,12 @@ func NewLearner() *Learner {
 // that are rare.
 const maxLearned = 1 << 20
 
-// Add counts the words of one block.
-func (l *Learner) Add(text, fields []byte) {
+// Add counts the words of one block's texts.
+func (l *Learner) Add(texts ...[]byte) {
 	l.g.start()
-	l.g.add(text)
-	l.g.add(fields)
+	for _, t := range texts {
+		l.g.add(t)
+	}
 	l.blocks++
 	for _, w := range l.g.words {
 		if n, ok := l.count[w]; ok {

@@ -78,7 +78,7 @@ func (s *Store) cut(h *head) error {
 	s.m.blocks.Inc()
 	s.m.blockBytes.Add(float64(len(s.encoded)))
 	if x := p.index(); x != nil && x.Added() == n {
-		if err := x.Add(n, h.lines.Text, h.lines.Fields); err != nil {
+		if err := x.Add(n, s.codec.Words()...); err != nil {
 			s.log.Error("block was not indexed", "err", err)
 			if err := p.dropIndex(); err != nil {
 				s.log.Warn("index was not closed", "err", err)

@@ -286,7 +286,7 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 			err = x.Add(n, lines.Text, lines.Fields)
 		} else if errors.Is(err, block.ErrDamaged) {
 			s.m.damaged.Add(float64(metas[n].Size()))
-			err = x.Add(n, nil, nil) // there is nothing to be found
+			err = x.Add(n) // there is nothing to be found
 		}
 		s.cutting.Unlock()
 		if err != nil {

@@ -42,6 +42,18 @@ func (p *Piece) Read(l *block.Lines) (*block.Lines, error) {
 	return p.part.file.Read(p.meta, l)
 }
 
+// Templated tells whether the piece is a block with templates.
+func (p *Piece) Templated() bool { return p.part != nil && p.meta.Templated() }
+
+// Templates reads the templates of a piece that has them.
+func (p *Piece) Templates() (*block.Templates, error) { return p.part.file.ReadTemplates(p.meta) }
+
+// Rows reads times, levels and templates' numbers of a piece whose templates
+// are t.
+func (p *Piece) Rows(t *block.Templates, l *block.Lines) (*block.Lines, error) {
+	return p.part.file.ReadRows(p.meta, t, l)
+}
+
 // Stored tells whether the piece is a block, whose memory may be used again.
 func (p *Piece) Stored() bool { return p.part != nil }
 
