@@ -135,17 +135,18 @@ func (h hierarchy) delegate(dir string) error {
 	if err != nil {
 		return err
 	}
+	if dir == h.dir && !slices.Contains(enabled, "memory") {
+		// Before anything is switched on: with controllers for threads only, a
+		// cgroup with processes becomes one whose children take none.
+		if err := moveOut(dir); err != nil {
+			return err
+		}
+	}
 	for _, c := range available {
 		if slices.Contains(enabled, c) {
 			continue
 		}
-		err := switchOn(dir, c)
-		for tries := 0; errors.Is(err, unix.EBUSY) && dir == h.dir && tries < 10; tries++ {
-			if err := moveOut(dir); err != nil {
-				return err
-			}
-			err = switchOn(dir, c)
-		}
+		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
 		if err != nil && slices.Contains(needed, c) {
 			return fmt.Errorf("delegate cgroup controller %s in %s: %w", c, dir, err)
 		}
@@ -161,30 +162,31 @@ func words(dir, file string) ([]string, error) {
 	return strings.Fields(string(text)), nil
 }
 
-func switchOn(dir, controller string) error {
-	return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
-}
-
 // moveOut moves the processes of the topmost cgroup into a leaf named init. The
 // machine's own root never needs it. What a container sees as the root is a
 // cgroup as any other: while its processes, perch among them, are in it, it
 // cannot hand controllers on.
 func moveOut(top string) error {
+	if _, err := os.Stat(filepath.Join(top, "cgroup.type")); errors.Is(err, fs.ErrNotExist) {
+		return nil // the machine's own
+	}
 	leaf := filepath.Join(top, "init")
-	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("create cgroup %s: %w", leaf, err)
-	}
-	pids, err := words(top, "cgroup.procs")
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if pid == "0" {
-			return fmt.Errorf("cgroup %s has processes of another pid namespace: start perch in a cgroup namespace of its own", top)
+	for range 10 { // a process that forks leaves its child behind
+		pids, err := words(top, "cgroup.procs")
+		if err != nil || len(pids) == 0 {
+			return err
 		}
-		err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(pid), 0)
-		if err != nil && !errors.Is(err, unix.ESRCH) { // it has ended
-			return fmt.Errorf("move process %s to cgroup %s: %w", pid, leaf, err)
+		if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("create cgroup %s: %w", leaf, err)
+		}
+		for _, pid := range pids {
+			if pid == "0" {
+				return fmt.Errorf("cgroup %s has processes of another pid namespace: give perch's container a cgroup namespace of its own", top)
+			}
+			err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(pid), 0)
+			if err != nil && !errors.Is(err, unix.ESRCH) { // it has ended
+				return fmt.Errorf("move process %s to cgroup %s: %w", pid, leaf, err)
+			}
 		}
 	}
 	return nil
