@@ -4,10 +4,15 @@
 // It owns the columns in memory (Lines), their written form and the file. It
 // never decides when to cut a block, and knows nothing of words or queries.
 //
-// A block is a header (stream, line numbers, times, counts by level) and three
-// frames: times with levels, text, and sender's fields if there are any. Header
-// and frames have their own crc32c, so that a histogram reads only the first
-// frame. A file is nothing but blocks; everything else can be derived from it.
+// A block is a header (stream, line numbers, times, counts by level) and frames:
+// times with levels, text, and sender's fields if there are any. Lines of few
+// statements are written as templates, in which each word with a digit is a
+// Hole, the template of each line, and the variables by column, in place of the
+// text. Header and frames have their own crc32c, so that a histogram reads only
+// the first frame, and File.ReadTemplates and File.ReadRows decide on a few
+// templates what else would be decided on every line; File.Read puts lines
+// together again and sets their IDs. A file is nothing but blocks; everything
+// else can be derived from it.
 //
-// Start reading at Lines in lines.go; the written form is in codec.go.
+// Start reading at Lines in lines.go; the written form is in codec.go and template.go.
 package block

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -23,9 +24,18 @@ import (
 	"perch/logs/store"
 )
 
-// generator makes lines of services that look real: templates with ids, paths,
-// JSON, and a vocabulary that is not small.
+// The sets of lines: services that look real, with a few dozen statements each,
+// ids, paths and JSON; the same with words that vary without end; and random
+// base64, 90 bytes a line.
+const (
+	servicesSet   = "services"
+	vocabularySet = "vocabulary"
+	base64Set     = "base64"
+)
+
+// generator makes lines of one set.
 type generator struct {
+	set     string
 	rnd     *rand.Rand
 	streams []*record.Stream
 	words   []string
@@ -33,8 +43,8 @@ type generator struct {
 	session [100]uint64
 }
 
-func newGenerator() *generator {
-	g := &generator{rnd: rand.New(rand.NewPCG(7, 7)), at: 1_790_000_000e9}
+func newGenerator(set string) *generator {
+	g := &generator{set: set, rnd: rand.New(rand.NewPCG(7, 7)), at: 1_790_000_000e9}
 	for i := range 100 {
 		g.streams = append(g.streams, &record.Stream{Namespace: "shop", Pod: fmt.Sprintf("svc-%d-abc", i), UID: fmt.Sprintf("uid-%d", i), Container: "app", Instance: "0", Node: "n1", Output: record.Stdout, Kind: record.KindLog})
 	}
@@ -49,7 +59,14 @@ func newGenerator() *generator {
 	return g
 }
 
-func (g *generator) word() string { return g.words[int(g.rnd.ExpFloat64()*300)%len(g.words)] }
+// word is one of three words of the stream at this place of its statements, or
+// of all words.
+func (g *generator) word(k, place int) string {
+	if g.set == servicesSet {
+		return g.words[(k*97+place*13+g.rnd.IntN(3))%len(g.words)]
+	}
+	return g.words[int(g.rnd.ExpFloat64()*300)%len(g.words)]
+}
 
 func (g *generator) next() record.Record {
 	g.at += int64(g.rnd.ExpFloat64() * 1e6)
@@ -61,19 +78,27 @@ func (g *generator) next() record.Record {
 	stamp := time.Unix(0, g.at).UTC().Format("2006-01-02T15:04:05.000000Z")
 	level := []string{"INFO", "INFO", "INFO", "INFO", "DEBUG", "WARN", "ERROR"}[g.rnd.IntN(7)]
 	var b []byte
+	if g.set == base64Set {
+		var raw [68]byte
+		for i := range raw {
+			raw[i] = byte(g.rnd.Uint32())
+		}
+		b = fmt.Appendf(nil, "%s %s payload %s", stamp, level, base64.StdEncoding.EncodeToString(raw[:]))
+		return record.Record{Time: g.at, Stream: g.streams[k], Body: b}
+	}
 	switch (k + g.rnd.IntN(2)) % 6 {
 	case 0:
-		b = fmt.Appendf(nil, `{"time":"%s","level":"%s","msg":"request served","trace_id":"%016x","method":"GET","path":"/api/v1/%s/%d","status":%d,"took_ms":%d}`, stamp, strings.ToLower(level), s, g.word(), s%9973, 200+g.rnd.IntN(4)*100, g.rnd.IntN(900))
+		b = fmt.Appendf(nil, `{"time":"%s","level":"%s","msg":"request served","trace_id":"%016x","method":"GET","path":"/api/v1/%s/%d","status":%d,"took_ms":%d}`, stamp, strings.ToLower(level), s, g.word(k, 1), s%9973, 200+g.rnd.IntN(4)*100, g.rnd.IntN(900))
 	case 1:
-		b = fmt.Appendf(nil, `%s %s [worker-%d] com.shop.%s.Service: Processed order %d for user u%x in %d ms, %s accepted`, stamp, level, s%16, g.word(), s%1e9, s>>40, g.rnd.IntN(500), g.word())
+		b = fmt.Appendf(nil, `%s %s [worker-%d] com.shop.%s.Service: Processed order %d for user u%x in %d ms, %s accepted`, stamp, level, s%16, g.word(k, 2), s%1e9, s>>40, g.rnd.IntN(500), g.word(k, 3))
 	case 2:
-		b = fmt.Appendf(nil, `10.42.%d.%d - - [%s] "POST /%s/%s HTTP/1.1" %d %d "-" "curl/8.5" rt=%.3f`, s%256, s>>8%256, stamp, g.word(), g.word(), 200+g.rnd.IntN(3)*100, g.rnd.IntN(50000), g.rnd.Float64())
+		b = fmt.Appendf(nil, `10.42.%d.%d - - [%s] "POST /%s/%s HTTP/1.1" %d %d "-" "curl/8.5" rt=%.3f`, s%256, s>>8%256, stamp, g.word(k, 4), g.word(k, 5), 200+g.rnd.IntN(3)*100, g.rnd.IntN(50000), g.rnd.Float64())
 	case 3:
-		b = fmt.Appendf(nil, `ts=%s level=%s caller=%s.go:%d msg="%s %s failed, trying again" attempt=%d session=%x`, stamp, strings.ToLower(level), g.word(), g.rnd.IntN(900), g.word(), g.word(), g.rnd.IntN(5), s)
+		b = fmt.Appendf(nil, `ts=%s level=%s caller=%s.go:%d msg="%s %s failed, trying again" attempt=%d session=%x`, stamp, strings.ToLower(level), g.word(k, 6), g.rnd.IntN(900), g.word(k, 7), g.word(k, 8), g.rnd.IntN(5), s)
 	case 4:
-		b = fmt.Appendf(nil, `%s %s dfs.DataNode$%s: Receiving block blk_-%d src: /10.251.%d.%d:%d dest: /10.250.1.%d:50010 of %s`, stamp[:19], level, g.word(), s, s%256, s>>8%256, 30000+s%20000, s%200, g.word())
+		b = fmt.Appendf(nil, `%s %s dfs.DataNode$%s: Receiving block blk_-%d src: /10.251.%d.%d:%d dest: /10.250.1.%d:50010 of %s`, stamp[:19], level, g.word(k, 9), s, s%256, s>>8%256, 30000+s%20000, s%200, g.word(k, 10))
 	default:
-		b = fmt.Appendf(nil, `%s %s pool %s: Connection %d to %s-%d.%s.svc.cluster.local closed after %d queries, Failed password attempts %d`, stamp, level, g.word(), s%100000, g.word(), s%40, g.word(), g.rnd.IntN(5000), g.rnd.IntN(3))
+		b = fmt.Appendf(nil, `%s %s pool %s: Connection %d to %s-%d.%s.svc.cluster.local closed after %d queries, Failed password attempts %d`, stamp, level, g.word(k, 11), s%100000, g.word(k, 12), s%40, g.word(k, 13), g.rnd.IntN(5000), g.rnd.IntN(3))
 	}
 	return record.Record{Time: g.at, Stream: g.streams[k], Body: b}
 }
@@ -126,7 +151,13 @@ func diskBytes(dir string) (n int64) {
 // BenchmarkIngest reports CPU seconds of the whole process per million lines,
 // durable before each batch of 1000 is acknowledged, cut and indexed at the end.
 func BenchmarkIngest(b *testing.B) {
-	g := newGenerator()
+	for _, set := range []string{servicesSet, vocabularySet, base64Set} {
+		b.Run(set, func(b *testing.B) { benchmarkIngest(b, set) })
+	}
+}
+
+func benchmarkIngest(b *testing.B, set string) {
+	g := newGenerator(set)
 	lines := make([]record.Record, benchLines())
 	raw := 0
 	for i := range lines {
@@ -213,7 +244,7 @@ func BenchmarkIngest(b *testing.B) {
 // BenchmarkQuery reports CPU time per query over lines that are cut and indexed.
 func BenchmarkQuery(b *testing.B) {
 	s, _ := benchStore(b)
-	g := newGenerator()
+	g := newGenerator(servicesSet)
 	n := benchLines()
 	batch := make([]record.Record, 1000)
 	from := g.at
