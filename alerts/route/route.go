@@ -230,6 +230,24 @@ func (r *Router) Receive(ctx context.Context, alerts ...Alert) error {
 	return nil
 }
 
+// Active lists the alerts that are known, ended ones too for a while.
+func (r *Router) Active() []Alert {
+	all := r.alerts.GetPending()
+	defer all.Close()
+	var out []Alert
+	for a := range all.Next() {
+		x := Alert{Labels: map[string]string{}, Annotations: map[string]string{}, Starts: a.Data.StartsAt, Ends: a.Data.EndsAt, Source: a.Data.GeneratorURL}
+		for k, v := range a.Data.Labels {
+			x.Labels[string(k)] = string(v)
+		}
+		for k, v := range a.Data.Annotations {
+			x.Annotations[string(k)] = string(v)
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
 // Handler serves Alertmanager's API v2 below prefix + "/api/v2".
 func (r *Router) Handler(prefix string) http.Handler {
 	return r.honest(r.durable(r.api.Register(amroute.New(), prefix)))
