@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/prometheus/rules"
 
+	"perch/alerts/evidence"
 	"perch/alerts/route"
 	"perch/alerts/rule"
 	"perch/metrics/promapi"
@@ -24,8 +25,9 @@ const evaluation = 5 * time.Second
 
 // alerts are the rules and what takes their alerts to people.
 type alerts struct {
-	router *route.Router
-	rules  *rule.Rules
+	router  *route.Router
+	courier *evidence.Courier
+	rules   *rule.Rules
 }
 
 // openAlerts opens silences and notification log; watchAlerts begins to use
@@ -42,7 +44,8 @@ func openAlerts(r role, page *url.URL) (*alerts, error) {
 }
 
 // watch evaluates the rules over the store and sends their alerts.
-func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, prom *promapi.API, missing func(context.Context) []string, page *url.URL) error {
+func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, prom *promapi.API, missing func(context.Context) []string, lines *lines, page *url.URL) error {
+	a.courier = newCourier(r, a.router, prom, lines, page)
 	objects := watchRules(api.dynamic, r.part("objects"))
 	a.rules = rule.New(rule.Config{Interval: evaluation, Dir: r.cfg.RulesDir, ExternalURL: page},
 		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), n.store), missing), Queryable: n.store, Append: n.store,
@@ -52,11 +55,7 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 				return n.state.Gather(ctx)
 			}},
 		objects.sources, func(ctx context.Context, in ...rule.Alert) error {
-			out := make([]route.Alert, len(in))
-			for i, a := range in {
-				out[i] = route.Alert(a)
-			}
-			return a.router.Receive(ctx, out...)
+			return a.courier.Send(ctx, convert[evidence.Alert](in)...)
 		}, r.part("rules"), r.reg)
 	for what, informer := range map[string]cache.SharedIndexInformer{
 		"pods": factory.Core().V1().Pods().Informer(), "nodes": factory.Core().V1().Nodes().Informer(), "deployments": factory.Apps().V1().Deployments().Informer(),
@@ -73,6 +72,7 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 		}
 	}
 	r.group.Go("route", a.router.Run)
+	r.group.Go("evidence", a.courier.Run)
 	r.group.Go("alertconfig", r.keepAlertConfig(api.kube, a.router))
 	r.group.Go("ruleobjects", objects.Run)
 	r.group.Go("rules", a.rules.Run)

@@ -193,10 +193,10 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	if err := told.watch(r, api, factory, n, prom, missing, page); err != nil {
+	if err := lines.serveCluster(r, api, factory); err != nil {
 		return err
 	}
-	if err := lines.serveCluster(r, api, factory); err != nil {
+	if err := told.watch(r, api, factory, n, prom, missing, lines, page); err != nil {
 		return err
 	}
 
@@ -221,8 +221,10 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
 	write := door.Path("post", "/prometheus/api/v1/write") // any series of any namespace
 	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", everything(prom)))
-	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), told.router.Handler("/alertmanager"))
-	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), told.router.Handler("/alertmanager")) // silences, alerts
+	alertAPI := keepSilences(r, told.router.Handler("/alertmanager"), lines)
+	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), alertAPI)
+	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI) // silences, alerts
+	web.Handle("GET /ui/api/v1/rules/problems", door.Path("get", "/metrics"), http.HandlerFunc(told.problems))
 	web.Handle("/logs/api/v1/", door.Logs, lines.handler())
 	web.Handle("GET /metrics", door.Path("get", "/metrics"), promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	apiURL, err := url.Parse(r.cfg.APIServer())
