@@ -457,6 +457,52 @@ func TestTheNodeIsReadySoonAfterItsNetwork(t *testing.T) {
 	})
 }
 
+// hesitant is a runtime that takes its time to say how it is.
+type hesitant struct {
+	*runtimetest.Fake
+	takes time.Duration
+}
+
+func (s *hesitant) Status(ctx context.Context) (*cri.RuntimeStatus, error) {
+	<-time.After(s.takes)
+	return s.Fake.Status(ctx)
+}
+
+func TestAnAgentThatRestartsDoesNotTakeTheNodesReadinessBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		pass(15 * time.Second)
+		ready := func() corev1.NodeCondition {
+			n, err := w.api.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range n.Status.Conditions {
+				if c.Type == corev1.NodeReady {
+					return c
+				}
+			}
+			return corev1.NodeCondition{}
+		}
+		w.stop()
+		stopped := time.Now()
+		w.via = &hesitant{w.rt, time.Second}
+		w.start()
+		for range 40 {
+			pass(50 * time.Millisecond)
+			if c := ready(); c.Status != corev1.ConditionTrue {
+				t.Fatalf("%s after the restart: %s, %s", time.Since(stopped), c.Reason, c.Message)
+			}
+			if c := ready(); time.Since(stopped) < time.Second && c.LastHeartbeatTime.After(stopped.Add(-time.Second)) {
+				t.Fatalf("a heartbeat %s after the restart, before the runtime was asked", time.Since(stopped))
+			}
+		}
+		if c := ready(); c.LastHeartbeatTime.Time.Before(stopped.Truncate(time.Second)) {
+			t.Errorf("no heartbeat 2 s after the restart: the last is of %s before", stopped.Sub(c.LastHeartbeatTime.Time))
+		}
+	})
+}
+
 func TestTheNodeRegistersAndBeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

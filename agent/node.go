@@ -33,6 +33,7 @@ func (a *Agent) register(ctx context.Context) error {
 	var sent *corev1.NodeStatus
 	var at time.Time
 	for ctx.Err() == nil {
+		looked := a.ready.Load() != nil
 		fresh, err := a.syncNode(ctx, sent, time.Since(at) > a.cfg.Status)
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -43,6 +44,9 @@ func (a *Agent) register(ctx context.Context) error {
 				a.log.Info("node registered", "node", a.cfg.Node)
 			}
 			sent, at = fresh, time.Now()
+		}
+		if !looked {
+			at = time.Time{} // that was an earlier agent's word on readiness
 		}
 		wait := time.Second
 		if at.IsZero() || sent != nil && readyStatus(*sent) != corev1.ConditionTrue {
@@ -156,10 +160,16 @@ func (a *Agent) nodeStatus(old corev1.NodeStatus, now time.Time) corev1.NodeStat
 		conditions = append(conditions, c)
 	}
 	for _, c := range conditions {
+		if c.Reason == notLooked && readyStatus(old) != corev1.ConditionUnknown {
+			continue // an agent that restarts takes back nothing that it has not looked at
+		}
 		setNodeCondition(&s, c, now)
 	}
 	return s
 }
+
+// notLooked is why a node is not ready whose runtime was not asked yet.
+const notLooked = "RuntimeNotAsked"
 
 // merged keeps resources that others announced.
 func merged(old, own corev1.ResourceList) corev1.ResourceList {
@@ -175,7 +185,7 @@ func (a *Agent) conditions() []corev1.NodeCondition {
 	rt := a.ready.Load()
 	switch {
 	case rt == nil:
-		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", "container runtime has not answered yet"
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, notLooked, "container runtime has not answered yet"
 	case !rt.ready:
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", fmt.Sprintf("container runtime is not ready: %s %s", rt.reason, rt.message)
 	case !rt.network:
