@@ -188,6 +188,11 @@ func usesOf() ([]use, error) {
 		}
 		out = append(out, use{p.Masked(), fmt.Sprintf("the route to %s%s", p, over), name, r.Protocol == routesOfPerch})
 	}
+	// A node's gateway is on lo, but not every such address is one.
+	marked := slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Protocol == routesOfPerch })
+	for i := range out {
+		out[i].perch = out[i].perch && marked
+	}
 	return out, nil
 }
 

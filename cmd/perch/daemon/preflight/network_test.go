@@ -120,11 +120,18 @@ func TestTheMachinesNetworksAreFound(t *testing.T) {
 			n.IP = ip
 			return n
 		}
+		if err := netlink.LinkSetUp(lo); err != nil {
+			t.Error(err)
+		}
+		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: network("10.42.0.1/32")}); err != nil {
+			t.Error(err)
+		}
+		if _, err := networks(wanted()); err == nil || strings.Contains(err.Error(), "perch cluster") {
+			t.Errorf("an address of somebody else: %v", err)
+		}
 		index := lo.Attrs().Index
 		for _, err := range []error{
-			netlink.LinkSetUp(lo),
 			netlink.AddrAdd(lo, &netlink.Addr{IPNet: network("10.99.0.7/24")}),
-			netlink.AddrAdd(lo, &netlink.Addr{IPNet: network("10.42.0.1/32")}),
 			netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: network("10.98.0.0/16")}),
 			netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: network("10.97.0.0/16"), Table: 77}),
 			netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: network("10.43.0.0/16"), Protocol: routesOfPerch}),
