@@ -65,7 +65,9 @@ type Own struct {
 	CA, Cert, Key, ServerName string // files for https
 	TokenFile                 string
 
-	Drop string // names of series that are not stored, a regular expression as in Prometheus' relabelling
+	// Keep is a regular expression for the names of the series to store, Drop
+	// one for "NAME;le" of series to leave out. Empty: all are stored.
+	Keep, Drop string
 }
 
 // Local is a registry of this process.

@@ -133,8 +133,8 @@ func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
 			}
 			j["tls_config"] = tls
 		}
-		if o.Drop != "" {
-			j["metric_relabel_configs"] = []any{map[string]any{"source_labels": []string{"__name__"}, "regex": o.Drop, "action": "drop"}}
+		if rules := o.relabelling(); len(rules) > 0 {
+			j["metric_relabel_configs"] = rules
 		}
 		jobs = append(jobs, j)
 	}

@@ -73,7 +73,9 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "agent_up 1\nseldom_read 1\n") })}
+	agent := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "agent_up 1\nseldom_read 1\nagent_bucket{le=\"2.0\"} 1\nagent_bucket{le=\"5.0\"} 1\nother_total 1\n")
+	})}
 	go func() { _ = agent.Serve(listen) }()
 	defer agent.Close()
 
@@ -93,7 +95,8 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 	reg.MustRegister(own)
 	cfg := Default()
 	cfg.Node, cfg.SampleLimit = "n1", 50
-	cfg.Own = []Own{{Name: "agent", Labels: map[string]string{"job": "perch-agent", "instance": "n1"}, Socket: socket, Drop: "seldom_.*"}}
+	cfg.Interval, cfg.Timeout = 2*time.Second, 2*time.Second
+	cfg.Own = []Own{{Name: "agent", Labels: map[string]string{"job": "perch-agent", "instance": "n1"}, Socket: socket, Keep: "agent_.*|seldom_.*", Drop: `seldom_.*|agent_bucket;2(\.0)?`}}
 	other := prometheus.NewRegistry()
 	other.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "other"}, func() float64 { return 9 }))
 	cfg.Local = []Local{
@@ -135,7 +138,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 		others, _ := latest(t, s, "other")
 		greedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
 		_, sawGreedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
-		if requests[want] == 7 && n >= 2 && sawGreedy && greedy == 0 &&
+		if ups[`{__name__="up", instance="n1", job="perch-agent", node="n1"}`] == 1 && requests[want] == 7 && n >= 2 && sawGreedy && greedy == 0 &&
 			ups[`{__name__="up", container="c", `+node+`pod="web-1"}`] == 1 &&
 			others[`{__name__="other", instance="n1", job="other"}`] == 9 &&
 			local[`{__name__="own_total", instance="n1", job="perch-telemetry", node="n1"}`] == 3 {
@@ -147,8 +150,13 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if seldom, _ := latest(t, s, "seldom_read"); len(seldom) > 0 {
-		t.Errorf("what is to be dropped is stored: %v", seldom)
+	for _, name := range []string{"seldom_read", "other_total"} {
+		if got, _ := latest(t, s, name); len(got) > 0 {
+			t.Errorf("what is to be left out is stored: %v", got)
+		}
+	}
+	if buckets, _ := latest(t, s, "agent_bucket"); len(buckets) != 1 {
+		t.Errorf("the bucket of 5 alone is kept, got %v", buckets)
 	}
 	if big, _ := latest(t, s, "big"); len(big) > 0 {
 		t.Errorf("a target over its limit stores nothing, got %d", len(big))

@@ -39,9 +39,14 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		state := local("kube-state-metrics", registryOf(exporter.NewObjects(objectLists(factory))))
 		state.Labels["node"], state.Honor, state.Interval, state.Now = "", true, 5*time.Second, n.state
 		cfg.Local = append(cfg.Local, state)
-		cfg.Own = append(cfg.Own,
-			scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),
-				CA: r.cfg.Path("ca.crt"), Cert: r.cfg.Path("pki", "telemetry.crt"), Key: r.cfg.Path("pki", "telemetry.key"), Drop: seldomRead},
+		api := scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),
+			CA: r.cfg.Path("ca.crt"), Cert: r.cfg.Path("pki", "telemetry.crt"), Key: r.cfg.Path("pki", "telemetry.key"),
+			Keep: scrape.APIServerSeries, Drop: scrape.APIServerBuckets}
+		etcd := scrape.Own{Name: "etcd", Labels: map[string]string{"job": "etcd", "instance": instance}, Socket: r.cfg.Socket("server"), Path: "/metrics/etcd", Keep: scrape.EtcdSeries}
+		if r.cfg.AllServerSeries {
+			api.Keep, api.Drop, etcd.Keep = "", "", ""
+		}
+		cfg.Own = append(cfg.Own, api, etcd,
 			scrape.Own{Name: "perch-server", Labels: map[string]string{"job": "perch-server", "instance": instance}, Socket: r.cfg.Socket("server")})
 	}
 	loop, err := scrape.New(cfg, scrape.Parts{
@@ -61,14 +66,6 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	r.group.Go("scrape", loop.Run)
 	return loop, nil
 }
-
-// seldomRead are the API server's histograms that no rule and no dashboard of
-// kubernetes-mixin reads; with 30 pods they are 15,000 of its 23,000 series.
-// Their sums and counts stay, and so does apiserver_request_sli_duration_seconds.
-const seldomRead = "(apiserver_request_duration_seconds|apiserver_request_body_size_bytes|apiserver_response_sizes|" +
-	"apiserver_watch_list_duration_seconds|apiserver_watch_cache_read_wait_seconds|apiserver_watch_events_sizes|" +
-	"apiserver_admission_controller_admission_duration_seconds|apiserver_admission_step_admission_duration_seconds|" +
-	"etcd_request_duration_seconds)_bucket"
 
 func registryOf(c prometheus.Collector) *prometheus.Registry {
 	reg := prometheus.NewRegistry()

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -176,6 +177,7 @@ func buildServer(ctx context.Context, r role) error {
 	r.group.Go("scheduler", placer.Run)
 	own := http.NewServeMux()
 	own.Handle("GET /metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	own.Handle("GET /metrics/etcd", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{})) // embedded etcd counts there
 	socket, err := newUnixDoor(r.cfg.Socket("server"), own)
 	if err != nil {
 		return err

@@ -57,6 +57,8 @@ type Config struct {
 	TLSNames        []string `json:"tlsNames,omitempty"`        // further names and addresses for the serving certificates
 	RulesDir        string   `json:"rulesDir,omitempty"`        // rule files in Prometheus' format
 	AlertConfig     string   `json:"alertConfig,omitempty"`     // a file in Alertmanager's format
+
+	AllServerSeries bool `json:"allServerSeries,omitempty"` // store every series of the API server and etcd, not only those in use
 }
 
 // Default is the configuration of a server started without flags.
