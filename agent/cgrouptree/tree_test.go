@@ -3,7 +3,9 @@ package cgrouptree
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -104,5 +106,62 @@ func TestTreeOfThisMachine(t *testing.T) {
 	}
 	if err := tree.Remove("u1"); err != nil {
 		t.Errorf("removing it again: %v", err)
+	}
+}
+
+func TestALeafTakesProcessesAndALimitOfMemory(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root") // issue 2: CI runs as root
+	}
+	const mount = "/sys/fs/cgroup"
+	root := fmt.Sprintf("/perch-test-leaf-%d", os.Getpid())
+	t.Cleanup(func() {
+		all, err := mounted(mount)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range all {
+			if err := removeGroup(filepath.Join(h.dir, root)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, leaf := range []string{"a", "b"} { // the second is made while the first has a process
+		dirs, err := MakeLeaf(mount, root+"/system/"+leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sleep", "60")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill() // it may have ended
+			_ = cmd.Wait()
+		})
+		limits := 0
+		for _, dir := range dirs {
+			if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
+				t.Errorf("a process enters %s: %v", dir, err)
+			}
+			for _, file := range []string{"memory.max", "memory.limit_in_bytes"} {
+				if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+					limits++
+				}
+			}
+		}
+		if limits != 1 {
+			t.Errorf("%d of %v can limit memory, want 1", limits, dirs)
+		}
+	}
+}
+
+func TestSettingsOfContainersAreThoseOfTheKernel(t *testing.T) {
+	tree, err := Open("/sys/fs/cgroup", "/perch-test-settings")
+	if err != nil {
+		t.Skipf("needs mounted cgroups: %v", err) // issue 2: CI has them
+	}
+	if _, v2 := tree.ForContainers()["memory.oom.group"]; v2 != tree.hierarchies[0].only {
+		t.Errorf("have %v, v2 is %v", tree.ForContainers(), tree.hierarchies[0].only)
 	}
 }
