@@ -141,10 +141,7 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 		body, m.frames[frameIDs] = c.frame(body, c.col)
 		c.room[0] = c.split.appendColumns(c.room[0][:0], l)
 		body, m.frames[frameColumns] = c.frame(body, c.room[0])
-		c.room[1] = c.room[1][:0] // a separator between templates
-		for i := range t.Len() {
-			c.room[1] = append(append(c.room[1], t.Of(i)...), '\n')
-		}
+		c.room[1] = t.apart(c.room[1][:0])
 		c.words = append(c.words[:0], c.room[1], c.room[0])
 	} else {
 		c.col = appendText(c.col[:0], l)

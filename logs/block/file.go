@@ -230,6 +230,37 @@ func (f *File) ReadRows(m *Meta, t *Templates, l *Lines) (*Lines, error) {
 	return l, nil
 }
 
+// ReadWords reads texts that together have the words of a block, each less often
+// than its lines have them.
+func (f *File) ReadWords(m *Meta) (texts [][]byte, err error) {
+	for _, kind := range []int{frameText, frameTemplates, frameColumns, frameFields} {
+		if m.frames[kind].bytes == 0 {
+			continue
+		}
+		b, err := f.frame(m, kind)
+		if err != nil {
+			return nil, fmt.Errorf("read words of block at %d: %w", m.offset, err)
+		}
+		switch kind {
+		case frameText:
+			l := &Lines{}
+			if err = parseText(b, l, m.Lines); err == nil {
+				b = l.Text
+			}
+		case frameTemplates:
+			var t *Templates
+			if t, err = parseTemplates(b, m.Lines); err == nil {
+				b = t.apart(nil)
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read words of block at %d: %w", m.offset, err)
+		}
+		texts = append(texts, b)
+	}
+	return texts, nil
+}
+
 // Read reads a whole block into l, which may be nil or used again. The text of
 // an earlier use is overwritten.
 func (f *File) Read(m *Meta, l *Lines) (*Lines, error) {

@@ -73,6 +73,15 @@ func (t *Templates) add(text []byte, holes uint32) {
 	t.Holes = append(t.Holes, holes)
 }
 
+// apart appends the templates, each followed by '\n', so that no word goes on in
+// the next one.
+func (t *Templates) apart(dst []byte) []byte {
+	for i := range t.Len() {
+		dst = append(append(dst, t.Of(i)...), '\n')
+	}
+	return dst
+}
+
 // fewLines are not worth templates.
 const fewLines = 16
 

@@ -156,6 +156,9 @@ func (x *Index) Add(n int, texts ...[]byte) error {
 			helpers[w[:helperSize]] = struct{}{}
 		}
 	}
+	if len(helpers) > maxHelpers {
+		helpers = map[string]struct{}{anyHelper: {}}
+	}
 	for h := range helpers {
 		terms = append(terms, helperKey+h)
 	}
@@ -312,7 +315,7 @@ func (q *question) prefix(p string, among Set) (Set, error) {
 	if len(p) < helperSize {
 		return among, nil
 	}
-	terms := append([]string{helperKey + p[:helperSize]}, q.x.vocab.withPrefix(p)...)
+	terms := append([]string{helperKey + p[:helperSize], helperKey + anyHelper}, q.x.vocab.withPrefix(p)...)
 	terms = append(terms, q.x.vocab.withPrefix(idKey+p)...)
 	if len(terms) > maxPrefixTerms {
 		return among, nil

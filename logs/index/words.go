@@ -40,6 +40,10 @@ const (
 	helperKey  = "\x04" // + first 3 bytes of a word that is not a Bleve term
 	idKey      = "\x02" // + letters before the first digit of a token
 	helperSize = 3
+	// Of a block of random words nearly every helper would be a term; it has
+	// this one instead, and is read for any prefix.
+	maxHelpers = 1024
+	anyHelper  = "*"
 )
 
 func hash(word string) uint64 { return xxhash.Sum64String(word) }

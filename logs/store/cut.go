@@ -165,14 +165,13 @@ func (s *Store) relearn(p *partition) *index.Vocabulary {
 		return nil
 	}
 	l := index.NewLearner()
-	lines := &block.Lines{}
 	for i := range s.cfg.LearnBlocks {
-		var err error
-		if lines, err = p.file.Read(metas[i*len(metas)/s.cfg.LearnBlocks], lines); err != nil {
+		texts, err := p.file.ReadWords(metas[i*len(metas)/s.cfg.LearnBlocks])
+		if err != nil {
 			s.log.Error("block was not read", "err", err)
 			return nil
 		}
-		l.Add(lines.Text, lines.Fields)
+		l.Add(texts...)
 	}
 	return l.Vocabulary()
 }

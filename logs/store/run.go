@@ -272,7 +272,6 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 		p.setIndex(x)
 	}
 	// Blocks are added in order, by us or by cut: whoever comes first.
-	lines := &block.Lines{}
 	for ctx.Err() == nil {
 		s.cutting.Lock()
 		n := x.Added()
@@ -281,9 +280,9 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 			s.cutting.Unlock()
 			break
 		}
-		var err error
-		if lines, err = p.file.Read(metas[n], lines); err == nil {
-			err = x.Add(n, lines.Text, lines.Fields)
+		texts, err := p.file.ReadWords(metas[n])
+		if err == nil {
+			err = x.Add(n, texts...)
 		} else if errors.Is(err, block.ErrDamaged) {
 			s.m.damaged.Add(float64(metas[n].Size()))
 			err = x.Add(n) // there is nothing to be found
@@ -300,8 +299,8 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 func (s *Store) learnAll(p *partition) *index.Vocabulary {
 	l := index.NewLearner()
 	for _, m := range s.blocks(p) {
-		if lines, err := p.file.Read(m, nil); err == nil {
-			l.Add(lines.Text, lines.Fields)
+		if texts, err := p.file.ReadWords(m); err == nil {
+			l.Add(texts...)
 		}
 	}
 	return l.Vocabulary()
