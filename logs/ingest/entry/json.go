@@ -155,3 +155,25 @@ func text(b []byte) string {
 	}
 	return s
 }
+
+// Pairs are the members of a JSON object in its own order, texts plain and other
+// values as they stand. ok is false for what is no object.
+func Pairs(doc []byte) (out []record.Field, ok bool) {
+	if len(doc) == 0 || doc[0] != '{' || !json.Valid(doc) {
+		return nil, false
+	}
+	for b := skipSpace(doc[1:]); b[0] != '}'; {
+		n := extent(b)
+		f := record.Field{Key: text(b[:n])}
+		b = skipSpace(skipSpace(b[n:])[1:])
+		n = extent(b)
+		if f.Value = string(b[:n]); b[0] == '"' {
+			f.Value = text(b[:n])
+		}
+		out = append(out, f)
+		if b = skipSpace(b[n:]); b[0] == ',' {
+			b = skipSpace(b[1:])
+		}
+	}
+	return out, true
+}

@@ -1,0 +1,23 @@
+// Package push receives lines over HTTP in the words of tools that exist.
+//
+//	Loki     POST /loki/api/v1/push: protobuf with snappy, or JSON
+//	Elastic  POST _bulk, _doc, _create, and what shippers ask before: /,
+//	         _license, _cluster/health
+//	OTLP     POST /v1/logs: protobuf or JSON
+//	Lines    POST: one JSON object or plain line per line of the body
+//
+// It owns the parsing, and how each protocol says stored, refused and come back
+// later. It never decides who a sender is: the injected Identify tells, and what
+// the sender says of itself (labels, index, resource) only becomes fields. It
+// never answers "stored" before the sink has taken the lines.
+//
+// Every request has a limit of bytes, as sent and unpacked; few are under way at
+// once, others wait briefly and are then told to come back (503). A sender over
+// its limits is told when to come back (429). A request with an Idempotency-Key
+// that was stored before is not stored again. Loki pushes
+// with times finer than a millisecond, and bulks whose documents all have ids,
+// are known by their content too.
+//
+// Methods may be called from any goroutine. Start reading at Push.receive in
+// push.go; each protocol has its file.
+package push
