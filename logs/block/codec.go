@@ -57,6 +57,9 @@ func (m *Meta) Size() int64 {
 // variables.
 func (m *Meta) Templated() bool { return m.frames[frameTemplates].raw > 0 }
 
+// Sent tells whether some of its lines have fields from their sender.
+func (m *Meta) Sent() bool { return m.frames[frameFields].raw > 0 }
+
 // start is where a frame begins in the file.
 func (m *Meta) start(kind int) int64 {
 	at := m.offset + int64(m.headerBytes())

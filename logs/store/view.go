@@ -45,6 +45,9 @@ func (p *Piece) Read(l *block.Lines) (*block.Lines, error) {
 // Templated tells whether the piece is a block with templates.
 func (p *Piece) Templated() bool { return p.part != nil && p.meta.Templated() }
 
+// Sent tells whether lines of the piece may have fields from their sender.
+func (p *Piece) Sent() bool { return p.part == nil || p.meta.Sent() }
+
 // Templates reads the templates of a piece that has them.
 func (p *Piece) Templates() (*block.Templates, error) { return p.part.file.ReadTemplates(p.meta) }
 
