@@ -34,7 +34,7 @@ inhibit_rules:
 time_intervals:
 - {name: weekend, time_intervals: [{weekdays: [saturday, sunday]}]}
 receivers:
-- {name: night}
+- {name: night, webhook_configs: [{url: 'http://user:pw@127.0.0.1:1/x'}]}
 - {name: shop, slack_configs: [{api_url: 'https://127.0.0.1/x', channel: '#shop'}]}
 - {name: pager, pagerduty_configs: [{routing_key: k}], email_configs: [{to: a@example.com, from: b@example.com, smarthost: 'localhost:25'}], telegram_configs: [{bot_token: t, chat_id: 1}], opsgenie_configs: [{api_key: k}]}
 `

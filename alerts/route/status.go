@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strings"
 
@@ -58,6 +59,10 @@ func mask(have, safe *yaml.Node) {
 		}
 		have.Content = left
 	default:
+		if u, err := url.Parse(have.Value); safe.Value == "<secret>" && err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
+			have.Value, have.Tag = u.Scheme+"://"+u.Host+"/<secret>", safe.Tag // old amtools want a URL here
+			return
+		}
 		have.Value, have.Tag = safe.Value, safe.Tag
 		if safe.Style != 0 || have.Style == yaml.LiteralStyle || have.Style == yaml.FoldedStyle {
 			have.Style = safe.Style

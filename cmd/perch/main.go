@@ -51,7 +51,7 @@ func run(args []string) int {
 		c.GroupID = "machine"
 		root.AddCommand(c)
 	}
-	for _, c := range cli.Commands(streams) {
+	for _, c := range cli.Commands(streams, ruleTools()) {
 		c.GroupID = "see"
 		root.AddCommand(c)
 	}

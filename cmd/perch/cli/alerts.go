@@ -24,10 +24,11 @@ func alertsCommand(s Streams) *cobra.Command {
 	var output string
 	c := &cobra.Command{
 		Use:   "alerts",
-		Short: "List pending and firing alerts",
+		Short: "List pending and firing alerts; take them on; see their history",
 		Args:  exactly(0, "no argument"),
 	}
 	a := newAccess(c.PersistentFlags())
+	c.AddCommand(ackCommand(s, a), historyCommand(s, a))
 	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		w, err := a.web(c.Context())

@@ -45,8 +45,8 @@ func ExitCode(err error) int {
 }
 
 // Commands are perch's own words that need a running cluster.
-func Commands(s Streams) []*cobra.Command {
-	all := []*cobra.Command{logsCommand(s), queryCommand(s), topCommand(s), alertsCommand(s), uiCommand(s), versionCommand(s)}
+func Commands(s Streams, tools RuleTools) []*cobra.Command {
+	all := []*cobra.Command{logsCommand(s), queryCommand(s), topCommand(s), alertsCommand(s), rulesCommand(s, tools), silenceCommand(s), uiCommand(s), versionCommand(s)}
 	for _, c := range all {
 		run := c.RunE
 		c.RunE = func(c *cobra.Command, args []string) error {
