@@ -38,26 +38,29 @@ func (p *Pulse) Check(name string, ask func(context.Context) error) {
 	p.checks = append(p.checks, check{name, ask})
 }
 
-// Run beats until ctx ends.
+// rest is how many beats there are to one round of checks, so that these cost
+// next to nothing.
+const rest = 3
+
+// Run beats until ctx ends. A round of checks that has not ended by the next
+// beat names the part it waits for.
 func (p *Pulse) Run(ctx context.Context) error {
 	tick := time.NewTicker(p.every)
 	defer tick.Stop()
-	var round chan string // answers with the name of the check that is stuck, or ""
+	var round chan string // answers with the name of the part that is stuck, or ""
 	stuck := ""
-	for {
-		if round == nil {
-			round = make(chan string, 1)
-			go p.round(ctx, round)
-		}
-		select { // a quick round answers before the first beat
+	for beat := 0; ; beat++ {
+		select {
 		case stuck = <-round:
 			round = nil
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			stuck = p.where()
-			p.say(stuck)
-			continue
+		default:
+			if round != nil {
+				stuck = p.where()
+			}
+		}
+		if round == nil && (beat%rest == 0 || stuck != "") {
+			round = make(chan string, 1)
+			go p.round(ctx, round)
 		}
 		p.say(stuck)
 		select {
