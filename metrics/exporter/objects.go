@@ -9,6 +9,9 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -25,6 +28,18 @@ type Lists struct {
 	DaemonSets               func() []*appsv1.DaemonSet
 	Jobs                     func() []*batchv1.Job
 	HorizontalPodAutoscalers func() []*autoscalingv2.HorizontalPodAutoscaler
+	CronJobs                 func() []*batchv1.CronJob
+	ReplicationControllers   func() []*corev1.ReplicationController
+	Endpoints                func() []*corev1.Endpoints
+	Ingresses                func() []*networkingv1.Ingress
+	NetworkPolicies          func() []*networkingv1.NetworkPolicy
+	PersistentVolumes        func() []*corev1.PersistentVolume
+	PersistentVolumeClaims   func() []*corev1.PersistentVolumeClaim
+	StorageClasses           func() []*storagev1.StorageClass
+	ConfigMaps               func() []*corev1.ConfigMap // metadata is enough
+	ResourceQuotas           func() []*corev1.ResourceQuota
+	LimitRanges              func() []*corev1.LimitRange
+	PodDisruptionBudgets     func() []*policyv1.PodDisruptionBudget
 }
 
 // Objects is a collector of object state.
@@ -49,6 +64,18 @@ func (o *Objects) Collect(ch chan<- prometheus.Metric) {
 	walk(o.lists.DaemonSets, s, daemonSet)
 	walk(o.lists.Jobs, s, job)
 	walk(o.lists.HorizontalPodAutoscalers, s, autoscaler)
+	walk(o.lists.CronJobs, s, cronJob)
+	walk(o.lists.ReplicationControllers, s, replicationController)
+	walk(o.lists.Endpoints, s, endpoints)
+	walk(o.lists.Ingresses, s, ingress)
+	walk(o.lists.NetworkPolicies, s, networkPolicy)
+	walk(o.lists.PersistentVolumes, s, volume)
+	walk(o.lists.PersistentVolumeClaims, s, claim)
+	walk(o.lists.StorageClasses, s, storageClass)
+	walk(o.lists.ConfigMaps, s, configMap)
+	walk(o.lists.ResourceQuotas, s, quota)
+	walk(o.lists.LimitRanges, s, limitRange)
+	walk(o.lists.PodDisruptionBudgets, s, disruptionBudget)
 }
 
 func walk[T any](list func() []T, s *sender, one func(*sender, T)) {
@@ -78,6 +105,34 @@ func orOne(n *int32) float64 {
 // join puts own labels before more.
 func join(own []string, more ...string) []string {
 	return append(append(make([]string, 0, len(own)+len(more)), own...), more...)
+}
+
+// deleted writes when an object must be gone, once it is being deleted.
+func deleted(s *sender, name string, m metav1.ObjectMeta, own []string) {
+	if m.DeletionTimestamp != nil {
+		s.gauge(name, "When the object must be gone, unix time.", float64(m.DeletionTimestamp.Unix()), own...)
+	}
+}
+
+// version writes an object's resource version, a number in perch's store.
+func version(s *sender, name string, m metav1.ObjectMeta, own []string) {
+	if v, err := strconv.ParseFloat(m.ResourceVersion, 64); err == nil {
+		s.gauge(name, "Version of the object.", v, own...)
+	}
+}
+
+// moment writes a time that may not be known yet.
+func moment(s *sender, name, help string, t *metav1.Time, own []string) {
+	if t != nil && !t.IsZero() {
+		s.gauge(name, help, float64(t.Unix()), own...)
+	}
+}
+
+// known writes a number that may be unset.
+func known[N int32 | int64](s *sender, name, help string, n *N, own []string) {
+	if n != nil {
+		s.gauge(name, help, float64(*n), own...)
+	}
 }
 
 func created(s *sender, name string, m metav1.ObjectMeta, own []string) {
@@ -133,9 +188,18 @@ func node(s *sender, n *corev1.Node) {
 		}
 	}
 	s.gauge("kube_node_info", "About a node.", 1, join(own, "kernel_version", i.KernelVersion, "os_image", i.OSImage,
-		"container_runtime_version", i.ContainerRuntimeVersion, "kubelet_version", i.KubeletVersion, "pod_cidr", n.Spec.PodCIDR,
+		"container_runtime_version", i.ContainerRuntimeVersion, "kubelet_version", i.KubeletVersion, "kubeproxy_version", "deprecated", "pod_cidr", n.Spec.PodCIDR,
 		"provider_id", n.Spec.ProviderID, "system_uuid", i.SystemUUID, "internal_ip", address)...)
 	created(s, "kube_node_created", n.ObjectMeta, own)
+	deleted(s, "kube_node_deletion_timestamp", n.ObjectMeta, own)
+	for label := range n.Labels {
+		if role, ok := strings.CutPrefix(label, "node-role.kubernetes.io/"); ok {
+			s.gauge("kube_node_role", "Roles of a node.", 1, join(own, "role", role)...)
+		}
+	}
+	for _, a := range n.Status.Addresses {
+		s.gauge("kube_node_status_addresses", "Addresses of a node.", 1, join(own, "type", string(a.Type), "address", a.Address)...)
+	}
 	s.gauge("kube_node_spec_unschedulable", "1 if no new pods are placed there.", yes(n.Spec.Unschedulable), own...)
 	for _, t := range n.Spec.Taints {
 		s.gauge("kube_node_spec_taint", "Taints of a node.", 1, join(own, "key", t.Key, "value", t.Value, "effect", string(t.Effect))...)
@@ -153,101 +217,31 @@ func namespace(s *sender, n *corev1.Namespace) {
 	for _, p := range []corev1.NamespacePhase{corev1.NamespaceActive, corev1.NamespaceTerminating} {
 		s.gauge("kube_namespace_status_phase", "Phase of a namespace.", yes(n.Status.Phase == p), join(own, "phase", string(p))...)
 	}
+	for _, c := range n.Status.Conditions {
+		condition(s, "kube_namespace_status_condition", own, string(c.Type), c.Status)
+	}
 }
 
 func service(s *sender, x *corev1.Service) {
 	own := []string{"namespace", x.Namespace, "service", x.Name, "uid", string(x.UID)}
-	s.gauge("kube_service_info", "About a service.", 1, join(own, "cluster_ip", x.Spec.ClusterIP, "external_name", x.Spec.ExternalName, "load_balancer_ip", x.Spec.LoadBalancerIP)...)
+	s.gauge("kube_service_info", "About a service.", 1, join(own, "cluster_ip", x.Spec.ClusterIP, "external_name", x.Spec.ExternalName,
+		"external_traffic_policy", string(x.Spec.ExternalTrafficPolicy), "load_balancer_ip", x.Spec.LoadBalancerIP)...)
+	created(s, "kube_service_created", x.ObjectMeta, own)
+	for _, ip := range x.Spec.ExternalIPs {
+		s.gauge("kube_service_spec_external_ip", "External addresses of a service.", 1, join(own, "external_ip", ip)...)
+	}
+	for _, in := range x.Status.LoadBalancer.Ingress {
+		s.gauge("kube_service_status_load_balancer_ingress", "Where a load balancer takes traffic.", 1, join(own, "ip", in.IP, "hostname", in.Hostname)...)
+	}
+	for _, p := range x.Spec.Ports {
+		app := ""
+		if p.AppProtocol != nil {
+			app = *p.AppProtocol
+		}
+		s.gauge("kube_service_ports", "Ports of a service.", 1, join(own, "port_name", p.Name, "port_protocol", string(p.Protocol), "port_number", strconv.Itoa(int(p.Port)),
+			"port_target", p.TargetPort.String(), "port_app_protocol", app, "port_node_number", strconv.Itoa(int(p.NodePort)))...)
+	}
 	s.gauge("kube_service_spec_type", "Type of a service.", 1, join(own, "type", string(x.Spec.Type))...)
-}
-
-func deployment(s *sender, d *appsv1.Deployment) {
-	own := []string{"namespace", d.Namespace, "deployment", d.Name}
-	created(s, "kube_deployment_created", d.ObjectMeta, own)
-	s.gauge("kube_deployment_spec_replicas", "Pods wanted.", orOne(d.Spec.Replicas), own...)
-	s.gauge("kube_deployment_spec_paused", "1 if paused.", yes(d.Spec.Paused), own...)
-	s.gauge("kube_deployment_metadata_generation", "Generation wanted.", float64(d.Generation), own...)
-	s.gauge("kube_deployment_status_observed_generation", "Generation seen by the controller.", float64(d.Status.ObservedGeneration), own...)
-	s.gauge("kube_deployment_status_replicas", "Pods there are.", float64(d.Status.Replicas), own...)
-	s.gauge("kube_deployment_status_replicas_ready", "Pods ready.", float64(d.Status.ReadyReplicas), own...)
-	s.gauge("kube_deployment_status_replicas_available", "Pods available.", float64(d.Status.AvailableReplicas), own...)
-	s.gauge("kube_deployment_status_replicas_unavailable", "Pods missing.", float64(d.Status.UnavailableReplicas), own...)
-	s.gauge("kube_deployment_status_replicas_updated", "Pods of the newest template.", float64(d.Status.UpdatedReplicas), own...)
-	for _, c := range d.Status.Conditions {
-		condition(s, "kube_deployment_status_condition", join(own, "reason", c.Reason), string(c.Type), c.Status)
-	}
-}
-
-func replicaSet(s *sender, r *appsv1.ReplicaSet) {
-	own := []string{"namespace", r.Namespace, "replicaset", r.Name}
-	created(s, "kube_replicaset_created", r.ObjectMeta, own)
-	s.gauge("kube_replicaset_spec_replicas", "Pods wanted.", orOne(r.Spec.Replicas), own...)
-	s.gauge("kube_replicaset_status_replicas", "Pods there are.", float64(r.Status.Replicas), own...)
-	s.gauge("kube_replicaset_status_ready_replicas", "Pods ready.", float64(r.Status.ReadyReplicas), own...)
-	kind, name, controller := owner(r.ObjectMeta)
-	s.gauge("kube_replicaset_owner", "Owner of a replica set.", 1, join(own, "owner_kind", kind, "owner_name", name, "owner_is_controller", controller)...)
-}
-
-func statefulSet(s *sender, x *appsv1.StatefulSet) {
-	own := []string{"namespace", x.Namespace, "statefulset", x.Name}
-	created(s, "kube_statefulset_created", x.ObjectMeta, own)
-	s.gauge("kube_statefulset_replicas", "Pods wanted.", orOne(x.Spec.Replicas), own...)
-	s.gauge("kube_statefulset_metadata_generation", "Generation wanted.", float64(x.Generation), own...)
-	s.gauge("kube_statefulset_status_observed_generation", "Generation seen by the controller.", float64(x.Status.ObservedGeneration), own...)
-	s.gauge("kube_statefulset_status_replicas", "Pods there are.", float64(x.Status.Replicas), own...)
-	s.gauge("kube_statefulset_status_replicas_ready", "Pods ready.", float64(x.Status.ReadyReplicas), own...)
-	s.gauge("kube_statefulset_status_replicas_current", "Pods of the current revision.", float64(x.Status.CurrentReplicas), own...)
-	s.gauge("kube_statefulset_status_replicas_updated", "Pods of the newest revision.", float64(x.Status.UpdatedReplicas), own...)
-}
-
-func daemonSet(s *sender, x *appsv1.DaemonSet) {
-	own := []string{"namespace", x.Namespace, "daemonset", x.Name}
-	created(s, "kube_daemonset_created", x.ObjectMeta, own)
-	s.gauge("kube_daemonset_status_desired_number_scheduled", "Nodes that should run it.", float64(x.Status.DesiredNumberScheduled), own...)
-	s.gauge("kube_daemonset_status_current_number_scheduled", "Nodes that run it.", float64(x.Status.CurrentNumberScheduled), own...)
-	s.gauge("kube_daemonset_status_number_available", "Nodes where it is available.", float64(x.Status.NumberAvailable), own...)
-	s.gauge("kube_daemonset_status_number_misscheduled", "Nodes that run it and should not.", float64(x.Status.NumberMisscheduled), own...)
-	s.gauge("kube_daemonset_status_number_ready", "Nodes where it is ready.", float64(x.Status.NumberReady), own...)
-	s.gauge("kube_daemonset_status_number_unavailable", "Nodes where it is not available.", float64(x.Status.NumberUnavailable), own...)
-	s.gauge("kube_daemonset_status_updated_number_scheduled", "Nodes that run the newest template.", float64(x.Status.UpdatedNumberScheduled), own...)
-}
-
-func job(s *sender, j *batchv1.Job) {
-	own := []string{"namespace", j.Namespace, "job_name", j.Name}
-	created(s, "kube_job_created", j.ObjectMeta, own)
-	s.gauge("kube_job_spec_parallelism", "Pods at once.", orOne(j.Spec.Parallelism), own...)
-	s.gauge("kube_job_spec_completions", "Successes wanted.", orOne(j.Spec.Completions), own...)
-	s.gauge("kube_job_status_active", "Pods that run.", float64(j.Status.Active), own...)
-	s.gauge("kube_job_status_succeeded", "Pods that succeeded.", float64(j.Status.Succeeded), own...)
-	s.gauge("kube_job_status_failed", "Pods that failed.", float64(j.Status.Failed), own...)
-	for _, c := range j.Status.Conditions {
-		name := map[batchv1.JobConditionType]string{batchv1.JobComplete: "kube_job_complete", batchv1.JobFailed: "kube_job_failed"}[c.Type]
-		if name == "" {
-			continue
-		}
-		for _, v := range []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown} {
-			s.gauge(name, "How a job ended.", yes(c.Status == v), join(own, "condition", strings.ToLower(string(v)))...)
-		}
-	}
-}
-
-func autoscaler(s *sender, h *autoscalingv2.HorizontalPodAutoscaler) {
-	own := []string{"namespace", h.Namespace, "horizontalpodautoscaler", h.Name}
-	t := h.Spec.ScaleTargetRef
-	s.gauge("kube_horizontalpodautoscaler_info", "What an autoscaler scales.", 1, join(own, "scaletargetref_api_version", t.APIVersion, "scaletargetref_kind", t.Kind, "scaletargetref_name", t.Name)...)
-	s.gauge("kube_horizontalpodautoscaler_spec_min_replicas", "Fewest pods.", orOne(h.Spec.MinReplicas), own...)
-	s.gauge("kube_horizontalpodautoscaler_spec_max_replicas", "Most pods.", float64(h.Spec.MaxReplicas), own...)
-	s.gauge("kube_horizontalpodautoscaler_status_current_replicas", "Pods there are.", float64(h.Status.CurrentReplicas), own...)
-	s.gauge("kube_horizontalpodautoscaler_status_desired_replicas", "Pods wanted.", float64(h.Status.DesiredReplicas), own...)
-	for _, c := range h.Status.Conditions {
-		condition(s, "kube_horizontalpodautoscaler_status_condition", own, string(c.Type), c.Status)
-	}
-	for _, m := range h.Spec.Metrics {
-		if m.Resource != nil && m.Resource.Target.AverageUtilization != nil {
-			s.gauge("kube_horizontalpodautoscaler_spec_target_metric", "Target of an autoscaler.", float64(*m.Resource.Target.AverageUtilization),
-				join(own, "metric_name", string(m.Resource.Name), "metric_target_type", "utilization")...)
-		}
-	}
 }
 
 // owner is the controller of an object, in kube-state-metrics' words.

@@ -1,6 +1,8 @@
 package exporter
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +25,33 @@ func pod(s *sender, p *corev1.Pod) {
 	if t := p.DeletionTimestamp; t != nil {
 		s.gauge("kube_pod_deletion_timestamp", "When a pod must be gone, unix time.", float64(t.Unix()), own...)
 	}
+	for _, ip := range p.Status.PodIPs {
+		family := "4"
+		if strings.Contains(ip.IP, ":") {
+			family = "6"
+		}
+		s.gauge("kube_pod_ips", "Addresses of a pod.", 1, join(own, "ip", ip.IP, "ip_family", family)...)
+	}
+	if t, ok := ended(p); ok {
+		s.gauge("kube_pod_completion_time", "When a pod ended, unix time.", float64(t.Unix()), own...)
+	}
+	s.gauge("kube_pod_service_account", "Account of a pod.", 1, join(own, "service_account", p.Spec.ServiceAccountName)...)
+	s.gauge("kube_pod_scheduler", "Scheduler of a pod.", 1, join(own, "name", p.Spec.SchedulerName)...)
+	for _, t := range p.Spec.Tolerations {
+		after := ""
+		if t.TolerationSeconds != nil {
+			after = strconv.FormatInt(*t.TolerationSeconds, 10)
+		}
+		s.gauge("kube_pod_tolerations", "Taints a pod tolerates.", 1, join(own, "key", t.Key, "operator", string(t.Operator), "value", t.Value,
+			"effect", string(t.Effect), "toleration_seconds", after)...)
+	}
+	for _, v := range p.Spec.Volumes {
+		if c := v.PersistentVolumeClaim; c != nil {
+			each := join(own, "volume", v.Name, "persistentvolumeclaim", c.ClaimName)
+			s.gauge("kube_pod_spec_volumes_persistentvolumeclaims_info", "Claims of a pod.", 1, each...)
+			s.gauge("kube_pod_spec_volumes_persistentvolumeclaims_readonly", "1 if a claim is mounted to be read.", yes(c.ReadOnly), each...)
+		}
+	}
 	s.gauge("kube_pod_restart_policy", "Restart policy of a pod.", 1, join(own, "type", string(p.Spec.RestartPolicy))...)
 	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodSucceeded, corev1.PodFailed, corev1.PodUnknown, corev1.PodRunning} {
 		s.gauge("kube_pod_status_phase", "Phase of a pod.", yes(p.Status.Phase == phase), join(own, "phase", string(phase))...)
@@ -36,6 +65,9 @@ func pod(s *sender, p *corev1.Pod) {
 		}
 	}
 	for _, c := range p.Status.Conditions {
+		if name := momentOf(c.Type); name != "" && c.Status == corev1.ConditionTrue {
+			moment(s, name, "When a condition became true, unix time.", &c.LastTransitionTime, own)
+		}
 		switch c.Type {
 		case corev1.PodReady:
 			condition(s, "kube_pod_status_ready", own, "", c.Status)
@@ -46,22 +78,66 @@ func pod(s *sender, p *corev1.Pod) {
 			}
 		}
 	}
+	for _, c := range p.Spec.InitContainers {
+		each := join(own, "container", c.Name, "node", p.Spec.NodeName)
+		resources(s, "kube_pod_init_container_resource_requests", "What a container is promised.", c.Resources.Requests, each)
+		resources(s, "kube_pod_init_container_resource_limits", "What a container may use.", c.Resources.Limits, each)
+	}
 	for _, c := range p.Spec.Containers {
 		each := join(own, "container", c.Name, "node", p.Spec.NodeName)
 		resources(s, "kube_pod_container_resource_requests", "What a container is promised.", c.Resources.Requests, each)
 		resources(s, "kube_pod_container_resource_limits", "What a container may use.", c.Resources.Limits, each)
 	}
 	for i := range p.Status.ContainerStatuses {
-		container(s, "kube_pod_container", own, p.CreationTimestamp.Time, &p.Status.ContainerStatuses[i])
+		container(s, "kube_pod_container", own, p.CreationTimestamp.Time, imageOf(p.Spec.Containers, p.Status.ContainerStatuses[i].Name), &p.Status.ContainerStatuses[i])
 	}
 	for i := range p.Status.InitContainerStatuses {
-		container(s, "kube_pod_init_container", own, p.CreationTimestamp.Time, &p.Status.InitContainerStatuses[i])
+		container(s, "kube_pod_init_container", own, p.CreationTimestamp.Time, imageOf(p.Spec.InitContainers, p.Status.InitContainerStatuses[i].Name), &p.Status.InitContainerStatuses[i])
 	}
 }
 
-func container(s *sender, prefix string, pod []string, made time.Time, c *corev1.ContainerStatus) {
+// momentOf is the series that tells when a condition became true.
+func momentOf(c corev1.PodConditionType) string {
+	switch c {
+	case corev1.PodReady:
+		return "kube_pod_status_ready_time"
+	case corev1.PodScheduled:
+		return "kube_pod_status_scheduled_time"
+	case corev1.PodInitialized:
+		return "kube_pod_status_initialized_time"
+	case corev1.ContainersReady:
+		return "kube_pod_status_container_ready_time"
+	}
+	return ""
+}
+
+// ended is when the last container of a pod that is over ended.
+func ended(p *corev1.Pod) (time.Time, bool) {
+	var last time.Time
+	if p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+		return last, false
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		if t := c.State.Terminated; t != nil && t.FinishedAt.After(last) {
+			last = t.FinishedAt.Time
+		}
+	}
+	return last, !last.IsZero()
+}
+
+// imageOf is the image a container asks for.
+func imageOf(list []corev1.Container, name string) string {
+	for _, c := range list {
+		if c.Name == name {
+			return c.Image
+		}
+	}
+	return ""
+}
+
+func container(s *sender, prefix string, pod []string, made time.Time, image string, c *corev1.ContainerStatus) {
 	own := join(pod, "container", c.Name)
-	s.gauge(prefix+"_info", "About a container.", 1, join(own, "image", c.Image, "image_id", c.ImageID, "container_id", c.ContainerID)...)
+	s.gauge(prefix+"_info", "About a container.", 1, join(own, "image", c.Image, "image_spec", image, "image_id", c.ImageID, "container_id", c.ContainerID)...)
 	s.gauge(prefix+"_status_ready", "1 if the container is ready.", yes(c.Ready), own...)
 	s.counterSince(made, prefix+"_status_restarts_total", "Restarts of a container.", float64(c.RestartCount), own...)
 	s.gauge(prefix+"_status_running", "1 if the container runs.", yes(c.State.Running != nil), own...)
@@ -81,5 +157,6 @@ func container(s *sender, prefix string, pod []string, made time.Time, c *corev1
 			s.gauge(prefix+"_status_last_terminated_reason", "Why a container ended last time.", 1, join(own, "reason", t.Reason)...)
 		}
 		s.gauge(prefix+"_status_last_terminated_exitcode", "Exit code of the last time.", float64(t.ExitCode), own...)
+		moment(s, prefix+"_status_last_terminated_timestamp", "When a container ended last time, unix time.", &t.FinishedAt, own)
 	}
 }

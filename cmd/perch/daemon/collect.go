@@ -87,11 +87,27 @@ func objectLists(f informers.SharedInformerFactory) exporter.Lists {
 	nodes, namespaces, pods, services := core.Nodes().Lister(), core.Namespaces().Lister(), core.Pods().Lister(), core.Services().Lister()
 	deployments, sets, stateful, daemons := apps.Deployments().Lister(), apps.ReplicaSets().Lister(), apps.StatefulSets().Lister(), apps.DaemonSets().Lister()
 	jobs, scalers := f.Batch().V1().Jobs().Lister(), f.Autoscaling().V2().HorizontalPodAutoscalers().Lister()
+	batch, net := f.Batch().V1(), f.Networking().V1()
+	_ = core.ConfigMaps().Informer().SetTransform(withoutData) // fails only once it runs
 	return exporter.Lists{
 		Nodes: of(nodes.List), Namespaces: of(namespaces.List), Pods: of(pods.List), Services: of(services.List),
 		Deployments: of(deployments.List), ReplicaSets: of(sets.List), StatefulSets: of(stateful.List), DaemonSets: of(daemons.List),
 		Jobs: of(jobs.List), HorizontalPodAutoscalers: of(scalers.List),
+		CronJobs: of(batch.CronJobs().Lister().List), ReplicationControllers: of(core.ReplicationControllers().Lister().List),
+		Endpoints: of(core.Endpoints().Lister().List), Ingresses: of(net.Ingresses().Lister().List), NetworkPolicies: of(net.NetworkPolicies().Lister().List),
+		PersistentVolumes: of(core.PersistentVolumes().Lister().List), PersistentVolumeClaims: of(core.PersistentVolumeClaims().Lister().List),
+		StorageClasses: of(f.Storage().V1().StorageClasses().Lister().List), ConfigMaps: of(core.ConfigMaps().Lister().List),
+		ResourceQuotas: of(core.ResourceQuotas().Lister().List), LimitRanges: of(core.LimitRanges().Lister().List),
+		PodDisruptionBudgets: of(f.Policy().V1().PodDisruptionBudgets().Lister().List),
 	}
+}
+
+// withoutData keeps of a ConfigMap what its series tell: what it holds is large.
+func withoutData(o any) (any, error) {
+	if x, ok := o.(*corev1.ConfigMap); ok {
+		x.Data, x.BinaryData, x.ManagedFields, x.Annotations = nil, nil, nil, nil
+	}
+	return o, nil
 }
 
 func of[T any](list func(labels.Selector) ([]T, error)) func() []T {

@@ -1,0 +1,174 @@
+package exporter
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// shapes lists "name{label,label}" of every family, sorted.
+func shapes(families []*dto.MetricFamily) []string {
+	seen := map[string]bool{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var names []string
+			for _, l := range m.GetLabel() {
+				names = append(names, l.GetName())
+			}
+			slices.Sort(names)
+			seen[f.GetName()+"{"+strings.Join(names, ",")+"}"] = true
+		}
+	}
+	out := make([]string, 0, len(seen))
+	for s := range seen {
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func gather(t *testing.T, c prometheus.Collector) []*dto.MetricFamily {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(c)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// accepted fails on what `promtool check metrics` would complain about.
+func accepted(t *testing.T, families []*dto.MetricFamily, except ...string) {
+	t.Helper()
+	var text bytes.Buffer
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	problems, err := promlint.New(&text).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if !slices.Contains(except, p.Metric) {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+func golden(t *testing.T, file string, have []string) {
+	t.Helper()
+	path := filepath.Join("testdata", file)
+	if *update {
+		if err := os.WriteFile(path, []byte(strings.Join(have, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Fields(string(want)) {
+		if !slices.Contains(have, line) {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	for _, line := range have {
+		if !slices.Contains(strings.Fields(string(want)), line) {
+			t.Errorf("not in %s: %s", file, line)
+		}
+	}
+}
+
+// load reads the objects of one kind from testdata/objects.yaml.
+func load[T any](t *testing.T, kind string) func() []*T {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "objects.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []*T
+	for _, doc := range strings.Split(string(text), "\n---\n") {
+		if !strings.Contains(doc, "kind: "+kind+"\n") {
+			continue
+		}
+		x := new(T)
+		if err := yaml.UnmarshalStrict([]byte(doc), x); err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		out = append(out, x)
+	}
+	if len(out) == 0 {
+		t.Fatalf("no %s in objects.yaml", kind)
+	}
+	return func() []*T { return out }
+}
+
+func TestObjectsHaveTheSeriesOfTheGoldenList(t *testing.T) {
+	families := gather(t, NewObjects(Lists{
+		Nodes: load[corev1.Node](t, "Node"), Namespaces: load[corev1.Namespace](t, "Namespace"), Pods: load[corev1.Pod](t, "Pod"),
+		Services: load[corev1.Service](t, "Service"), Deployments: load[appsv1.Deployment](t, "Deployment"), ReplicaSets: load[appsv1.ReplicaSet](t, "ReplicaSet"),
+		StatefulSets: load[appsv1.StatefulSet](t, "StatefulSet"), DaemonSets: load[appsv1.DaemonSet](t, "DaemonSet"), Jobs: load[batchv1.Job](t, "Job"),
+		HorizontalPodAutoscalers: load[autoscalingv2.HorizontalPodAutoscaler](t, "HorizontalPodAutoscaler"), CronJobs: load[batchv1.CronJob](t, "CronJob"),
+		ReplicationControllers: load[corev1.ReplicationController](t, "ReplicationController"), Endpoints: load[corev1.Endpoints](t, "Endpoints"), //nolint:staticcheck // its series are part of the set
+		Ingresses: load[networkingv1.Ingress](t, "Ingress"), NetworkPolicies: load[networkingv1.NetworkPolicy](t, "NetworkPolicy"),
+		PersistentVolumes: load[corev1.PersistentVolume](t, "PersistentVolume"), PersistentVolumeClaims: load[corev1.PersistentVolumeClaim](t, "PersistentVolumeClaim"),
+		StorageClasses: load[storagev1.StorageClass](t, "StorageClass"), ConfigMaps: load[corev1.ConfigMap](t, "ConfigMap"),
+		ResourceQuotas: load[corev1.ResourceQuota](t, "ResourceQuota"), LimitRanges: load[corev1.LimitRange](t, "LimitRange"),
+		PodDisruptionBudgets: load[policyv1.PodDisruptionBudget](t, "PodDisruptionBudget"),
+	}))
+	golden(t, "kube-state-metrics.txt", shapes(families))
+	accepted(t, families)
+	for _, f := range families {
+		if f.GetHelp() == "" || !strings.HasPrefix(f.GetName(), "kube_") {
+			t.Errorf("family %s has help %q", f.GetName(), f.GetHelp())
+		}
+	}
+}
+
+func TestTheNextRunOfACronJob(t *testing.T) {
+	utc, zone, yes := "UTC", "Europe/Berlin", true
+	made := metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	ran := metav1.NewTime(time.Date(2026, 1, 2, 2, 0, 0, 0, time.UTC))
+	for name, c := range map[string]struct {
+		job  batchv1.CronJob
+		want string
+	}{
+		"after it was made":             {batchv1.CronJob{Spec: batchv1.CronJobSpec{Schedule: "0 3 * * *", TimeZone: &utc}}, "2026-01-01T03:00:00Z"},
+		"after it ran, in another zone": {batchv1.CronJob{Spec: batchv1.CronJobSpec{Schedule: "0 3 * * *", TimeZone: &zone}, Status: batchv1.CronJobStatus{LastScheduleTime: &ran}}, "2026-01-03T02:00:00Z"},
+		"none while suspended":          {batchv1.CronJob{Spec: batchv1.CronJobSpec{Schedule: "0 3 * * *", Suspend: &yes}}, ""},
+		"none with a broken schedule":   {batchv1.CronJob{Spec: batchv1.CronJobSpec{Schedule: "often"}}, ""},
+	} {
+		c.job.CreationTimestamp = made
+		got := ""
+		if at, ok := nextRun(&c.job); ok {
+			got = at.UTC().Format(time.RFC3339)
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
