@@ -61,6 +61,11 @@ e2e: deps-test build ## whole clusters with real containers
 page: deps-test build ## the page in Chromium, on live data; screenshots in out/page
 	$(ASROOT) PERCH=$(CURDIR)/bin/perch $(GO) test -count=1 -timeout 15m ./cmd/perch/page/...
 
+.PHONY: vm-test
+vm-test: deps build ## perch on a kernel with nothing but cgroup version 2, in an emulated machine (minutes)
+	@build/deps.sh vm
+	$(ASROOT) build/vm-test.sh
+
 .PHONY: test
 test: check unit e2e page ## all of the above
 
