@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 
-	corev1 "k8s.io/api/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"perch/agent/tail"
@@ -17,6 +16,7 @@ import (
 	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
 	"perch/logs/ingest/source"
+	"perch/logs/ingest/syslog"
 	"perch/logs/record"
 	logstore "perch/logs/store"
 )
@@ -42,7 +42,11 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return err
 	}
 	l.seen = chunk.New(l.store.Positions(), r.reg)
-	forward, err := ingest.New(ingest.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.ForwardPort)), r.cfg.NodeName),
+	forwardCfg := ingest.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.ForwardPort)), r.cfg.NodeName)
+	if forwardCfg.Keys, err = forwardKeys(r.cfg.ForwardKeys); err != nil {
+		return refused{err}
+	}
+	forward, err := ingest.New(forwardCfg,
 		ingest.Parts{Identify: senders(r.cfg, pods), Sink: l.store.Append, Seen: l.seen, Sources: l.sources}, r.part("forward"), r.reg)
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "listen" {
@@ -51,6 +55,17 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return err
 	}
 	r.group.Go("forward door", forward.Run)
+	if r.cfg.SyslogPort == 0 {
+		return nil
+	}
+	messages, err := syslog.New(syslog.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.SyslogPort)), r.cfg.NodeName),
+		syslog.Parts{Identify: senders(r.cfg, pods), Sink: l.store.Append, Sources: l.sources}, r.part("syslog"), r.reg)
+	if errors.As(err, &op) && op.Op == "listen" {
+		return refused{err}
+	} else if err != nil {
+		return err
+	}
+	r.group.Go("syslog door", messages.Run)
 	return nil
 }
 
@@ -59,11 +74,8 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 func senders(cfg config.Config, pods corelisters.PodLister) ingest.Identify {
 	return func(from netip.Addr) (s record.Stream, isPod, allowed bool) {
 		from = from.Unmap()
-		for _, p := range all(pods.List) {
-			ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed // its address may be another's
-			if !ended && !p.Spec.HostNetwork && p.Status.PodIP == from.String() {
-				return record.Stream{Namespace: p.Namespace, Pod: p.Name, UID: string(p.UID), Node: cfg.NodeName}, true, true
-			}
+		if p := podAt(pods, from); p != nil {
+			return record.Stream{Namespace: p.Namespace, Pod: p.Name, UID: string(p.UID), Node: cfg.NodeName}, true, true
 		}
 		return s, false, from.IsLoopback() || from == cfg.AdvertiseAddress
 	}

@@ -54,6 +54,9 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.TextVar(&cfg.AdvertiseAddress, "advertise-address", cfg.AdvertiseAddress, "this machine's address towards other nodes (default: that of the default route)")
 	fs.IntVar(&cfg.AgentPort, "agent-port", cfg.AgentPort, "port of the node's kubelet API")
 	fs.IntVar(&cfg.ForwardPort, "forward-port", cfg.ForwardPort, "port that takes logs by Fluent Forward")
+	fs.StringVar(&cfg.ForwardKeys, "forward-keys", cfg.ForwardKeys, "file with a line \"NAME SECRET [NAMESPACE]\" for each sender on other machines that may use the forward port")
+	fs.IntVar(&cfg.SyslogPort, "syslog", cfg.SyslogPort, "take syslog of this machine and its pods over TCP and UDP, on 1514 or --syslog=PORT (default: off)")
+	fs.Lookup("syslog").NoOptDefVal = "1514"
 	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")
 	if cfg.Kind == config.Agent {
 		fs.StringVar(&cfg.Server, "server", cfg.Server, "URL of the cluster's API, for example https://10.0.0.11:6443")

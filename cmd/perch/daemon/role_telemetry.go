@@ -226,6 +226,9 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI) // silences, alerts
 	web.Handle("GET /ui/api/v1/rules/problems", door.Path("get", "/metrics"), http.HandlerFunc(told.problems))
 	web.Handle("/logs/api/v1/", door.Logs, lines.handler())
+	if err := lines.servePushes(r, web, factory.Core().V1().Pods().Lister()); err != nil {
+		return err
+	}
 	web.Handle("GET /metrics", door.Path("get", "/metrics"), promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	apiURL, err := url.Parse(r.cfg.APIServer())
 	if err != nil {

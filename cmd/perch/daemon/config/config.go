@@ -45,6 +45,8 @@ type Config struct {
 	AgentPort        int        `json:"agentPort"`
 	ForwardPort      int        `json:"forwardPort"`
 	PeerPort         int        `json:"peerPort"`
+	SyslogPort       int        `json:"syslogPort,omitempty"`  // 0: no syslog door
+	ForwardKeys      string     `json:"forwardKeys,omitempty"` // file with keys of Forward senders on other machines
 
 	ClusterCIDR   netip.Prefix `json:"clusterCIDR"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
@@ -124,11 +126,14 @@ func (c Config) Validate() error {
 
 // Ports are the doors this machine opens, by flag name.
 func (c Config) Ports() map[string]int {
-	if c.Kind == Agent {
-		return map[string]int{"agent-port": c.AgentPort, "forward-port": c.ForwardPort}
+	ports := map[string]int{"agent-port": c.AgentPort, "forward-port": c.ForwardPort}
+	if c.SyslogPort != 0 {
+		ports["syslog"] = c.SyslogPort
 	}
-	return map[string]int{"api-port": c.APIPort, "web-port": c.WebPort, "agent-port": c.AgentPort,
-		"forward-port": c.ForwardPort, "peer-port": c.PeerPort}
+	if c.Kind == Server {
+		ports["api-port"], ports["web-port"], ports["peer-port"] = c.APIPort, c.WebPort, c.PeerPort
+	}
+	return ports
 }
 
 // Path joins names to the data directory.
