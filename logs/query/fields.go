@@ -21,18 +21,29 @@ const (
 )
 
 // AppendLineFields adds the fields a line says: those of a JSON object, else
-// the key=value pairs anywhere in it.
+// those of a well-known shape and then the key=value pairs anywhere in the rest.
 func AppendLineFields(dst []pair, body []byte) []pair {
-	i := 0
-	for i < len(body) && isSpace(body[i]) {
-		i++
+	if out := appendJSONLine(dst, body); len(out) > len(dst) {
+		return out
 	}
-	if i < len(body) && body[i] == '{' {
-		if out := appendJSONFields(dst, body[i:]); len(out) > len(dst) {
+	dst, rest := appendShape(dst, body)
+	if len(rest) < len(body) { // a message that may be JSON itself
+		if out := appendJSONLine(dst, rest); len(out) > len(dst) {
 			return out
 		}
 	}
-	return appendLogfmt(dst, body)
+	return appendLogfmt(dst, rest)
+}
+
+func appendJSONLine(dst []pair, b []byte) []pair {
+	i := 0
+	for i < len(b) && isSpace(b[i]) {
+		i++
+	}
+	if i < len(b) && b[i] == '{' {
+		return appendJSONFields(dst, b[i:])
+	}
+	return dst
 }
 
 // appendJSONFields adds the leaves of a JSON object, or nothing when b is not

@@ -68,6 +68,8 @@ type node struct {
 	number float64
 	level  record.Level
 	re     *regexp.Regexp
+	form   form   // of text
+	forms  []form // that every line that matches has
 }
 
 // Query is a parsed query.
@@ -99,6 +101,7 @@ func Parse(text string) (*Query, error) {
 	if p.at < len(text) {
 		return nil, p.fail("a word, a phrase, field:value, and, or, not")
 	}
+	root.prepare()
 	return &Query{Text: text, root: root}, nil
 }
 

@@ -111,7 +111,13 @@ func (n *node) need() index.Need {
 		if _, label := (&record.Stream{}).Label(n.field); label || n.field == "level" {
 			return index.Need{}
 		}
-		needs := []index.Need{asciiWords(n.field)}
+		if derived(n.field) {
+			return index.Need{}
+		}
+		var needs []index.Need
+		if !shaped(n.field) { // the name stands in the line
+			needs = append(needs, asciiWords(n.field))
+		}
 		if n.op == opEqual {
 			needs = append(needs, safeWords(n.text, n.prefix))
 		}
@@ -176,43 +182,55 @@ func neverEscaped(c byte) bool {
 
 // regexNeed finds words that every match contains.
 func regexNeed(expr string) index.Need {
-	re, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return index.Need{}
-	}
 	var needs []index.Need
-	for _, lit := range literals(re.Simplify(), nil) {
-		// Words that touch an end of the literal may go on outside of it.
-		start := 0
-		for start < len(lit) && wordByte(lit[start]) {
-			start++
-		}
-		end := len(lit)
-		for end > start && wordByte(lit[end-1]) {
-			end--
-		}
-		needs = append(needs, index.Phrase(lit[start:end]))
+	for _, l := range regexLiterals(expr) {
+		needs = append(needs, index.Phrase(wholeWords(l.text)))
 	}
 	return index.All(needs...)
 }
 
-// literals returns texts that are in every match of re.
-func literals(re *syntax.Regexp, out []string) []string {
+// wholeWords leaves out the words at the ends of a text from inside a line:
+// they may go on there.
+func wholeWords(text string) string {
+	start := 0
+	for start < len(text) && wordByte(text[start]) {
+		start++
+	}
+	end := len(text)
+	for end > start && wordByte(text[end-1]) {
+		end--
+	}
+	return text[start:end]
+}
+
+// regexLiterals returns texts that are in every match.
+func regexLiterals(expr string) []literal {
+	re, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return nil
+	}
+	return literals(re.Simplify(), nil)
+}
+
+// literal is a text that is in every match of an expression.
+type literal struct {
+	text  string
+	folds bool
+}
+
+func literals(re *syntax.Regexp, out []literal) []literal {
 	switch re.Op {
 	case syntax.OpLiteral:
-		if re.Flags&syntax.FoldCase != 0 {
-			for _, r := range re.Rune {
-				if r >= 0x80 || r == 'k' || r == 'K' || r == 's' || r == 'S' {
-					return out // letters that fold to others outside ASCII
-				}
-			}
-		}
+		folds := re.Flags&syntax.FoldCase != 0
 		for _, r := range re.Rune {
-			if r == utf8.RuneError { // also matches bytes that are not UTF-8
+			switch {
+			case r == utf8.RuneError: // also matches bytes that are not UTF-8
+				return out
+			case folds && (r >= 0x80 || r|0x20 == 'k' || r|0x20 == 's'): // letters that fold to others outside ASCII
 				return out
 			}
 		}
-		return append(out, string(re.Rune))
+		return append(out, literal{string(re.Rune), folds})
 	case syntax.OpConcat:
 		for _, k := range re.Sub {
 			out = literals(k, out)
@@ -223,20 +241,59 @@ func literals(re *syntax.Regexp, out []string) []string {
 	return out
 }
 
-// driver returns a text that every matching line contains, to jump from line to
-// line; nil when there is none.
-func (n *node) driver() *node {
+// driver is a text that every matching line contains, to jump from line to
+// line; empty when there is none.
+type driver struct {
+	text  string
+	folds bool // looked for in folded text
+	field bool // of a field, which a sender may have given beside the line
+}
+
+func (n *node) driver() driver {
 	switch n.op {
 	case opText:
-		return n
+		return driver{text: n.text, folds: !n.exact}
+	case opRegex:
+		return regexDriver(n.re.String())
+	case opEqual:
+		if _, label := (&record.Stream{}).Label(n.field); label || n.field == "level" || derived(n.field) || !verbatim(n.text) {
+			return driver{}
+		}
+		return driver{text: n.text, folds: !n.exact, field: true}
 	case opAnd:
-		var best *node
+		var best driver
 		for _, k := range n.kids {
-			if d := k.driver(); d != nil && (best == nil || len(d.text) > len(best.text)) {
+			if d := k.driver(); len(d.text) > len(best.text) {
 				best = d
 			}
 		}
 		return best
 	}
-	return nil
+	return driver{}
+}
+
+// verbatim tells whether a value stands in a line as it is, however its writer
+// escapes.
+func verbatim(v string) bool {
+	for i := 0; i < len(v); i++ {
+		if !neverEscaped(v[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// regexDriver is the longest text that is in every match. One byte is in too
+// many lines to be worth it.
+func regexDriver(expr string) driver {
+	var best driver
+	for _, l := range regexLiterals(expr) {
+		if len(l.text) > max(1, len(best.text)) {
+			best = driver{text: l.text, folds: l.folds}
+			if l.folds {
+				best.text = foldString(l.text)
+			}
+		}
+	}
+	return best
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"perch/logs/index"
 	"perch/logs/record"
 	"perch/logs/store"
 )
@@ -40,9 +42,11 @@ func testStore(t testing.TB, block int) *store.Store {
 	return s
 }
 
-func goldenLines(t testing.TB) []record.Record {
+func goldenLines(t testing.TB) []record.Record { return linesOf(t, "testdata/lines.txt") }
+
+func linesOf(t testing.TB, file string) []record.Record {
 	t.Helper()
-	b, err := os.ReadFile("testdata/lines.txt")
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +92,7 @@ func naive(n *node, r *record.Record) bool {
 			hay = foldString(hay)
 		}
 		isWord := func(i int) bool {
-			return i >= 0 && i < len(hay) && regexp.MustCompile(`[0-9A-Za-z_]|[^\x00-\x7f]`).MatchString(hay[i:i+1])
+			return i >= 0 && i < len(hay) && strings.ContainsRune("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_", rune(hay[i])) || i >= 0 && i < len(hay) && hay[i] > 0x7f
 		}
 		for i := range len(hay) - len(n.text) + 1 {
 			end := i + len(n.text)
@@ -170,14 +174,87 @@ func naiveField(body []byte, field string) (string, bool) {
 			}
 		}
 	}
-	m := regexp.MustCompile(`(?:^|\s)` + regexp.QuoteMeta(field) + `=(?:"((?:[^"\\]|\\.)*)"|(\S*))`).FindSubmatch(body)
+	fields, rest := naiveShape(string(body))
+	if v, ok := fields[field]; ok {
+		return v, true
+	}
+	if rest != string(body) && json.Valid([]byte(rest)) {
+		return naiveField([]byte(rest), field)
+	}
+	m := expression(`(?:^|\s)` + regexp.QuoteMeta(field) + `=(?:"((?:[^"\\]|\\.)*)"|(\S*))`).FindStringSubmatchIndex(rest)
 	if m == nil {
 		return "", false
 	}
-	if m[1] != nil {
-		return string(m[1]), true
+	if m[2] >= 0 {
+		return rest[m[2]:m[3]], true
 	}
-	return strings.TrimRight(string(m[2]), ",;)]}"), true
+	return strings.TrimRight(rest[m[4]:m[5]], ",;)]}"), true
+}
+
+const (
+	klogRE    = `(?s)^(?P<severity>[IWEF])\d{4} [\d:]{8}\.\d{6} +(?P<thread>\d+) (?P<caller>[^ :\]]+:\d+)\] (?:"(?P<msg>(?:[^"\\]|\\.)*)"|(?P<msg>[^"\n][^\n]*))`
+	accessRE  = `^(?P<remote>\S+) \S+ (?P<user>\S+) \[[^\]]+\] "(?P<method>\S+) (?P<path>\S+) (?P<protocol>\S+)" (?P<status>\d{3}) (?P<bytes>\d+|-)(?: "(?P<referer>[^"]*)" "(?P<agent>[^"]*)")?`
+	errorRE   = `^[\d/]{10} [\d:]{8} \[(?P<severity>\w+)\] (?P<pid>\d+)#(?P<thread>\d+): (?:\*(?P<connection>\d+) )?(?P<msg>.*?)(?:, client: (?P<client>[^,]*), server: (?P<server>[^,]*), request: "(?P<request>[^"]*)", upstream: "(?P<upstream>[^"]*)", host: "(?P<host>[^"]*)")?$`
+	rfc5424RE = `^<(?P<pri>\d+)>1 \S+ (?P<host>\S+) (?P<app>\S+) (?P<pid>\S+) (?P<msgid>\S+) (?:-|\[(?P<sd>.*")\])(?: |$)(?P<msg>.*)`
+	rfc3164RE = `^(?:<(?P<pri>\d+)>)?[A-Z][a-z]{2} [ \d]\d [\d:]{8} (?P<host>\S+) (?P<app>[^\s\[:]+)(?:\[(?P<pid>\d+)\])?: (?P<msg>.*)`
+)
+
+var compiled sync.Map // of expressions, which the naive scan asks again and again
+
+func expression(text string) *regexp.Regexp {
+	if re, ok := compiled.Load(text); ok {
+		return re.(*regexp.Regexp)
+	}
+	re := regexp.MustCompile(text)
+	compiled.Store(text, re)
+	return re
+}
+
+// naiveShape finds fields of well-known shapes with regular expressions.
+func naiveShape(line string) (fields map[string]string, rest string) {
+	for _, expr := range []string{klogRE, accessRE, errorRE, rfc5424RE, rfc3164RE} {
+		re := expression(strings.Replace(expr, "(?P<msg>[^\"", "(?P<msg2>[^\"", 1))
+		m := re.FindStringSubmatchIndex(line)
+		if m == nil {
+			continue
+		}
+		fields = map[string]string{}
+		for i, name := range re.SubexpNames() {
+			if i == 0 || m[2*i] < 0 {
+				continue
+			}
+			v := line[m[2*i]:m[2*i+1]]
+			name = strings.TrimSuffix(name, "2")
+			if v == "-" || v == "" {
+				continue
+			}
+			if expr == klogRE && name == "msg" {
+				v = strings.ReplaceAll(v, `\"`, `"`)
+			}
+			fields[name] = v
+		}
+		if expr == klogRE {
+			fields["severity"] = map[string]string{"I": "info", "W": "warning", "E": "error", "F": "fatal"}[fields["severity"]]
+		}
+		if n, err := strconv.Atoi(fields["pri"]); err == nil {
+			fields["facility"] = strings.Fields("kern user mail daemon auth syslog lpr news uucp cron authpriv ftp ntp audit alert clock local0 local1 local2 local3 local4 local5 local6 local7")[n/8]
+			fields["severity"] = strings.Fields("emerg alert crit error warning notice info debug")[n%8]
+		}
+		if sd := fields["sd"]; sd != "" {
+			id, params, _ := strings.Cut(sd, " ")
+			for _, kv := range expression(`([^ =]+)="((?:[^"\\]|\\.)*)"`).FindAllStringSubmatch(params, -1) {
+				fields[id+"."+kv[1]] = strings.ReplaceAll(kv[2], `\"`, `"`)
+			}
+		}
+		delete(fields, "pri")
+		delete(fields, "sd")
+		rest = line[m[1]:]
+		if expr == rfc5424RE || expr == rfc3164RE || expr == klogRE && m[len(m)-1] >= 0 {
+			rest = line[m[len(m)-2]:] // the message
+		}
+		return fields, rest
+	}
+	return nil, line
 }
 
 func engineNumbers(t testing.TB, e *Engine, q string, order Order) []int {
@@ -194,10 +271,15 @@ func engineNumbers(t testing.TB, e *Engine, q string, order Order) []int {
 }
 
 func TestGoldenQueriesOnEngineAndNaiveScan(t *testing.T) {
-	lines := goldenLines(t)
+	t.Run("language", func(t *testing.T) { golden(t, "testdata/lines.txt", "testdata/golden.txt") })
+	t.Run("shapes", func(t *testing.T) { golden(t, "testdata/shapes.lines.txt", "testdata/shapes.golden.txt") })
+}
+
+func golden(t *testing.T, linesFile, queriesFile string) {
+	lines := linesOf(t, linesFile)
 	s := testStore(t, 1<<20)
 	e := New(s, quiet())
-	b, err := os.ReadFile("testdata/golden.txt")
+	b, err := os.ReadFile(queriesFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,6 +334,15 @@ func TestGoldenQueriesOnEngineAndNaiveScan(t *testing.T) {
 var vocabulary = strings.Fields("GET POST request served failed Failed FAILED payment info warn error cart-7 x.y café id=5 status=500 status=200 took=1.5 a b ab abc pod web")
 
 func randomLine(rnd *rand.Rand, n int) []byte {
+	w := func() string { return vocabulary[rnd.IntN(len(vocabulary))] }
+	switch n % 11 {
+	case 1:
+		return fmt.Appendf(nil, "%c1120 10:11:12.123456  %d %s.go:%d] %s %s req%d", "IWEF"[rnd.IntN(4)], rnd.IntN(90), "abc"[:1+rnd.IntN(3)], rnd.IntN(50), w(), w(), rnd.IntN(3000))
+	case 2:
+		return fmt.Appendf(nil, `10.0.0.%d - web [20/Nov/2026:10:00:00 +0000] "%s /api/v%d/cart HTTP/1.1" %d %d "-" "abc"`, rnd.IntN(9), []string{"GET", "POST"}[rnd.IntN(2)], rnd.IntN(3), 200+rnd.IntN(4)*100, rnd.IntN(900))
+	case 3:
+		return fmt.Appendf(nil, "<%d>Nov 20 10:00:07 db-%d sshd[%d]: %s %s", rnd.IntN(192), rnd.IntN(3), rnd.IntN(50), w(), w())
+	}
 	if n%7 == 0 {
 		return fmt.Appendf(nil, `{"level":"%s","msg":"%s %s","status":%d,"n":{"id":"req%d"}}`, []string{"info", "error"}[rnd.IntN(2)],
 			vocabulary[rnd.IntN(len(vocabulary))], vocabulary[rnd.IntN(len(vocabulary))], 200+rnd.IntN(4)*100, rnd.IntN(3000))
@@ -271,7 +362,15 @@ func randomQuery(rnd *rand.Rand, depth int) string {
 		return []string{a + " " + b, "(" + a + " or " + b + ")", a + " -(" + b + ")", "(" + a + ") and not " + b}[rnd.IntN(4)]
 	}
 	w := vocabulary[rnd.IntN(len(vocabulary))]
-	switch rnd.IntN(14) {
+	switch rnd.IntN(18) {
+	case 14:
+		return "severity:" + []string{"info", "error", "crit*", "*"}[rnd.IntN(4)]
+	case 15:
+		return []string{"thread:>40", "pid:17", "app:sshd", "host:db-1", "facility:auth*", "caller:ab.go*"}[rnd.IntN(6)]
+	case 16:
+		return []string{"method:get", "path:/api/v1/cart", "path:/api/v2*", "status:300", "bytes:<100", `protocol:"HTTP/1.1"`}[rnd.IntN(6)]
+	case 17:
+		return fmt.Sprintf("msg:~%s", []string{"^GET", "request$", "a.*b"}[rnd.IntN(3)])
 	case 0:
 		return fmt.Sprintf("req%d", rnd.IntN(3000))
 	case 1:
@@ -300,11 +399,55 @@ func randomQuery(rnd *rand.Rand, depth int) string {
 	return w
 }
 
+// statementLine is a line of one of few statements, so that blocks have
+// templates.
+func statementLine(rnd *rand.Rand, n int) []byte {
+	switch rnd.IntN(30) % 7 {
+	case 0:
+		return fmt.Appendf(nil, "GET request served req%d took=%d.5 status=%d", n%3000, rnd.IntN(20), 200+rnd.IntN(4)*100)
+	case 1:
+		return fmt.Appendf(nil, "%s payment failed for cart-%d: w%s", []string{"error", "ERROR"}[rnd.IntN(2)], rnd.IntN(9), "abzz")
+	case 2:
+		return []byte("Failed payment, no digits here; GET POST")
+	case 3:
+		return fmt.Appendf(nil, `{"level":"%s","msg":"request served","status":%d,"n":{"id":"req%d"}}`, []string{"info", "error"}[rnd.IntN(2)], 200+rnd.IntN(4)*100, rnd.IntN(3000))
+	case 4:
+		return fmt.Appendf(nil, "info served%d Failed%d\nreq%d failed", rnd.IntN(3), rnd.IntN(3), rnd.IntN(3000))
+	case 5:
+		return fmt.Appendf(nil, "WARN id=5 x.y café status=%d ab%d abc", 200+rnd.IntN(4)*100, rnd.IntN(5))
+	}
+	return fmt.Appendf(nil, "I1120 10:11:12.123456  %d ab.go:%d] Failed request req%d", rnd.IntN(90), rnd.IntN(50), rnd.IntN(3000))
+}
+
 func TestRandomQueriesFindWhatANaiveScanFinds(t *testing.T) {
+	t.Run("plain blocks", func(t *testing.T) { compare(t, 2<<10, randomLine) })
+	t.Run("blocks with templates", func(t *testing.T) {
+		s := compare(t, 12<<10, statementLine)
+		view, err := s.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		with := 0
+		pieces := view.Select(t.Context(), minTime, maxTime, func(*record.Stream) bool { return true }, index.Need{})
+		for i := range pieces {
+			if pieces[i].Templated() {
+				with++
+			}
+		}
+		if with < 5 {
+			t.Fatalf("only %d of %d pieces have templates", with, len(pieces))
+		}
+		if err := view.Release(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func compare(t *testing.T, block int, makeLine func(*rand.Rand, int) []byte) *store.Store {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	s := testStore(t, 2<<10)
+	s := testStore(t, block)
 	e := New(s, quiet())
 	pods := make([]*record.Stream, 5)
 	for i := range pods {
@@ -315,7 +458,7 @@ func TestRandomQueriesFindWhatANaiveScanFinds(t *testing.T) {
 		var batch []record.Record
 		for range 700 {
 			n := len(lines) + len(batch)
-			batch = append(batch, record.Record{Time: int64(n) * 1e9, Stream: pods[rnd.IntN(5)], Body: randomLine(rnd, n)})
+			batch = append(batch, record.Record{Time: int64(n) * 1e9, Stream: pods[rnd.IntN(5)], Body: makeLine(rnd, n)})
 		}
 		if err := s.Append(t.Context(), batch, nil); err != nil {
 			t.Fatal(err)
@@ -364,12 +507,14 @@ func TestRandomQueriesFindWhatANaiveScanFinds(t *testing.T) {
 			if !slices.Equal(have, want) {
 				t.Fatalf("%s (%d to %d): have %d lines, want %d\n%v\n%v", text, from, to, len(have), len(want), have, want)
 			}
-			h, err := e.Histogram(t.Context(), Request{Query: q, From: r.From, To: r.To, Buckets: 1 + rnd.IntN(50)})
+			by := []string{"", "pod", "status", "level"}[rnd.IntN(4)]
+			h, err := e.Histogram(t.Context(), Request{Query: q, From: r.From, To: r.To, Buckets: 1 + rnd.IntN(50), Field: by})
 			if err != nil || h.Total != int64(len(want)) {
 				t.Fatalf("%s: histogram has %d, want %d (%v)", text, h.Total, len(want), err)
 			}
 		}
 	}
+	return s
 }
 
 func TestErrorsNameThePositionAndWhatWasExpected(t *testing.T) {
@@ -426,15 +571,85 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzFields(f *testing.F) {
+	for _, l := range append(linesOf(f, "testdata/lines.txt"), linesOf(f, "testdata/shapes.lines.txt")...) {
+		f.Add(l.Body)
+	}
 	f.Add([]byte(`{"a":{"b":[1,{"c":2}],"d":"\u00e9\ud83d\ude00"},"e":null}`))
 	f.Add([]byte(`x a=1 b="c d" e=`))
+	f.Add([]byte(`<1>1 a b c d e [x y="z][`))
+	f.Add([]byte("2026/11/20 10:00:03 [a] 1#1: *"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, p := range AppendLineFields(nil, b) {
-			if p.Key == "" && b[0] != '{' && !bytes.Contains(b, []byte(`""`)) {
-				t.Fatalf("empty key in %q", b)
+		kept := bytes.Clone(b)
+		got := AppendLineFields(nil, b)
+		if !bytes.Equal(b, kept) {
+			t.Fatal("the line was changed")
+		}
+		if len(got) > maxFields {
+			t.Fatalf("%d fields", len(got))
+		}
+		for _, p := range got {
+			if derived(p.Key) || bytes.ContainsAny(b, "\"\\{[") {
+				continue // written otherwise than it is
+			}
+			if !bytes.Contains(b, []byte(p.Value)) {
+				t.Fatalf("%q has no %s=%q", b, p.Key, p.Value)
+			}
+			if !shaped(p.Key) && !bytes.Contains(b, []byte(p.Key)) {
+				t.Fatalf("%q has no name %s", b, p.Key)
 			}
 		}
 	})
+}
+
+// FuzzPlan checks on one line that what the plan leaves out cannot match.
+func FuzzPlan(f *testing.F) {
+	f.Add(`~fo+bar`, "x foobar")
+	f.Add(`status:500 or path:/a`, `1.2.3.4 - - [20/Nov/2026:10:00:00 +0000] "GET /a HTTP/1.1" 500 1`)
+	f.Add(`~"(?i)abc"`, "xABCx")
+	f.Add(`user:"a b"`, `user="a b"`)
+	f.Fuzz(func(t *testing.T, text, body string) {
+		q, err := Parse(text)
+		if err != nil || strings.Contains(body, `\u`) { // JSON may write any letter so
+			return
+		}
+		var c candidate
+		c.reset(&record.Stream{}, record.Info, []byte(body), nil, nil)
+		if !q.root.match(&c) {
+			return
+		}
+		words := map[string]bool{}
+		index.Words(body, func(w string) { words[w] = true })
+		if !has(q.root.need(), words) {
+			t.Fatalf("%q matches %q, which the need %v leaves out", text, body, q.root.need())
+		}
+		hay := body
+		d := q.root.driver()
+		if d.folds {
+			hay = foldString(body)
+		}
+		if !strings.Contains(hay, d.text) {
+			t.Fatalf("%q matches %q, where the driver %q is not", text, body, d.text)
+		}
+	})
+}
+
+func has(n index.Need, words map[string]bool) bool {
+	switch n.Op {
+	case index.Word:
+		return words[n.Text]
+	case index.Prefix:
+		for w := range words {
+			if strings.HasPrefix(w, n.Text) {
+				return true
+			}
+		}
+		return false
+	case index.And:
+		return !slices.ContainsFunc(n.Kids, func(k index.Need) bool { return !has(k, words) })
+	case index.Or:
+		return slices.ContainsFunc(n.Kids, func(k index.Need) bool { return has(k, words) })
+	}
+	return true
 }
 
 func serve(t *testing.T, s *store.Store, access Access) *httptest.Server {

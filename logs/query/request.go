@@ -43,7 +43,9 @@ type Request struct {
 	Namespaces []string // nil: all; else only these, and "namespace" of the rest is named in Hidden
 	Buckets    int      // of a histogram
 	Step       int64    // ns; wins over Buckets
-	Field      string   // of Values
+	Field      string   // of Values, Stats and Histogram
+	By         string   // of Stats: the field that groups
+	Raw        bool     // of a node's part of an answer: with all that a merge needs
 	Around     *Around  // lines around one; wins over Text
 	Timeout    time.Duration
 	MaxBytes   int64
@@ -210,6 +212,7 @@ type Bucket struct {
 	Time   time.Time        `json:"time"`
 	Count  int64            `json:"count"`
 	Levels map[string]int64 `json:"levels"`
+	Values map[string]int64 `json:"values,omitempty"` // of Histogram.By
 }
 
 // Histogram counts lines over time.
@@ -219,6 +222,8 @@ type Histogram struct {
 	Step    int64            `json:"step_ms"`
 	Total   int64            `json:"total"`
 	Levels  map[string]int64 `json:"levels"`
+	By      string           `json:"by,omitempty"`     // the field asked for, when that is not the level
+	Values  map[string]int64 `json:"values,omitempty"` // of By; NoValue and Others are none
 	Buckets []Bucket         `json:"buckets"`
 	Summary
 }
