@@ -3,6 +3,7 @@ package exporter
 import (
 	"bytes"
 	"flag"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/rogpeppe/go-internal/txtar"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
@@ -169,6 +171,70 @@ func TestTheNextRunOfACronJob(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestAMachineHasTheSeriesOfNodeExporter(t *testing.T) {
+	archive, err := txtar.ParseFile(filepath.Join("testdata", "machine.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, f := range archive.Files {
+		path := filepath.Join(dir, f.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, f.Data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := DefaultNode()
+	cfg.Proc, cfg.Sys = dir+"/proc", dir+"/sys"
+	n, err := NewNode(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := gather(t, n)
+	have := shapes(families)
+	golden(t, "node.txt", slices.DeleteFunc(slices.Clone(have), func(s string) bool {
+		return strings.HasPrefix(s, "node_memory_") || strings.HasPrefix(s, "node_timex_") // these differ between kernels and rights
+	}))
+	// What Debian's prometheus-node-exporter 1.5 gave on the machine of the files.
+	// Later versions added labels; a series of ours may have more.
+	want, err := os.ReadFile(filepath.Join("testdata", "node-exporter-1.5.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]string{}
+	for _, s := range have {
+		name, labels, _ := strings.Cut(s, "{")
+		byName[name] += labels
+	}
+	for _, s := range strings.Fields(string(want)) {
+		name, labels, _ := strings.Cut(s, "{")
+		mine, ok := byName[name]
+		if !ok && strings.HasPrefix(name, "node_timex_") {
+			continue // this process may not ask for the clock
+		}
+		if !ok {
+			t.Errorf("missing: %s", s)
+			continue
+		}
+		for _, l := range strings.Split(strings.TrimSuffix(labels, "}"), ",") {
+			if !strings.Contains(mine, l) {
+				t.Errorf("%s lacks label %s, has %s", name, l, mine)
+			}
+		}
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "collector" && strings.HasSuffix(f.GetName(), "_success") && m.GetGauge().GetValue() != 1 {
+					t.Errorf("collector %s failed", l.GetValue())
+				}
+			}
 		}
 	}
 }

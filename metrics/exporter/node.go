@@ -41,6 +41,7 @@ type Node struct {
 	log   *slog.Logger
 	proc  procfs.FS
 	block blockdevice.FS
+	takes *regexp.Regexp // fields of netstat
 
 	mu   sync.Mutex
 	told map[string]bool // collectors whose failure was logged
@@ -56,7 +57,7 @@ func NewNode(cfg NodeConfig, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: log, proc: proc, block: block, told: map[string]bool{}}, nil
+	return &Node{cfg: cfg, log: log, proc: proc, block: block, takes: regexp.MustCompile(netstatTaken), told: map[string]bool{}}, nil
 }
 
 // Describe sends nothing: the series depend on the machine.
@@ -69,20 +70,18 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 		name string
 		read func(*sender) error
 	}{
-		{"cpu", n.cpu},
-		{"diskstats", n.disk},
-		{"filesystem", n.filesystem},
-		{"loadavg", n.load},
-		{"meminfo", n.memory},
-		{"netdev", n.network},
-		{"pressure", n.pressure},
-		{"uname", n.uname},
+		{"arp", n.arp}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"diskstats", n.disk}, {"entropy", n.entropy}, {"filefd", n.files},
+		{"filesystem", n.filesystem}, {"loadavg", n.load}, {"mdadm", n.raid}, {"meminfo", n.memory}, {"netclass", n.devices}, {"netdev", n.network},
+		{"netstat", n.netstat}, {"os", n.release}, {"pressure", n.pressure}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets},
+		{"softnet", n.softnet}, {"thermal_zone", n.thermal}, {"time", n.clock}, {"timex", n.timex}, {"udp_queues", n.udpQueues}, {"uname", n.uname},
+		{"vmstat", n.vmstat},
 	} {
-		ok := 1.0
+		ok, began := 1.0, time.Now()
 		if err := part.read(&sender{ch}); err != nil {
 			ok = 0
 			n.tell(part.name, err)
 		}
+		(&sender{ch}).gauge("node_scrape_collector_duration_seconds", "How long a collector took.", time.Since(began).Seconds(), "collector", part.name)
 		(&sender{ch}).gauge("node_scrape_collector_success", "Whether a collector succeeded.", ok, "collector", part.name)
 	}
 }
@@ -122,6 +121,11 @@ func (s *sender) gauge(name, help string, v float64, pairs ...string) {
 	s.send(prometheus.GaugeValue, name, help, v, time.Time{}, pairs)
 }
 
+// untyped is for what may go either way.
+func (s *sender) untyped(name, help string, v float64, pairs ...string) {
+	s.send(prometheus.UntypedValue, name, help, v, time.Time{}, pairs)
+}
+
 func (s *sender) counter(name, help string, v float64, pairs ...string) {
 	s.send(prometheus.CounterValue, name, help, v, time.Time{}, pairs)
 }
@@ -137,6 +141,7 @@ func (n *Node) cpu(s *sender) error {
 		return err
 	}
 	for cpu, c := range st.CPU {
+		guests(s, strconv.FormatInt(cpu, 10), c)
 		for mode, v := range map[string]float64{
 			"user": c.User, "nice": c.Nice, "system": c.System, "idle": c.Idle,
 			"iowait": c.Iowait, "irq": c.IRQ, "softirq": c.SoftIRQ, "steal": c.Steal,
@@ -208,14 +213,6 @@ func (n *Node) network(s *sender) error {
 		} {
 			s.counter("node_network_"+c.name+"_total", "Network device statistic "+c.name+".", float64(c.v), "device", d.Name)
 		}
-		state, err := os.ReadFile(n.cfg.Sys + "/class/net/" + d.Name + "/operstate")
-		if err == nil { // virtual devices come and go
-			up := 0.0
-			if strings.TrimSpace(string(state)) == "up" {
-				up = 1
-			}
-			s.gauge("node_network_up", "1 if the device is up.", up, "device", d.Name)
-		}
 	}
 	return nil
 }
@@ -231,6 +228,17 @@ func (n *Node) disk(s *sender) error {
 			continue
 		}
 		dev := []string{"device", d.DeviceName}
+		n.diskInfo(s, d)
+		if d.IoStatsCount >= 18 { // since Linux 4.18
+			s.counter("node_disk_discards_completed_total", "Discards completed.", float64(d.DiscardIOs), dev...)
+			s.counter("node_disk_discards_merged_total", "Discards merged.", float64(d.DiscardMerges), dev...)
+			s.counter("node_disk_discarded_sectors_total", "Sectors discarded.", float64(d.DiscardSectors), dev...)
+			s.counter("node_disk_discard_time_seconds_total", "Time spent on discards.", float64(d.DiscardTicks)/1e3, dev...)
+		}
+		if d.IoStatsCount >= 20 { // since Linux 5.5
+			s.counter("node_disk_flush_requests_total", "Flushes completed.", float64(d.FlushRequestsCompleted), dev...)
+			s.counter("node_disk_flush_requests_time_seconds_total", "Time spent on flushes.", float64(d.TimeSpentFlushing)/1e3, dev...)
+		}
 		s.counter("node_disk_reads_completed_total", "Reads completed.", float64(d.ReadIOs), dev...)
 		s.counter("node_disk_reads_merged_total", "Reads merged.", float64(d.ReadMerges), dev...)
 		s.counter("node_disk_read_bytes_total", "Bytes read.", float64(d.ReadSectors*sector), dev...)
@@ -244,6 +252,26 @@ func (n *Node) disk(s *sender) error {
 		s.counter("node_disk_io_time_weighted_seconds_total", "The same, weighted by their number.", float64(d.WeightedIOTicks)/1e3, dev...)
 	}
 	return nil
+}
+
+// diskInfo tells what kind of device it is; model, serial and such are known
+// where the kernel says so.
+func (n *Node) diskInfo(s *sender, d blockdevice.Diskstats) {
+	word := func(file string) string {
+		text, err := os.ReadFile(n.cfg.Sys + "/block/" + d.DeviceName + "/device/" + file)
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(text))
+	}
+	rotational, err := number(n.cfg.Sys + "/block/" + d.DeviceName + "/queue/rotational")
+	kind := ""
+	if err == nil {
+		kind = strconv.FormatFloat(rotational, 'g', -1, 64)
+	}
+	s.gauge("node_disk_info", "About a block device.", 1, "device", d.DeviceName, "major", strconv.FormatUint(uint64(d.MajorNumber), 10),
+		"minor", strconv.FormatUint(uint64(d.MinorNumber), 10), "path", "", "wwn", word("wwid"), "model", word("model"), "serial", word("serial"),
+		"revision", word("rev"), "rotational", kind)
 }
 
 func (n *Node) filesystem(s *sender) error {
