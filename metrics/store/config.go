@@ -16,6 +16,11 @@ type Config struct {
 	// reached new series are refused and counted; known ones go on.
 	SeriesLimit int
 
+	// NamespaceLimit bounds the series with one value of the label namespace,
+	// so that one application cannot take what all need. Its new series are
+	// refused, counted and named; 0 = none.
+	NamespaceLimit int
+
 	// BlockDuration is the span of a block; memory holds 1.5 of it.
 	BlockDuration time.Duration
 
@@ -33,6 +38,7 @@ func Default() Config {
 		Retention:       15 * 24 * time.Hour,
 		MaxBytes:        8 << 30,
 		SeriesLimit:     500_000,
+		NamespaceLimit:  100_000,
 		BlockDuration:   time.Hour,
 		OutOfOrder:      70 * time.Minute, // an outage of 60 minutes and the way back
 		WALSegmentBytes: 16 << 20,
@@ -47,6 +53,7 @@ func DefaultWorker() Config {
 	c.Retention = 2 * time.Hour
 	c.MaxBytes = 1 << 30
 	c.SeriesLimit = 100_000
+	c.NamespaceLimit = 50_000
 	c.OutOfOrder = 10 * time.Minute
 	c.StripeSize = 512
 	return c
@@ -64,6 +71,7 @@ func (c Config) Validate() error {
 	wrong(c.BlockDuration < time.Minute, "metrics store: block duration is below one minute")
 	wrong(c.Retention < c.BlockDuration, "metrics store: retention is shorter than one block")
 	wrong(c.SeriesLimit < 1, "metrics store: series limit must be at least 1")
+	wrong(c.NamespaceLimit < 0, "metrics store: namespace limit is negative")
 	wrong(c.OutOfOrder < 0, "metrics store: out-of-order window is negative")
 	wrong(c.StripeSize < 1 || c.StripeSize&(c.StripeSize-1) != 0, "metrics store: stripe size is not a power of two")
 	wrong(c.WALSegmentBytes < 1<<20 || c.WALSegmentBytes%(32<<10) != 0, "metrics store: WAL segment must be at least 1 MiB and a multiple of 32 KiB")

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	appended *prometheus.CounterVec // by inlet
 	refused  *prometheus.CounterVec // by reason
+	overrun  *prometheus.CounterVec // by namespace, maxNamed of them
 	repairs  prometheus.Counter
 }
 
@@ -16,12 +17,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perch_store_samples_refused_total", Help: "Samples and series that were not stored, by reason.",
 		}, []string{"reason"}),
+		overrun: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perch_store_namespace_series_refused_total", Help: "New series refused because their namespace has as many as it may.",
+		}, []string{"offender"}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "perch_store_wal_repairs_total", Help: "Times a damaged WAL was cut when the store was opened.",
 		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.appended, m.refused, m.repairs)
+		reg.MustRegister(m.appended, m.refused, m.overrun, m.repairs)
 	}
 	return m
 }

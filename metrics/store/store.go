@@ -8,14 +8,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
-	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/util/compression"
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +32,7 @@ type Store struct {
 	cfg      Config
 	lock     *os.File
 	metrics  *metrics
+	budget   *budget
 	repaired bool
 }
 
@@ -57,7 +56,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (_ *Store, err
 	}()
 
 	m := newMetrics(reg)
-	limit := &seriesLimit{limit: int64(cfg.SeriesLimit), metrics: m}
+	limit := newBudget(cfg, log, m)
 	// The database counts into its own registry: whether it had to repair the
 	// WAL is known only from there.
 	own := prometheus.NewRegistry()
@@ -66,7 +65,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (_ *Store, err
 	if err != nil {
 		return nil, fmt.Errorf("open metrics store %s: %w", cfg.Dir, err)
 	}
-	s := &Store{db: db, cfg: cfg, lock: lock, metrics: m, repaired: corruptions(own) > 0}
+	s := &Store{db: db, cfg: cfg, lock: lock, metrics: m, budget: limit, repaired: corruptions(own) > 0}
 	limit.open.Store(true)
 	if s.repaired {
 		m.repairs.Inc()
@@ -155,6 +154,9 @@ func (s *Store) Retention() time.Duration { return s.cfg.Retention }
 // Series is the number of series in memory.
 func (s *Store) Series() uint64 { return s.db.Head().NumSeries() }
 
+// Offenders are the namespaces whose new series were refused, sorted by name.
+func (s *Store) Offenders() []Offender { return s.budget.offenders() }
+
 // MaxTime is the newest sample's time in ms, math.MinInt64 when there is none.
 func (s *Store) MaxTime() int64 { return s.db.Head().MaxTime() }
 
@@ -204,29 +206,6 @@ func (s *Store) WALReplayStatus() (tsdb.WALReplayStatus, error) {
 
 // BlockMetas lists the blocks on disk.
 func (s *Store) BlockMetas() ([]tsdb.BlockMeta, error) { return s.db.BlockMetas(), nil }
-
-// seriesLimit refuses series above the limit. It counts by itself because the
-// database asks it from inside its own locks.
-type seriesLimit struct {
-	limit   int64
-	metrics *metrics
-	open    atomic.Bool // false during replay: what was accepted once stays
-	series  atomic.Int64
-}
-
-func (l *seriesLimit) PreCreation(labels.Labels) error {
-	if l.open.Load() && l.series.Load() >= l.limit {
-		l.metrics.refused.WithLabelValues("series_limit").Inc()
-		return ErrSeriesLimit
-	}
-	return nil
-}
-
-func (l *seriesLimit) PostCreation(labels.Labels) { l.series.Add(1) }
-
-func (l *seriesLimit) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
-	l.series.Add(-int64(len(gone)))
-}
 
 // NoTime is what MaxTime answers for an empty database.
 const NoTime = math.MinInt64

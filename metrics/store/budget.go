@@ -1,0 +1,130 @@
+package store
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+)
+
+const (
+	maxNamed = 50          // namespaces that are counted by name, the others as "others"
+	tellWait = time.Minute // between two log lines about one namespace
+)
+
+// Offender is a namespace over its budget.
+type Offender struct {
+	Namespace string
+	Series    int64  // it has now
+	Refused   uint64 // since the store was opened
+	Last      string // the newest series refused
+}
+
+// budget refuses series above the limits. It counts by itself because the
+// database asks it from inside its own locks.
+type budget struct {
+	limit, each int64
+	metrics     *metrics
+	log         *slog.Logger
+	open        atomic.Bool // false during replay: what was accepted once stays
+	series      atomic.Int64
+
+	mu    sync.Mutex
+	of    map[string]int64 // series by namespace
+	over  map[string]*Offender
+	since map[string]time.Time // last log line
+}
+
+func newBudget(cfg Config, log *slog.Logger, m *metrics) *budget {
+	return &budget{limit: int64(cfg.SeriesLimit), each: int64(cfg.NamespaceLimit), metrics: m, log: log,
+		of: map[string]int64{}, over: map[string]*Offender{}, since: map[string]time.Time{}}
+}
+
+// PreCreation says whether there is room for one more series.
+func (b *budget) PreCreation(l labels.Labels) error {
+	if !b.open.Load() {
+		return nil
+	}
+	if b.series.Load() >= b.limit {
+		b.metrics.refused.WithLabelValues("series_limit").Inc()
+		return ErrSeriesLimit
+	}
+	namespace := l.Get("namespace")
+	if namespace == "" || b.each == 0 {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.of[namespace] < b.each {
+		return nil
+	}
+	b.metrics.refused.WithLabelValues("namespace_limit").Inc()
+	b.name(namespace, l)
+	return ErrSeriesLimit
+}
+
+// name keeps and tells whose series was refused.
+func (b *budget) name(namespace string, l labels.Labels) {
+	known := b.over[namespace]
+	if known == nil && len(b.over) >= maxNamed {
+		b.metrics.overrun.WithLabelValues("others").Inc()
+		return
+	}
+	if known == nil {
+		known = &Offender{Namespace: namespace}
+		b.over[namespace] = known
+	}
+	known.Refused++
+	b.metrics.overrun.WithLabelValues(namespace).Inc()
+	now := time.Now()
+	if now.Sub(b.since[namespace]) >= tellWait {
+		b.since[namespace], known.Last = now, l.String()
+		b.log.Warn("series of a namespace refused, it has as many as it may", "namespace", namespace, "limit", b.each, "series", known.Last)
+	}
+}
+
+// PostCreation counts a series.
+func (b *budget) PostCreation(l labels.Labels) {
+	b.series.Add(1)
+	b.count(l, 1)
+}
+
+// PostDeletion counts series that are no more.
+func (b *budget) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	b.series.Add(-int64(len(gone)))
+	for _, l := range gone {
+		b.count(l, -1)
+	}
+}
+
+func (b *budget) count(l labels.Labels, n int64) {
+	namespace := l.Get("namespace")
+	if namespace == "" {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.of[namespace] += n; b.of[namespace] <= 0 {
+		delete(b.of, namespace)
+		delete(b.over, namespace)
+		delete(b.since, namespace)
+	}
+}
+
+func (b *budget) offenders() []Offender {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]Offender, 0, len(b.over))
+	for _, o := range b.over {
+		x := *o
+		x.Series = b.of[o.Namespace]
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b Offender) int { return cmp.Compare(a.Namespace, b.Namespace) })
+	return out
+}

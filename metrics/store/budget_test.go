@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+func TestANamespaceOverItsBudgetLosesItsNewestSeriesAlone(t *testing.T) {
+	cfg := Default()
+	cfg.Dir, cfg.NamespaceLimit = t.TempDir(), 3
+	reg := prometheus.NewRegistry()
+	s, err := New(cfg, slog.New(slog.DiscardHandler), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.Inlet("test")
+	write := func(namespace string, n int, at int64) Appended {
+		var batch []Sample
+		for i := range n {
+			batch = append(batch, Sample{Labels: labels.FromStrings("__name__", "x", "namespace", namespace, "i", strconv.Itoa(i)), T: at, V: 1})
+		}
+		done, err := in.Append(context.Background(), batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	if got := write("greedy", 5, 1000); got.Stored != 3 || got.Refused != 2 {
+		t.Errorf("greedy: %+v, want 3 stored", got)
+	}
+	if got := write("modest", 2, 1000); got.Refused != 0 {
+		t.Errorf("modest: %+v, want all stored", got)
+	}
+	if got := write("greedy", 3, 2000); got.Refused != 0 {
+		t.Errorf("what greedy has goes on: %+v", got)
+	}
+	if got := write("", 9, 1000); got.Refused != 0 {
+		t.Errorf("without a namespace: %+v", got)
+	}
+	over := s.Offenders()
+	if len(over) != 1 || over[0].Namespace != "greedy" || over[0].Series != 3 || over[0].Refused != 2 || over[0].Last != `{__name__="x", i="3", namespace="greedy"}` {
+		t.Errorf("offenders %+v", over)
+	}
+	if n := testutil.ToFloat64(s.metrics.overrun.WithLabelValues("greedy")); n != 2 {
+		t.Errorf("counted %v", n)
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+
+	// What was counted is known again after a restart.
+	if s, err = New(cfg, slog.New(slog.DiscardHandler), nil); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close(context.Background()) }()
+	in = s.Inlet("test")
+	if got := write("greedy", 4, 3000); got.Stored != 3 || got.Refused != 1 {
+		t.Errorf("after a restart: %+v, want the fourth refused", got)
+	}
+}
