@@ -171,9 +171,9 @@ func TestScenarios(t *testing.T) {
 			Setup:               func(e *testscript.Env) error { return c.prepare(t, e, fmt.Sprintf("s%d", n.Add(1))) },
 		})
 	})
-	t.Run("hung", c.hung) // from here on roles are ended
-	t.Run("names", c.names)
-	t.Run("killed", c.killed) // after all that would be disturbed
+	t.Run("hung", c.hung)     // from here on roles are ended
+	t.Run("killed", c.killed) // with a fresh supervisor at its end,
+	t.Run("names", c.names)   // so that these restarts are the first, and quick
 	c.run(t, c.perch, "down", "--data-dir", c.dir, "--purge")
 	down = true
 	for what, lines := range c.left(t, before) {
