@@ -23,7 +23,6 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/util/strutil"
 )
 
 //go:embed content/*.yaml
@@ -117,7 +116,7 @@ func (r *Rules) told(expr string, alerts []*rules.Alert) []Alert {
 	out := make([]Alert, len(alerts))
 	for i, a := range alerts {
 		out[i] = Alert{Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Starts: a.FiredAt, Ends: a.ValidUntil,
-			Source: r.cfg.ExternalURL.String() + strutil.TableLinkForExpression(expr)}
+			Source: r.cfg.ExternalURL.JoinPath("metrics").String() + "?" + url.Values{"expr": {expr}}.Encode()}
 		if !a.ResolvedAt.IsZero() {
 			out[i].Ends = a.ResolvedAt
 		}
