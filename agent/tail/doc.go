@@ -5,6 +5,10 @@
 // makes both durable in one step. It never writes to or removes these files;
 // who does asks Drained first.
 //
+// The lines of a stack trace (Java, Python, Go, Node.js) are one record; a line
+// that may begin one waits Config.Hold for the next. A last line without its end
+// is taken once nobody has the file open for writing.
+//
 // Lines written in parts are joined, also across a rotation (rename of
 // N.log to N.log.<anything>, then a new N.log). Lines beyond record.MaxBody are
 // cut with a marker. While the sink refuses, reading waits: the files are the

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"perch/logs/record"
 )
 
@@ -33,6 +35,8 @@ type joined struct {
 	over   int64 // bytes beyond the limit
 	parts  int   // source lines
 	file   *file // where it begins
+	trace  trace // a whole line that others may belong to; noTrace: parts of one line
+	since  time.Time
 }
 
 // file is one log file of an attempt.
@@ -180,10 +184,28 @@ func (t *Tail) take(f *file, at, next int64, line []byte) {
 		// Not ours to throw away: it is stored as it stands.
 		if j.active {
 			t.finish(f.a, side)
+			f.advance(side, at)
 		}
 		l = criLine{time: time.Now().UnixNano(), body: line}
 	}
+	if j.active && j.trace != noTrace {
+		if kind, more := j.trace.next(l.body); more && ok && !l.part && j.parts < maxTraceLines {
+			j.trace, j.since = kind, time.Now()
+			keep := l.body[:min(len(l.body), max(0, record.MaxBody-len(j.body)-1))]
+			j.body = append(append(j.body, '\n'), keep...)
+			j.over += int64(len(l.body) - len(keep))
+			j.parts++
+			return
+		}
+		t.finish(f.a, side)
+		f.advance(side, at)
+	}
 	if !j.active && !l.part {
+		if kind := beginsTrace(l.body); kind != noTrace && t.cfg.Traces {
+			*j = joined{active: true, time: l.time, file: f, body: bytes.Clone(l.body[:min(len(l.body), record.MaxBody)]), parts: 1, trace: kind, since: time.Now()}
+			j.over = int64(len(l.body) - len(j.body))
+			return
+		}
 		t.batch.add(f.a.streams[side], l.time, l.body, 0, 1)
 		f.advance(side, next)
 		return
@@ -336,6 +358,23 @@ func (f *file) removed() bool {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && st.Nlink == 0
+}
+
+// closed tells whether nobody has the file open for writing: the runtime closes
+// it when the container has ended. The kernel grants a read lease only then.
+func (f *file) closed() bool {
+	raw, err := f.f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	granted := false
+	err = raw.Control(func(fd uintptr) {
+		if _, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK); err == nil {
+			granted = true
+			_, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK) // closing the file ends it too
+		}
+	})
+	return granted && err == nil
 }
 
 func (a *attempt) find(inode uint64) *file {

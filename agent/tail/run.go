@@ -29,11 +29,15 @@ type Config struct {
 	// Finish is how long a file must rest before a line that was only begun is
 	// taken as whole.
 	Finish time.Duration
+	// Traces joins the lines of stack traces into one record. Hold is how long a
+	// line that may begin one waits for the next.
+	Traces bool
+	Hold   time.Duration
 }
 
 // Default returns the configuration for a node.
 func Default(dir, node string) Config {
-	return Config{Dir: dir, Node: node, Poll: 2 * time.Second, Settle: 30 * time.Millisecond, Finish: 10 * time.Second}
+	return Config{Dir: dir, Node: node, Poll: 2 * time.Second, Settle: 30 * time.Millisecond, Finish: 10 * time.Second, Traces: true, Hold: 250 * time.Millisecond}
 }
 
 // Validate names all problems at once.
@@ -45,7 +49,7 @@ func (c Config) Validate() error {
 	if c.Node == "" {
 		errs = append(errs, errors.New("tail node name is empty"))
 	}
-	if c.Poll <= 0 || c.Settle <= 0 || c.Finish <= 0 {
+	if c.Poll <= 0 || c.Settle <= 0 || c.Finish <= 0 || c.Hold <= 0 {
 		errs = append(errs, errors.New("tail intervals must be more than 0"))
 	}
 	return errors.Join(errs...)
@@ -130,6 +134,8 @@ func (t *Tail) Run(ctx context.Context) error {
 	defer poll.Stop()
 	settle := time.NewTimer(t.cfg.Settle)
 	defer settle.Stop()
+	hold := time.NewTimer(t.cfg.Hold)
+	defer hold.Stop()
 	ready := make(chan struct{})
 	close(ready)
 	for {
@@ -147,8 +153,15 @@ func (t *Tail) Run(ctx context.Context) error {
 			t.finishOld(time.Now())
 		case e := <-events:
 			t.scanChanged(e)
+		case <-hold.C:
 		}
 		more = t.work(ctx)
+		if t.finishHeld(time.Now()) { // what is still held is looked at again
+			hold.Reset(t.cfg.Hold)
+		}
+		if !t.flush(ctx) {
+			return nil
+		}
 		t.measure()
 		if more {
 			continue
@@ -354,6 +367,35 @@ func (t *Tail) finishOld(now time.Time) {
 			}
 		}
 	}
+}
+
+// finishHeld takes traces as whole that nothing was added to for a while, and
+// lines without their end when their container has ended. It tells whether
+// others wait.
+func (t *Tail) finishHeld(now time.Time) (waiting bool) {
+	for _, a := range t.attempts {
+		for side := range a.open {
+			j := &a.open[side]
+			if !j.active || len(a.files) == 0 {
+				continue
+			}
+			f := a.last()
+			info, err := f.f.Stat()
+			if err != nil {
+				continue // finishOld takes it
+			}
+			unread := info.Size() > f.read
+			rested := now.Sub(j.since)
+			switch {
+			case j.trace != noTrace && rested >= t.cfg.Hold && (!unread || rested >= t.cfg.Finish),
+				j.trace == noTrace && !unread && !f.moved && f.closed():
+				t.finish(a, side)
+			default:
+				waiting = waiting || j.trace != noTrace || unread
+			}
+		}
+	}
+	return waiting
 }
 
 // forgetOld drops positions of files that no longer exist, once, after a look

@@ -34,7 +34,7 @@ func (w *watcher) add(dir string) error {
 	if _, ok := w.wds[dir]; ok {
 		return nil
 	}
-	wd, err := unix.InotifyAddWatch(int(w.f.Fd()), filepath.Join(w.root, dir), unix.IN_ONLYDIR|unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO|unix.IN_DELETE)
+	wd, err := unix.InotifyAddWatch(int(w.f.Fd()), filepath.Join(w.root, dir), unix.IN_ONLYDIR|unix.IN_CREATE|unix.IN_MODIFY|unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_DELETE)
 	if err != nil {
 		return fmt.Errorf("watch logs %s: %w", dir, err)
 	}
