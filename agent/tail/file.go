@@ -374,7 +374,16 @@ func (f *file) closed() bool {
 			_, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK) // closing the file ends it too
 		}
 	})
-	return granted && err == nil
+	if !granted || err != nil {
+		return false
+	}
+	// A file that is rotated is renamed first and closed then.
+	have, err := f.f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(f.path)
+	return err == nil && os.SameFile(have, named)
 }
 
 func (a *attempt) find(inode uint64) *file {
