@@ -86,6 +86,11 @@ bench: build deps-test ## figures of a whole perch: start, latency, writes, CPU 
 clean: ## remove what was built
 	rm -rf bin out agent/runtime/bundle/bin/{perch-shim,runc,pause*,*.tar,.stamp*}
 
+.PHONY: interop-logs
+interop-logs: ## the doors for logs with real clients: Fluent, Loki, Elasticsearch, OpenTelemetry, rsyslog, syslog-ng
+	build/interop-logs.sh
+	$(GO) test -count=1 -v ./logs/ingest/interop/
+
 .PHONY: lint
 lint: ## golangci-lint (built once into out/bin; takes minutes the first time)
 	@[ -x out/bin/golangci-lint ] || GOFLAGS= GOBIN=$(CURDIR)/out/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
