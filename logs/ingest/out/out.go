@@ -1,0 +1,202 @@
+package out
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"perch/logs/block"
+	"perch/logs/index"
+	"perch/logs/record"
+	"perch/logs/store"
+)
+
+// Config says where lines go.
+type Config struct {
+	Address string // host:port of the receiver
+	Key     string // shared key, empty: no handshake
+	Host    string // told in the handshake
+	Tag     string // of all lines: <Tag>.<namespace>.<pod>.<container>
+	Lines   int    // of one chunk at most
+	Bytes   int    // of one chunk's lines, about
+	Timeout time.Duration
+	Poll    time.Duration // how often the store is looked at
+}
+
+// Default returns the configuration for a receiver.
+func Default(address, host string) Config {
+	return Config{Address: address, Host: host, Tag: "perch", Lines: 1000, Bytes: 1 << 20, Timeout: 30 * time.Second, Poll: time.Second}
+}
+
+// Validate names all problems at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Address == "" || c.Tag == "" {
+		errs = append(errs, errors.New("address and tag of the receiver of lines must be given"))
+	}
+	if c.Lines <= 0 || c.Bytes <= 0 || c.Timeout <= 0 || c.Poll <= 0 {
+		errs = append(errs, errors.New("limits of sending lines on must be more than 0"))
+	}
+	return errors.Join(errs...)
+}
+
+// Out sends lines on. Make it with New.
+type Out struct {
+	cfg   Config
+	store *store.Store
+	log   *slog.Logger
+	m     *metrics
+
+	// What follows belongs to Run.
+	c    *conn
+	sent map[uint64]uint64 // by stream: the number of the next line
+}
+
+type metrics struct {
+	lines, chunks, lost prometheus.Counter
+	failed              prometheus.Counter
+	behind              prometheus.Gauge
+}
+
+// New opens nothing.
+func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer) (*Out, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_out_" + name, Help: help})
+	}
+	m := &metrics{
+		lines:  counter("lines_total", "Lines the receiver has acknowledged."),
+		chunks: counter("chunks_total", "Chunks the receiver has acknowledged."),
+		lost:   counter("lost_lines_total", "Lines the retention removed before they were sent."),
+		failed: counter("failures_total", "Chunks that were not acknowledged; they are sent again."),
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_out_unsent_lines", Help: "Lines that are not sent yet, at the last look."}),
+	}
+	reg.MustRegister(m.lines, m.chunks, m.lost, m.failed, m.behind)
+	return &Out{cfg: cfg, store: s, log: log, m: m, sent: map[uint64]uint64{}}, nil
+}
+
+// file is the source under which positions are kept: by receiver.
+func (o *Out) file() string { return File + o.cfg.Address }
+
+// File begins the names of all sources of this package.
+const File = "out/"
+
+// Run sends until ctx ends.
+func (o *Out) Run(ctx context.Context) error {
+	for _, p := range o.store.Positions() {
+		if p.File == o.file() {
+			o.sent[p.Inode] = uint64(p.Stdout)
+		}
+	}
+	defer o.hangUp()
+	wait := o.cfg.Poll
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		if err := o.pass(ctx); err != nil && ctx.Err() == nil {
+			o.m.failed.Inc()
+			o.hangUp()
+			wait = min(2*wait, 30*time.Second)
+			o.log.Warn("lines were not sent on, trying again", "err", err)
+		} else {
+			wait = o.cfg.Poll
+		}
+		timer.Reset(wait)
+	}
+}
+
+func (o *Out) hangUp() {
+	if o.c != nil {
+		_ = o.c.Close() // nothing is buffered
+		o.c = nil
+	}
+}
+
+// pass sends what the store holds and was not sent, each stream in its order.
+func (o *Out) pass(ctx context.Context) (err error) {
+	v, err := o.store.View()
+	if err != nil {
+		return fmt.Errorf("send lines on: %w", err)
+	}
+	defer func() { err = errors.Join(err, v.Release()) }()
+	pieces := v.Select(ctx, math.MinInt64, math.MaxInt64, func(*record.Stream) bool { return true }, index.Need{Op: index.Any})
+	slices.SortFunc(pieces, func(a, b store.Piece) int { return cmp.Or(cmp.Compare(a.Hash, b.Hash), cmp.Compare(a.First, b.First)) })
+	o.forget(pieces)
+	behind := uint64(0)
+	for i := range pieces {
+		p := &pieces[i]
+		behind += p.First + uint64(p.Lines) - min(max(o.sent[p.Hash], p.First), p.First+uint64(p.Lines))
+	}
+	o.m.behind.Set(float64(behind))
+	for i := range pieces {
+		if err := o.piece(ctx, &pieces[i]); err != nil {
+			return err
+		}
+	}
+	o.m.behind.Set(0)
+	return nil
+}
+
+// forget drops positions of streams the store no longer has lines of.
+func (o *Out) forget(pieces []store.Piece) {
+	have := map[uint64]struct{}{}
+	for i := range pieces {
+		have[pieces[i].Hash] = struct{}{}
+	}
+	for hash := range o.sent {
+		if _, ok := have[hash]; !ok {
+			delete(o.sent, hash)
+			o.store.Forget(o.file(), hash)
+		}
+	}
+}
+
+func (o *Out) piece(ctx context.Context, p *store.Piece) error {
+	next, known := o.sent[p.Hash]
+	end := p.First + uint64(p.Lines)
+	if next >= end {
+		return nil
+	}
+	if next < p.First {
+		if known {
+			o.m.lost.Add(float64(p.First - next))
+		}
+		next = p.First
+	}
+	lines, err := p.Read(&block.Lines{})
+	if err != nil {
+		return fmt.Errorf("send lines on: %w", err)
+	}
+	for next < end {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		body, n := o.pack(p.Stream, lines, int(next-p.First), int(end-next))
+		if err := o.send(ctx, p.Stream, p.Hash, next, n, body); err != nil {
+			return fmt.Errorf("send %d lines on to %s: %w", n, o.cfg.Address, err)
+		}
+		next += uint64(n)
+		o.sent[p.Hash] = next
+		o.m.lines.Add(float64(n))
+		o.m.chunks.Inc()
+		at := record.Position{File: o.file(), Inode: p.Hash, Stdout: int64(next)}
+		if err := o.store.Append(ctx, nil, []record.Position{at}); err != nil { // sent again after a restart
+			return fmt.Errorf("remember what was sent on: %w", err)
+		}
+	}
+	return nil
+}

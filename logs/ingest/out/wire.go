@@ -1,0 +1,182 @@
+package out
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/sha512"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"perch/logs/block"
+	"perch/logs/ingest/entry"
+	"perch/logs/record"
+)
+
+// pack writes entries [EventTime, map] of lines from first on, at most limit,
+// until the chunk is full. It returns how many there are: one at least.
+func (o *Out) pack(s *record.Stream, l *block.Lines, first, limit int) (body []byte, n int) {
+	labels := []record.Field{{Key: "namespace", Value: s.Namespace}, {Key: "pod", Value: s.Pod}, {Key: "container", Value: s.Container},
+		{Key: "instance", Value: s.Instance}, {Key: "uid", Value: s.UID}, {Key: "node", Value: s.Node}, {Key: "stream", Value: s.Output}, {Key: "kind", Value: s.Kind}}
+	for n < limit && n < o.cfg.Lines && len(body) < o.cfg.Bytes {
+		i := first + n
+		fields, _ := entry.Pairs(l.FieldsOf(i)) // a line without fields has none
+		body = append(body, 0x92, 0xd7, 0)      // EventTime: seconds and nanoseconds
+		body = binary.BigEndian.AppendUint32(body, uint32(l.Times[i]/1e9))
+		body = binary.BigEndian.AppendUint32(body, uint32(l.Times[i]%1e9))
+		size := uint32(len(fields) + 2)
+		for _, f := range labels {
+			if f.Value != "" {
+				size++
+			}
+		}
+		body = msgp.AppendMapHeader(body, size)
+		body = msgp.AppendStringFromBytes(msgp.AppendString(body, "log"), l.Body(i))
+		body = msgp.AppendString(msgp.AppendString(body, "level"), record.Level(l.Levels[i]).String())
+		for _, f := range labels {
+			if f.Value != "" {
+				body = msgp.AppendString(msgp.AppendString(body, f.Key), f.Value)
+			}
+		}
+		for _, f := range fields {
+			body = msgp.AppendString(msgp.AppendString(body, "field."+f.Key), f.Value)
+		}
+		n++
+	}
+	return body, n
+}
+
+type conn struct {
+	net.Conn
+	in *msgp.Reader
+}
+
+// send sends one chunk and waits for its acknowledgement.
+func (o *Out) send(ctx context.Context, s *record.Stream, hash, first uint64, n int, body []byte) error {
+	if o.c == nil {
+		c, err := o.dial(ctx)
+		if err != nil {
+			return err
+		}
+		o.c = c
+	}
+	end := context.AfterFunc(ctx, func() { _ = o.c.Close() })
+	defer end()
+	if err := o.c.SetDeadline(time.Now().Add(o.cfg.Timeout)); err != nil {
+		return err
+	}
+	id := fmt.Sprintf("%016x-%d-%d", hash, first, n)
+	tag := o.cfg.Tag
+	for _, part := range []string{s.Namespace, s.Pod, s.Container} {
+		if part != "" {
+			tag += "." + part
+		}
+	}
+	b := msgp.AppendString(msgp.AppendArrayHeader(nil, 3), tag)
+	b = msgp.AppendBytes(b, body)
+	b = msgp.AppendMapHeader(b, 2)
+	b = msgp.AppendString(msgp.AppendString(b, "chunk"), id)
+	b = msgp.AppendInt(msgp.AppendString(b, "size"), n)
+	if _, err := o.c.Write(b); err != nil {
+		return err
+	}
+	fields, err := o.c.in.ReadMapHeader()
+	if err != nil {
+		return fmt.Errorf("read acknowledgement: %w", err)
+	}
+	acked := ""
+	for range min(fields, 16) {
+		key, err := o.c.in.ReadString()
+		if err == nil && key == "ack" {
+			acked, err = o.c.in.ReadString()
+		} else if err == nil {
+			err = o.c.in.Skip()
+		}
+		if err != nil {
+			return fmt.Errorf("read acknowledgement: %w", err)
+		}
+	}
+	if acked != id {
+		return fmt.Errorf("acknowledgement of %q, chunk %q was sent", acked, id)
+	}
+	return nil
+}
+
+func (o *Out) dial(ctx context.Context) (*conn, error) {
+	d := net.Dialer{Timeout: o.cfg.Timeout}
+	c, err := d.DialContext(ctx, "tcp", o.cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	out := &conn{Conn: c, in: msgp.NewReader(bufio.NewReader(c))}
+	if o.cfg.Key == "" {
+		return out, nil
+	}
+	err = c.SetDeadline(time.Now().Add(o.cfg.Timeout))
+	if err == nil {
+		err = o.handshake(out)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("greet receiver: %w", err), c.Close())
+	}
+	return out, nil
+}
+
+// handshake answers HELO with PING and reads PONG: both sides know the key.
+func (o *Out) handshake(c *conn) error {
+	helo, err := c.in.ReadIntf()
+	if err != nil {
+		return err
+	}
+	list, _ := helo.([]any)
+	if len(list) != 2 || list[0] != "HELO" {
+		return errors.New("a HELO was expected")
+	}
+	options, _ := list[1].(map[string]any)
+	var nonce []byte
+	switch v := options["nonce"].(type) {
+	case []byte:
+		nonce = v
+	case string:
+		nonce = []byte(v)
+	}
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // never fails
+	digest := func(host string) string {
+		h := sha512.New()
+		for _, p := range [][]byte{salt, []byte(host), nonce, []byte(o.cfg.Key)} {
+			_, _ = h.Write(p) // a hash never fails
+		}
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	b := msgp.AppendString(msgp.AppendArrayHeader(nil, 6), "PING")
+	b = msgp.AppendString(b, o.cfg.Host)
+	b = msgp.AppendBytes(b, salt)
+	b = msgp.AppendString(b, digest(o.cfg.Host))
+	b = msgp.AppendString(msgp.AppendString(b, ""), "")
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	pong, err := c.in.ReadIntf()
+	if err != nil {
+		return err
+	}
+	list, _ = pong.([]any)
+	if len(list) != 5 || list[0] != "PONG" {
+		return errors.New("a PONG was expected")
+	}
+	if list[1] != true {
+		return fmt.Errorf("the receiver does not take the key: %v", list[2])
+	}
+	host, _ := list[3].(string)
+	if list[4] != digest(host) {
+		return errors.New("the receiver does not know the key")
+	}
+	return nil
+}
