@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	corelisters "k8s.io/client-go/listers/core/v1"
 
@@ -15,6 +16,7 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
+	"perch/logs/ingest/out"
 	"perch/logs/ingest/source"
 	"perch/logs/ingest/syslog"
 	"perch/logs/record"
@@ -55,6 +57,9 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return err
 	}
 	r.group.Go("forward door", forward.Run)
+	if err := l.sendOn(r); err != nil {
+		return err
+	}
 	if r.cfg.SyslogPort == 0 {
 		return nil
 	}
@@ -81,11 +86,13 @@ func senders(cfg config.Config, pods corelisters.PodLister) ingest.Identify {
 	}
 }
 
-// filePositions are the store's positions without those of events and chunks,
-// which are no files: the tail forgets files that are gone.
+// filePositions are the store's positions without those of events, chunks and
+// receivers, which are no files: the tail forgets files that are gone.
 type filePositions struct{ *logstore.Store }
 
 // Positions implements tail.Positions.
 func (p filePositions) Positions() []record.Position {
-	return slices.DeleteFunc(p.Store.Positions(), func(have record.Position) bool { return have.File == eventsFile || have.File == chunk.File })
+	return slices.DeleteFunc(p.Store.Positions(), func(have record.Position) bool {
+		return have.File == eventsFile || have.File == chunk.File || strings.HasPrefix(have.File, out.File)
+	})
 }

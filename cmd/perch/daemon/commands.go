@@ -55,6 +55,8 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.IntVar(&cfg.AgentPort, "agent-port", cfg.AgentPort, "port of the node's kubelet API")
 	fs.IntVar(&cfg.ForwardPort, "forward-port", cfg.ForwardPort, "port that takes logs by Fluent Forward")
 	fs.StringVar(&cfg.ForwardKeys, "forward-keys", cfg.ForwardKeys, "file with a line \"NAME SECRET [NAMESPACE]\" for each sender on other machines that may use the forward port")
+	fs.StringVar(&cfg.ForwardTo, "forward-to", cfg.ForwardTo, "HOST:PORT of a Fluentd or Fluent Bit that gets all lines of this node too")
+	fs.StringVar(&cfg.ForwardToKey, "forward-to-key", cfg.ForwardToKey, "file with the shared key of --forward-to")
 	fs.IntVar(&cfg.SyslogPort, "syslog", cfg.SyslogPort, "take syslog of this machine and its pods over TCP and UDP, on 1514 or --syslog=PORT (default: off)")
 	fs.Lookup("syslog").NoOptDefVal = "1514"
 	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")

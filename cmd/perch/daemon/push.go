@@ -15,6 +15,7 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/logs/ingest"
+	"perch/logs/ingest/out"
 	"perch/logs/ingest/push"
 	"perch/logs/record"
 )
@@ -92,4 +93,25 @@ func forwardKeys(path string) ([]ingest.Key, error) {
 		out = append(out, k)
 	}
 	return out, in.Err()
+}
+
+// sendOn sends all lines of this node to an external receiver, if there is one.
+func (l *lines) sendOn(r role) error {
+	if r.cfg.ForwardTo == "" {
+		return nil
+	}
+	cfg := out.Default(r.cfg.ForwardTo, r.cfg.NodeName)
+	if r.cfg.ForwardToKey != "" {
+		text, err := os.ReadFile(r.cfg.ForwardToKey)
+		if err != nil {
+			return refused{fmt.Errorf("read --forward-to-key: %w", err)}
+		}
+		cfg.Key = strings.TrimSpace(string(text))
+	}
+	o, err := out.New(cfg, l.store, r.part("out"), r.reg)
+	if err != nil {
+		return err
+	}
+	r.group.Go("forward out", o.Run)
+	return nil
 }

@@ -45,8 +45,10 @@ type Config struct {
 	AgentPort        int        `json:"agentPort"`
 	ForwardPort      int        `json:"forwardPort"`
 	PeerPort         int        `json:"peerPort"`
-	SyslogPort       int        `json:"syslogPort,omitempty"`  // 0: no syslog door
-	ForwardKeys      string     `json:"forwardKeys,omitempty"` // file with keys of Forward senders on other machines
+	SyslogPort       int        `json:"syslogPort,omitempty"`   // 0: no syslog door
+	ForwardKeys      string     `json:"forwardKeys,omitempty"`  // file with keys of Forward senders on other machines
+	ForwardTo        string     `json:"forwardTo,omitempty"`    // host:port of an external Forward server that gets all lines
+	ForwardToKey     string     `json:"forwardToKey,omitempty"` // file with its shared key
 
 	ClusterCIDR   netip.Prefix `json:"clusterCIDR"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
