@@ -147,13 +147,16 @@ func (f *Fan) Histogram(ctx context.Context, r query.Request) (query.Histogram, 
 	if err != nil {
 		return query.Histogram{}, err
 	}
-	h, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Histogram, error) { return s.Histogram(ctx, r) })
+	part := r
+	part.Raw = true
+	h, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Histogram, error) { return s.Histogram(ctx, part) })
 	if err != nil {
 		return query.Histogram{}, err
 	}
 	for _, o := range rest {
 		h.Merge(o)
 	}
+	h.Fold()
 	miss(&h.Summary, missing)
 	return h, nil
 }
@@ -173,6 +176,46 @@ func (f *Fan) Values(ctx context.Context, r query.Request) (query.Values, error)
 	}
 	miss(&v.Summary, missing)
 	return v, nil
+}
+
+// Patterns adds up the patterns of all nodes.
+func (f *Fan) Patterns(ctx context.Context, r query.Request) (query.Patterns, error) {
+	r, err := r.Normal()
+	if err != nil {
+		return query.Patterns{}, err
+	}
+	part := r
+	part.Raw, part.Limit = true, min(10*r.Limit, query.MaxLimit) // what is rare here may be frequent elsewhere
+	p, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Patterns, error) { return s.Patterns(ctx, part) })
+	if err != nil {
+		return query.Patterns{}, err
+	}
+	for _, o := range rest {
+		p.Merge(o, part.Limit)
+	}
+	p.Merge(query.Patterns{}, r.Limit)
+	miss(&p.Summary, missing)
+	return p, nil
+}
+
+// Stats adds up the figures of all nodes.
+func (f *Fan) Stats(ctx context.Context, r query.Request) (query.FieldStats, error) {
+	r, err := r.Normal()
+	if err != nil {
+		return query.FieldStats{}, err
+	}
+	part := r
+	part.Raw = true
+	s, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.FieldStats, error) { return s.Stats(ctx, part) })
+	if err != nil {
+		return query.FieldStats{}, err
+	}
+	for _, o := range rest {
+		s.Merge(o)
+	}
+	s.Finish(r)
+	miss(&s.Summary, missing)
+	return s, nil
 }
 
 // refresh is how often a tail looks for nodes that came or came back.

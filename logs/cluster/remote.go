@@ -62,6 +62,12 @@ func values(r query.Request) url.Values {
 	if r.Field != "" {
 		v.Set("field", r.Field)
 	}
+	if r.By != "" {
+		v.Set("by", r.By)
+	}
+	if r.Raw {
+		v.Set("raw", "1")
+	}
 	return v
 }
 
@@ -153,6 +159,18 @@ func (c *Remote) Values(ctx context.Context, r query.Request) (v query.Values, e
 	}
 	err = c.decode(ctx, path, r, &v)
 	return v, err
+}
+
+// Patterns asks the peer.
+func (c *Remote) Patterns(ctx context.Context, r query.Request) (p query.Patterns, err error) {
+	err = c.decode(ctx, "patterns", r, &p)
+	return p, err
+}
+
+// Stats asks the peer.
+func (c *Remote) Stats(ctx context.Context, r query.Request) (s query.FieldStats, err error) {
+	err = c.decode(ctx, "stats", r, &s)
+	return s, err
 }
 
 // Tail follows the peer until the connection ends.

@@ -8,9 +8,13 @@
 //	         {"time":RFC3339nano,"id","namespace","pod","container","uid","instance","node","stream","level","kind","line","fields"?:{…}}
 //	         and a last line {"stats":{lines,bytes,blocks,took_ms},"partial":bool,"reason"?,"missing":[node],"hidden":[namespace],"cursor"?}
 //	GET …/histogram       q, from, to, buckets (60, ≤ 2000) or step → {"from","to","step_ms","total","levels":{},"buckets":[{"time","count","levels":{}}],"stats",…as above}
+//	         by=FIELD counts values of a field instead: {"by","values":{},"buckets":[{…,"values":{}}]}, the ten most frequent, "(others)" and "(none)"
 //	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; Last-Event-ID goes on from there
 //	GET …/fields, /values?field=F   q, from, to, limit → {"values":[{"value","count"}],…}; counts of parsed fields come from a sample of lines
-//	GET …/context?id=ID&before=N&after=N   NDJSON as query, oldest first
+//	GET …/stats?field=F&by=G  q, from, to, limit → {"groups":[{"group","count","rate","with","unique","numbers","sum","min","max","average","quantiles":{"0.5":…}}],…}
+//	GET …/patterns  q, from, to, limit, buckets → {"total","other","step_ms","patterns":[{"pattern","count","level","first","last","trend":[n],"id","namespace","pod","container","instance","image"?}],…}
+//	         a pattern is a line without its words with digits; first is within from..to
+//	GET …/context?id=ID&before=N&after=N&scope=stream|pod|workload|node  NDJSON as query, oldest first
 //	errors: {"error","position"?,"expected"?} with status 400, 403, 501, 503
 //
 // Times are RFC3339, unix seconds, or now-1h (units s m h d w). The last hour is the default.

@@ -60,11 +60,10 @@ func Handler(s Searcher, allowed func(context.Context, *http.Request) (Access, e
 	mux.HandleFunc(Prefix+"fields", d.values)
 	mux.HandleFunc(Prefix+"values", d.values)
 	mux.HandleFunc(Prefix+"context", d.context)
-	mux.HandleFunc(Prefix+"patterns", func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, http.StatusNotImplemented, errors.New("patterns are not built yet"))
-	})
+	mux.HandleFunc(Prefix+"patterns", d.patterns)
+	mux.HandleFunc(Prefix+"stats", d.stats)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s; try query, histogram, tail, fields, values, context", r.URL.Path))
+		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s; try query, histogram, tail, fields, values, context, patterns, stats", r.URL.Path))
 	})
 	return mux
 }
@@ -184,7 +183,7 @@ func (d *door) parse(r *http.Request) (Request, error) {
 		}
 		q.Cursor = &c
 	}
-	q.Field = get("field")
+	q.Field, q.By, q.Raw = get("field"), get("by"), get("raw") == "1"
 	return q, nil
 }
 
@@ -229,7 +228,7 @@ func parseSpan(v string) (time.Duration, error) {
 
 func (d *door) query(w http.ResponseWriter, r *http.Request) {
 	if q, ok := d.request(w, r); ok {
-		d.lines(w, r, q)
+		d.lines(w, r, d.s, q)
 	}
 }
 
@@ -252,15 +251,24 @@ func (d *door) context(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	d.lines(w, r, q)
+	search := d.s
+	switch scope := r.Form.Get("scope"); scope {
+	case "", "stream":
+	case "pod", "workload", "node":
+		search = beside{d.s, scope}
+	default:
+		fail(w, http.StatusBadRequest, fmt.Errorf("scope %q is not stream, pod, workload or node", scope))
+		return
+	}
+	d.lines(w, r, search, q)
 }
 
-func (d *door) lines(w http.ResponseWriter, r *http.Request, q Request) {
+func (d *door) lines(w http.ResponseWriter, r *http.Request, search Searcher, q Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	started := false
 	var buf []byte
-	sum, err := d.s.Query(r.Context(), q, func(l *Line) error {
+	sum, err := search.Query(r.Context(), q, func(l *Line) error {
 		started = true
 		buf = append(l.AppendJSON(buf), '\n')
 		if len(buf) < 32<<10 {
@@ -290,6 +298,9 @@ func (d *door) histogram(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	if q.Field == "" {
+		q.Field = q.By
+	}
 	h, err := d.s.Histogram(r.Context(), q)
 	reply(w, h, err)
 }
@@ -307,6 +318,40 @@ func (d *door) values(w http.ResponseWriter, r *http.Request) {
 	}
 	v, err := d.s.Values(r.Context(), q)
 	reply(w, v, err)
+}
+
+func (d *door) patterns(w http.ResponseWriter, r *http.Request) {
+	q, ok := d.request(w, r)
+	if !ok {
+		return
+	}
+	if r.Form.Get("buckets") == "" {
+		q.Buckets = patternBuckets
+	}
+	p, err := d.s.Patterns(r.Context(), q)
+	if err == nil && !q.Raw {
+		images := map[[3]string]string{}
+		for i := range p.Patterns {
+			x := &p.Patterns[i]
+			of := [3]string{x.Namespace, x.Pod, x.Container}
+			image, known := images[of]
+			if !known && x.Pod != "" && len(images) < imageLookups {
+				image = imageOf(r.Context(), d.s, q, *x)
+				images[of] = image
+			}
+			x.Image = image
+		}
+	}
+	reply(w, p, err)
+}
+
+func (d *door) stats(w http.ResponseWriter, r *http.Request) {
+	q, ok := d.request(w, r)
+	if !ok {
+		return
+	}
+	f, err := d.s.Stats(r.Context(), q)
+	reply(w, f, err)
 }
 
 func reply(w http.ResponseWriter, v any, err error) {

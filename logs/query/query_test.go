@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -709,8 +710,14 @@ func TestAPI(t *testing.T) {
 	if status, body = get(t, srv, "query", "from", "yesterday"); status != 400 || !strings.Contains(body, "RFC3339") {
 		t.Fatal(status, body)
 	}
-	if status, _ = get(t, srv, "patterns"); status != 501 {
-		t.Fatal(status)
+	_, body = get(t, srv, "stats", "q", "namespace:shop", "field", "http.status", "by", "pod")
+	var stats FieldStats
+	if err := json.Unmarshal([]byte(body), &stats); err != nil || len(stats.Groups) != 3 || stats.Groups[0].Group != "web-1" || stats.Groups[1].Unique != 2 || stats.Groups[1].Max != 502 || math.Abs(stats.Groups[1].Quantiles["0.99"]-502) > 5 {
+		t.Fatal(err, body)
+	}
+	_, body = get(t, srv, "histogram", "q", "http.status:*", "by", "http.status", "buckets", "1")
+	if !strings.Contains(body, `"values":{"200":1,"502":1}`) {
+		t.Fatal(body)
 	}
 
 	_, body = get(t, srv, "histogram", "q", "failed", "step", "10s")
@@ -738,6 +745,81 @@ func TestAPI(t *testing.T) {
 	_, body = get(t, srv, "context", "id", line.ID, "before", "1", "after", "1")
 	if strings.Count(body, "\n") != 4 || !strings.Contains(body, "Ünïcode") || !strings.Contains(body, "IllegalState") {
 		t.Fatal(body)
+	}
+}
+
+func TestPatternsAreTheSameFromHeadsAndBlocks(t *testing.T) {
+	s := testStore(t, 1<<20)
+	web := &record.Stream{Namespace: "shop", Pod: "web-1", Container: "app", Output: record.Stdout, Kind: record.KindLog}
+	events := &record.Stream{Namespace: "shop", Pod: "web-1", Container: "app", Output: record.Event, Kind: record.KindEvent}
+	records := []record.Record{{Time: 1, Stream: events, Body: []byte(`Pulled: Successfully pulled image "shop/web:2.14" in 3s`)}}
+	for i := range 90 {
+		body := fmt.Appendf(nil, "request req%d took %d ms", i, i*i)
+		if i%3 == 0 {
+			body = fmt.Appendf(nil, "ERROR cannot reach db-%d\n\tat line %d", i, i)
+		}
+		records = append(records, record.Record{Time: int64(i+1) * 1e9, Stream: web, Body: body})
+	}
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	ask := func(q string) string {
+		_, body := get(t, srv, "patterns", "q", q)
+		body, _, _ = strings.Cut(body, `"stats":`)
+		return body
+	}
+	heads, some := ask("kind:log"), ask("took 16 or req4")
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if blocks := ask("kind:log"); blocks != heads {
+		t.Fatalf("heads: %s\nblocks: %s", heads, blocks)
+	}
+	if blocks := ask("took 16 or req4"); blocks != some || !strings.Contains(some, `"total":1,`) {
+		t.Fatalf("heads: %s\nblocks: %s", some, blocks)
+	}
+	var p Patterns
+	if err := json.Unmarshal([]byte(heads+`"x":0}`), &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Total != 90 || len(p.Patterns) != 2 || p.Patterns[0].Pattern != "request <*> took <*> ms" || p.Patterns[0].Count != 60 || p.Patterns[1].Pattern != "ERROR cannot reach db-<*>" || p.Patterns[1].Level != "error" ||
+		p.Patterns[0].Image != "shop/web:2.14" || p.Patterns[0].First != time.Unix(2, 0).UTC() {
+		t.Fatal(heads)
+	}
+}
+
+func TestContextOfPodWorkloadAndNode(t *testing.T) {
+	s := testStore(t, 1<<20)
+	stream := func(pod, container, node string) *record.Stream {
+		return &record.Stream{Namespace: "shop", Pod: pod, Container: container, Node: node, Output: record.Stdout, Kind: record.KindLog}
+	}
+	streams := []*record.Stream{stream("web-7d9f4c6b8-kx2mq", "app", "n1"), stream("web-7d9f4c6b8-kx2mq", "side", "n1"), stream("web-5f6c7d8b9c-abcde", "app", "n2"), stream("db-0", "db", "n1"), stream("db-1", "db", "n2")}
+	var records []record.Record
+	for i := range 20 {
+		records = append(records, record.Record{Time: int64(i+1) * 1e9, Stream: streams[i%5], Body: fmt.Appendf(nil, "line %d", i)})
+	}
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	var line struct{ ID string }
+	_, body := get(t, srv, "query", "q", `"line 10"`)
+	if err := json.Unmarshal([]byte(body[:strings.IndexByte(body, '\n')]), &line); err != nil {
+		t.Fatal(err)
+	}
+	for scope, want := range map[string]string{"stream": "0 5 10 15", "pod": "5 6 10 11 15", "workload": "6 7 10 11 12", "node": "6 8 10 11 13"} {
+		_, body := get(t, srv, "context", "id", line.ID, "before", "2", "after", map[bool]string{true: "1", false: "2"}[scope == "stream"], "scope", scope)
+		var have []string
+		for _, m := range regexp.MustCompile(`"line":"line (\d+)"`).FindAllStringSubmatch(body, -1) {
+			have = append(have, m[1])
+		}
+		if strings.Join(have, " ") != want {
+			t.Errorf("%s: have %v, want %s\n%s", scope, have, want, body)
+		}
+	}
+	if status, _ := get(t, srv, "context", "id", line.ID, "scope", "moon"); status != 400 {
+		t.Fatal(status)
 	}
 }
 

@@ -19,6 +19,9 @@ type Searcher interface {
 	Histogram(ctx context.Context, r Request) (Histogram, error)
 	// Values counts the values of r.Field, or the fields when that is empty.
 	Values(ctx context.Context, r Request) (Values, error)
+	// Patterns counts the kinds of lines, Stats the values of r.Field.
+	Patterns(ctx context.Context, r Request) (Patterns, error)
+	Stats(ctx context.Context, r Request) (FieldStats, error)
 	// Tail emits new lines until ctx ends or emit fails.
 	Tail(ctx context.Context, r Request, emit func(TailEvent) error) error
 }

@@ -1,0 +1,280 @@
+package query
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"perch/logs/block"
+	"perch/logs/record"
+	"perch/logs/store"
+)
+
+// Variable stands in a pattern for a word with a digit in it.
+const Variable = "<*>"
+
+const (
+	patternKeep    = 10_000 // told apart on each node; the rest is in Patterns.Other
+	patternBytes   = 512    // of a pattern's first line are shown and told apart
+	patternBuckets = 24
+	imageLookups   = 20 // of one answer
+	imageTimeout   = 2 * time.Second
+)
+
+// Pattern is a kind of line: what is left when words with digits are left out.
+type Pattern struct {
+	Pattern   string    `json:"pattern"`
+	Count     int64     `json:"count"`
+	Level     string    `json:"level"` // of the first line
+	First     time.Time `json:"first"` // within the time asked for
+	Last      time.Time `json:"last"`
+	Trend     []int64   `json:"trend"` // lines over time
+	ID        string    `json:"id"`    // of the first line
+	Namespace string    `json:"namespace"`
+	Pod       string    `json:"pod"`
+	Container string    `json:"container"`
+	Instance  string    `json:"instance"`
+	Image     string    `json:"image,omitempty"` // of the container that wrote the first line, when an event tells it
+}
+
+// Patterns are the kinds of the lines that match, most frequent first.
+type Patterns struct {
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
+	Step     int64     `json:"step_ms"` // of Trend
+	Total    int64     `json:"total"`   // lines that match
+	Other    int64     `json:"other"`   // of them of patterns that are not listed
+	Patterns []Pattern `json:"patterns"`
+	Summary
+}
+
+// appendPattern writes the pattern of a template's or a line's first line.
+func appendPattern(dst, text []byte) []byte {
+	text = firstLine(text)
+	if len(text) > patternBytes {
+		text = text[:patternBytes]
+	}
+	for i := 0; i < len(text); {
+		if text[i] == block.Hole {
+			dst = append(dst, Variable...)
+			i++
+			continue
+		}
+		start, digit := i, false
+		for i < len(text) && wordByte(text[i]) {
+			digit = digit || text[i] >= '0' && text[i] <= '9'
+			i++
+		}
+		switch {
+		case i == start:
+			dst = append(dst, text[i])
+			i++
+		case digit:
+			dst = append(dst, Variable...)
+		default:
+			dst = append(dst, text[start:i]...)
+		}
+	}
+	return bytes.ToValidUTF8(dst, []byte("\ufffd"))
+}
+
+// seen is what is known of one pattern.
+type seen struct {
+	count       int64
+	first       Cursor
+	last        int64
+	level       record.Level
+	stream      *record.Stream
+	trend       []int64
+	initialized bool
+}
+
+func (s *seen) add(c Cursor, level record.Level, st *record.Stream, bucket int64) {
+	if !s.initialized || c.compare(s.first) < 0 {
+		s.first, s.level, s.stream = c, level, st
+	}
+	if !s.initialized || c.Time > s.last {
+		s.last = c.Time
+	}
+	s.initialized = true
+	s.count++
+	s.trend[bucket]++
+}
+
+func (s *seen) merge(o *seen) {
+	if o.first.compare(s.first) < 0 {
+		s.first, s.level, s.stream = o.first, o.level, o.stream
+	}
+	s.last = max(s.last, o.last)
+	s.count += o.count
+	for i := range o.trend {
+		s.trend[i] += o.trend[i]
+	}
+}
+
+// Patterns counts the patterns of lines that match. Blocks with templates are
+// not put together for that.
+func (e *Engine) Patterns(ctx context.Context, r Request) (Patterns, error) {
+	if r.Buckets <= 0 {
+		r.Buckets = patternBuckets
+	}
+	r, err := r.Normal()
+	if err != nil {
+		return Patterns{}, err
+	}
+	s, end, err := e.begin(ctx, &r)
+	if err != nil {
+		return Patterns{}, err
+	}
+	defer end()
+	start, step, n := r.grid()
+	all := map[string]*seen{}
+	out := Patterns{From: time.Unix(0, r.From).UTC(), To: time.Unix(0, r.To).UTC(), Step: step / 1e6, Patterns: []Pattern{}}
+	s.each(s.pieces(), nil, func(w *worker, p *store.Piece) {
+		own := map[string]*seen{}
+		var byID []*seen
+		var buf []byte
+		find := func(text []byte) *seen {
+			buf = appendPattern(buf[:0], text)
+			x := own[string(buf)]
+			if x == nil {
+				x = &seen{trend: make([]int64, n)}
+				own[string(buf)] = x
+			}
+			return x
+		}
+		var names *block.Templates
+		if p.Templated() {
+			var err error
+			if names, err = p.Templates(); err != nil {
+				w.failed(err)
+				return
+			}
+			byID = make([]*seen, names.Len())
+		}
+		w.statements(p, func(l *block.Lines, i int) {
+			var x *seen
+			if names != nil {
+				id := l.IDs[i]
+				if byID[id] == nil {
+					byID[id] = find(names.Of(int(id)))
+				}
+				x = byID[id]
+			} else {
+				x = find(l.Body(i))
+			}
+			x.add(Cursor{l.Times[i], p.Hash, p.First + uint64(i)}, record.Level(l.Levels[i]), p.Stream, (l.Times[i]-start)/step)
+		})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for text, x := range own {
+			out.Total += x.count
+			if have := all[text]; have != nil {
+				have.merge(x)
+			} else if len(all) < patternKeep {
+				all[text] = x
+			} else {
+				out.Other += x.count
+			}
+		}
+	})
+	for text, x := range all {
+		st := x.stream
+		out.Patterns = append(out.Patterns, Pattern{Pattern: text, Count: x.count, Level: x.level.String(), First: time.Unix(0, x.first.Time).UTC(), Last: time.Unix(0, x.last).UTC(), Trend: x.trend,
+			ID: (&Line{Cursor: x.first}).ID(), Namespace: st.Namespace, Pod: st.Pod, Container: st.Container, Instance: st.Instance})
+	}
+	out.Summary = s.summary()
+	out.cut(r.Limit)
+	return out, nil
+}
+
+func (p *Patterns) cut(limit int) {
+	slices.SortFunc(p.Patterns, func(a, b Pattern) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Pattern, b.Pattern))
+	})
+	for _, x := range p.Patterns[min(limit, len(p.Patterns)):] {
+		p.Other += x.Count
+	}
+	p.Patterns = p.Patterns[:min(limit, len(p.Patterns))]
+}
+
+// Merge adds another part of the same answer.
+func (p *Patterns) Merge(o Patterns, limit int) {
+	at := map[string]int{}
+	for i, x := range p.Patterns {
+		at[x.Pattern] = i
+	}
+	for _, x := range o.Patterns {
+		i, ok := at[x.Pattern]
+		if !ok {
+			p.Patterns = append(p.Patterns, x)
+			continue
+		}
+		have := p.Patterns[i]
+		if x.First.Before(have.First) { // the rest tells of the first line
+			have, x = x, have
+		}
+		have.Count += x.Count
+		if x.Last.After(have.Last) {
+			have.Last = x.Last
+		}
+		have.Trend = slices.Clone(have.Trend)
+		for k := range min(len(have.Trend), len(x.Trend)) {
+			have.Trend[k] += x.Trend[k]
+		}
+		p.Patterns[i] = have
+	}
+	p.Total += o.Total
+	p.Other += o.Other
+	p.Summary.Merge(o.Summary)
+	p.cut(limit)
+}
+
+// statements calls hit for every line that matches. Lines of a piece with
+// templates have the templates' numbers, others the texts.
+func (w *worker) statements(p *store.Piece, hit func(l *block.Lines, i int)) {
+	if !p.Templated() {
+		w.matches(p, true, hit)
+		return
+	}
+	l, _ := w.rows(p)
+	if l == nil {
+		return
+	}
+	ask := w.s.root.ask(p.Stream)
+	if _, unsure := w.hopes(l, ask); unsure {
+		if l = w.read(p); l != nil {
+			w.scan(p, l, ask, true, hit)
+		}
+		return
+	}
+	w.count(p, 0)
+	for i, t := range l.Times {
+		if t >= w.s.r.From && t <= w.s.r.To && (ask == yes || w.verdicts.of(l.IDs[i], l.Levels[i]) == yes) {
+			hit(l, i)
+		}
+	}
+}
+
+// imageOf finds which image a container of a pod ran, from the event that told
+// of its pull. It is empty when no event is stored any more.
+func imageOf(ctx context.Context, s Searcher, r Request, p Pattern) string {
+	text := fmt.Sprintf(`kind:event namespace:%q pod:%q container:%q ~"image \""`, p.Namespace, p.Pod, p.Container)
+	r = Request{Text: text, From: minTime, To: maxTime, Limit: 1, Namespaces: r.Namespaces, Timeout: imageTimeout}
+	image := ""
+	_, err := s.Query(ctx, r, func(l *Line) error {
+		if _, rest, ok := bytes.Cut(l.Body, []byte(`image "`)); ok {
+			if name, _, ok := bytes.Cut(rest, []byte{'"'}); ok {
+				image = string(name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return "" // the pattern is shown without it
+	}
+	return image
+}
