@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	corev1 "k8s.io/api/core/v1"
+
+	"perch/metrics/target"
 )
 
 // Config says how often and how much.
@@ -118,6 +120,10 @@ type Parts struct {
 
 	// Objects are the pods and services of now; it must answer from memory.
 	Objects func() ([]*corev1.Pod, []*corev1.Service)
+
+	// Monitors are the ServiceMonitors and PodMonitors of now, from memory; may be
+	// nil.
+	Monitors func() []target.Monitor
 
 	// Changed says that Objects may answer differently; may be nil, targets are
 	// looked at every second anyway.

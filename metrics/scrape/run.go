@@ -208,6 +208,10 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, string) {
 	if l.parts.Objects != nil {
 		pods, services := l.parts.Objects()
 		targets, dropped = target.Decide(l.cfg.Node, pods, services)
+		if l.parts.Monitors != nil {
+			more, left := target.Monitored(l.cfg.Node, l.parts.Monitors(), pods, services)
+			targets, dropped = append(targets, more...), append(dropped, left...)
+		}
 	}
 	if n := len(targets); n > l.cfg.TargetLimit {
 		for _, t := range targets[l.cfg.TargetLimit:] {
@@ -218,10 +222,13 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, string) {
 	mark := ""
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dropped = dropped
 	live := make(map[string]bool, len(targets))
 	for _, t := range targets {
 		key := t.Key()
+		if live[key] {
+			dropped = append(dropped, target.Dropped{From: t.From, Reason: "scraped already: " + key})
+			continue
+		}
 		live[key] = true
 		if l.since[key].IsZero() {
 			l.since[key] = now
@@ -235,6 +242,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, string) {
 			"__scheme__": t.Scheme, "__metrics_path__": t.Path,
 		}))
 	}
+	l.dropped = dropped
 	maps.DeleteFunc(l.since, func(key string, _ time.Time) bool { return !live[key] })
 	l.targets.Set(float64(len(targets) + len(l.cfg.Own) + len(l.cfg.Local)))
 	l.left.Set(float64(len(dropped)))

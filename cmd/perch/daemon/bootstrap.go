@@ -26,6 +26,12 @@ const infoName = "perch-info"
 //go:embed crd_prometheusrule.yaml
 var prometheusRuleCRD []byte
 
+//go:embed crd_servicemonitor.yaml
+var serviceMonitorCRD []byte
+
+//go:embed crd_podmonitor.yaml
+var podMonitorCRD []byte
+
 // ensureObjects keeps the objects that perch itself needs: repeated until all
 // are there, since the API may still be starting.
 func ensureObjects(ctx context.Context, cfg config.Config, c clients) error {
@@ -70,7 +76,12 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 	if err := ensureRoles(ctx, c); err != nil {
 		return err
 	}
-	return ensureCRD(ctx, c, prometheusRuleCRD)
+	for _, text := range [][]byte{prometheusRuleCRD, serviceMonitorCRD, podMonitorCRD} {
+		if err := ensureCRD(ctx, c, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ensureRoles adds to the default roles what belongs to objects of this file:

@@ -15,11 +15,12 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/metrics/exporter"
 	"perch/metrics/scrape"
+	"perch/metrics/target"
 )
 
 // collect scrapes the pods of this node, reads the machine, perch's own parts
 // and, on servers, the state of all objects.
-func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers) (*scrape.Loop, error) {
+func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers, monitors func() []target.Monitor) (*scrape.Loop, error) {
 	services := factory.Core().V1().Services().Lister()
 
 	cfg := scrape.Default()
@@ -58,7 +59,8 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 				return err
 			}
 		},
-		Objects: func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
+		Objects:  func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
+		Monitors: monitors,
 	}, r.part("scrape"), r.reg)
 	if err != nil {
 		return nil, err

@@ -67,7 +67,7 @@ func buildTelemetry(_ context.Context, r role) error {
 	if err != nil {
 		return err
 	}
-	targets, err := r.collect(factory, pods, numbers)
+	targets, err := r.collect(factory, pods, numbers, r.watchMonitors(api.dynamic))
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,10 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		Namespace: metav1.NamespaceSystem, Name: token.AdminAccount}), http.HandlerFunc(code))
 	web.Handle("POST /perch/v1/samples", door.Node, remote)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
-	write := door.Path("post", "/prometheus/api/v1/write") // any series of any namespace
+	web.Handle("GET /prometheus/perch/v1/targets", door.Path("get", "/metrics"), targets) // with what is left out and why
+	write := door.Path("post", "/prometheus/api/v1/write")                                // any series of any namespace
+	web.Handle("POST /prometheus/api/v1/otlp/v1/metrics", write, http.StripPrefix("/prometheus", everything(prom)))
+	web.Handle("POST /otlp/v1/metrics", write, rewritten("/api/v1/otlp/v1/metrics", everything(prom))) // where OTLP exporters send by default
 	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", everything(prom)))
 	alertAPI := keepSilences(r, told.router.Handler("/alertmanager"), lines)
 	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), alertAPI)
@@ -245,6 +248,15 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	}
 	web.Page(files)
 	return r.serveWeb(web)
+}
+
+// rewritten serves a request as if it came to path.
+func rewritten(path string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		to := req.Clone(req.Context())
+		to.URL.Path = path
+		next.ServeHTTP(w, to)
+	})
 }
 
 // nodeOfCaller names the node whose certificate the request came with.
