@@ -97,10 +97,15 @@ type Codec struct {
 	room  [2][]byte
 }
 
-// NewCodec makes a codec.
-func NewCodec() (*Codec, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
+// NewCodec makes a codec that compresses fast.
+func NewCodec() (*Codec, error) { return newCodec(zstd.SpeedFastest, 256<<10) }
+
+// NewSealCodec makes a codec that takes its time and large blocks.
+func NewSealCodec() (*Codec, error) { return newCodec(zstd.SpeedBetterCompression, 1<<20) }
+
+func newCodec(level zstd.EncoderLevel, window int) (*Codec, error) {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}

@@ -35,10 +35,7 @@ func (l *Lines) Add(r *record.Record) {
 	if len(r.Fields) == 0 && len(l.FEnds) == 0 {
 		return
 	}
-	for len(l.FEnds) < len(l.Times)-1 { // lines before had none
-		l.FEnds = append(l.FEnds, uint32(len(l.Fields)))
-		l.Fields = append(l.Fields, '\n')
-	}
+	l.noFields(len(l.Times) - 1)
 	l.Fields = AppendFields(l.Fields, r.Fields)
 	l.FEnds = append(l.FEnds, uint32(len(l.Fields)))
 	l.Fields = append(l.Fields, '\n')
@@ -108,4 +105,39 @@ func appendJSONString(dst []byte, s string) []byte {
 		}
 	}
 	return append(dst, '"')
+}
+
+// Append puts the lines of o at the end.
+func (l *Lines) Append(o *Lines) {
+	n, text := len(l.Times), uint32(len(l.Text))
+	l.Times = append(l.Times, o.Times...)
+	l.Levels = append(l.Levels, o.Levels...)
+	l.Text = append(l.Text, o.Text...)
+	for _, e := range o.Ends {
+		l.Ends = append(l.Ends, text+e)
+	}
+	if len(l.FEnds) == 0 && len(o.FEnds) == 0 {
+		return
+	}
+	l.noFields(n)
+	fields := uint32(len(l.Fields))
+	l.Fields = append(l.Fields, o.Fields...)
+	for _, e := range o.FEnds {
+		l.FEnds = append(l.FEnds, fields+e)
+	}
+	l.noFields(len(l.Times))
+}
+
+// noFields says of the lines up to n that they have no fields, unless said
+// already.
+func (l *Lines) noFields(n int) {
+	for len(l.FEnds) < n {
+		l.FEnds = append(l.FEnds, uint32(len(l.Fields)))
+		l.Fields = append(l.Fields, '\n')
+	}
+}
+
+// Reset empties the lines and keeps their memory.
+func (l *Lines) Reset() {
+	*l = Lines{Times: l.Times[:0], Levels: l.Levels[:0], Text: l.Text[:0], Ends: l.Ends[:0], Fields: l.Fields[:0], FEnds: l.FEnds[:0], IDs: l.IDs[:0]}
 }

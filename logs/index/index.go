@@ -17,9 +17,8 @@ import (
 // Index covers the blocks of one partition from the first up to Upto. One
 // goroutine adds; any may ask.
 type Index struct {
-	dir   string
-	vocab *Vocabulary
-	g     *gatherer
+	sorter
+	dir string
 
 	mu      sync.RWMutex // guards what follows
 	bleve   bleve.Index
@@ -89,7 +88,7 @@ func Open(dir string, blocks int) (x *Index, err error) {
 	if err := b.Open(); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	x = &Index{dir: dir, vocab: vocab, g: newGatherer(), bleve: b, queue: queue, batch: bleve.NewBatch()}
+	x = &Index{dir: dir, sorter: sorter{vocab: vocab, g: newGatherer()}, bleve: b, queue: queue, batch: bleve.NewBatch()}
 	r, err := b.Reader()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open index: %w", err), b.Close())
@@ -132,40 +131,7 @@ func (x *Index) Add(n int, texts ...[]byte) error {
 	if n != x.Added() {
 		panic(fmt.Sprintf("BUG: block %d added to index at %d", n, x.Added()))
 	}
-	g := x.g
-	g.start()
-	for _, t := range texts {
-		g.add(t)
-	}
-	terms := make([]string, 0, len(g.words))
-	keys := g.ids
-	var helpers map[string]struct{}
-	for _, w := range g.words {
-		if x.vocab.Has(w) {
-			terms = append(terms, w)
-			continue
-		}
-		keys = append(keys, hash(w))
-		if w[0] == idKey[0] {
-			w = w[1:]
-		}
-		if len(w) >= helperSize {
-			if helpers == nil {
-				helpers = map[string]struct{}{}
-			}
-			helpers[w[:helperSize]] = struct{}{}
-		}
-	}
-	if len(helpers) > maxHelpers {
-		helpers = map[string]struct{}{anyHelper: {}}
-	}
-	for h := range helpers {
-		terms = append(terms, helperKey+h)
-	}
-	f := make([]byte, filterBytes(len(keys)))
-	for _, h := range keys {
-		filterAdd(f, h)
-	}
+	terms, f := x.sorter.sort(texts)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if err := x.filters.append(f); err != nil {

@@ -20,11 +20,21 @@ type Config struct {
 	PartitionBytes  int64         // or at this size of its blocks
 	RetentionAge    time.Duration // a closed partition is removed after this time; 0 keeps it
 	RetentionBytes  int64         // the oldest closed partitions go beyond this; 0 keeps them
-	LearnBlocks     int           // sample blocks for a vocabulary
+	SealBytes       int           // blocks of closed partitions are merged up to this size
+	Namespaces      map[string]Retention
+	LearnBlocks     int // sample blocks for a vocabulary
 	CheckpointEvery time.Duration
 
 	// CreateWAL makes write-ahead segments; nil means real files. For fault tests.
 	CreateWAL func(path string) (wal.File, error)
+}
+
+// Retention is how much of one namespace is kept; 0 means what holds for all. A
+// namespace kept longer than others stays when they go, a shorter one goes
+// first. Bytes are compressed; its oldest partitions lose it first.
+type Retention struct {
+	Age   time.Duration
+	Bytes int64
 }
 
 // Default returns the configuration for a small machine.
@@ -32,7 +42,7 @@ func Default(dir string) Config {
 	return Config{
 		Dir: dir, BlockBytes: 256 << 10, HeadAge: 10 * time.Minute, HeadBytes: 48 << 20, WALBytes: 256 << 20,
 		PartitionAge: 6 * time.Hour, PartitionBytes: 1 << 30, RetentionAge: 7 * 24 * time.Hour, RetentionBytes: 8 << 30,
-		LearnBlocks: 64, CheckpointEvery: 2 * time.Second,
+		SealBytes: 512 << 10, LearnBlocks: 64, CheckpointEvery: 2 * time.Second,
 	}
 }
 
@@ -53,10 +63,16 @@ func (c Config) Validate() error {
 	positive("write-ahead bytes", c.WALBytes)
 	positive("partition age", int64(c.PartitionAge))
 	positive("partition bytes", c.PartitionBytes)
+	positive("sealed block bytes", int64(c.SealBytes))
 	positive("learn blocks", int64(c.LearnBlocks))
 	positive("checkpoint interval", int64(c.CheckpointEvery))
 	if c.RetentionAge < 0 || c.RetentionBytes < 0 {
 		errs = append(errs, errors.New("logs retention is negative"))
+	}
+	for name, r := range c.Namespaces {
+		if r.Age < 0 || r.Bytes < 0 {
+			errs = append(errs, fmt.Errorf("logs retention of namespace %s is negative", name))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -98,7 +98,7 @@ func (s *Store) writable() (*partition, error) {
 		p = s.parts[n-1]
 	}
 	s.mu.RUnlock()
-	if p != nil && !decideRoll(now, p.start, p.file.Size(), len(p.metas), s.cfg) {
+	if p != nil && (!s.roll || len(p.metas) == 0) && !decideRoll(now, p.start, p.file.Size(), len(p.metas), s.cfg) {
 		return p, nil
 	}
 	var vocab *index.Vocabulary

@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // decideRoll says whether the current partition is closed before the next
 // block.
@@ -10,9 +13,35 @@ func decideRoll(now, start time.Time, bytes int64, blocks int, cfg Config) bool 
 
 // partitionUse is what retention looks at.
 type partitionUse struct {
-	name  string
-	end   time.Time // when it was closed
-	bytes int64
+	name       string
+	end        time.Time // when it was closed
+	bytes      int64
+	namespaces map[string]int64 // bytes of blocks of each; nil when none has a retention of its own
+	sealed     bool
+}
+
+// age is how long a namespace is kept; 0 is for ever.
+func (c Config) age(namespace string) time.Duration {
+	if r := c.Namespaces[namespace]; r.Age > 0 {
+		return r.Age
+	}
+	return c.RetentionAge
+}
+
+// due tells whether everything in the partition is too old.
+func (p partitionUse) due(now time.Time, cfg Config) bool {
+	longest := cfg.RetentionAge
+	if len(p.namespaces) > 0 {
+		longest = 0
+		for name := range p.namespaces {
+			age := cfg.age(name)
+			if age == 0 {
+				return false
+			}
+			longest = max(longest, age)
+		}
+	}
+	return longest > 0 && now.Sub(p.end) > longest
 }
 
 // removal is a partition to remove and why.
@@ -31,14 +60,56 @@ func decideRemovals(now time.Time, closed []partitionUse, current int64, cfg Con
 	var out []removal
 	for _, p := range closed {
 		switch {
-		case cfg.RetentionAge > 0 && now.Sub(p.end) > cfg.RetentionAge:
+		case p.due(now, cfg):
 			out = append(out, removal{p.name, "age"})
 		case cfg.RetentionBytes > 0 && total > cfg.RetentionBytes:
 			out = append(out, removal{p.name, "bytes"})
 		default:
-			return out
+			continue
 		}
 		total -= p.bytes
 	}
 	return out
+}
+
+// rewrite is a partition to write anew: sealed, without the blocks of some
+// namespaces.
+type rewrite struct {
+	name   string
+	drop   map[string]string // namespace → reason
+	reason string
+}
+
+// decideRewrite names the closed partition to write anew next, if any. closed
+// is oldest first.
+func decideRewrite(now time.Time, closed []partitionUse, cfg Config) (rewrite, bool) {
+	used := map[string]int64{} // by newer partitions too
+	drops := make([]map[string]string, len(closed))
+	for i, p := range slices.Backward(closed) {
+		for name, bytes := range p.namespaces {
+			used[name] += bytes
+			reason := ""
+			if age := cfg.age(name); age > 0 && now.Sub(p.end) > age {
+				reason = "age"
+			} else if most := cfg.Namespaces[name].Bytes; most > 0 && used[name] > most {
+				reason = "bytes"
+			}
+			if reason == "" {
+				continue
+			}
+			if drops[i] == nil {
+				drops[i] = map[string]string{}
+			}
+			drops[i][name] = reason
+		}
+	}
+	for i, p := range closed {
+		switch {
+		case len(drops[i]) > 0:
+			return rewrite{p.name, drops[i], "namespaces are due"}, true
+		case !p.sealed:
+			return rewrite{p.name, nil, "closed"}, true
+		}
+	}
+	return rewrite{}, false
 }

@@ -16,5 +16,11 @@
 // Append, View, Follow and Position may be called from any goroutine and also
 // before Run. Cutting happens in the caller when Run does not keep up.
 //
-// Start reading at Append in append.go, cut in cut.go, Open in open.go.
+// Closed partitions are sealed in the background: the blocks of a stream are
+// merged and compressed better, the index becomes one segment, and blocks of
+// namespaces with a shorter Retention are left out. New files are made beside
+// the old ones; the index goes first, then the blocks are replaced by rename.
+//
+// Start reading at Append in append.go, cut in cut.go, Open in open.go, rewrite
+// in seal.go.
 package store

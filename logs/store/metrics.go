@@ -19,6 +19,9 @@ type metrics struct {
 	followers   prometheus.Gauge
 	damaged     prometheus.Counter
 	positions   prometheus.Gauge
+	sealed      prometheus.Counter
+	sealFailed  prometheus.Counter
+	dropped     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -36,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		blockBytes:  counter("block_bytes_total", "Compressed bytes of blocks cut."),
 		cutFailures: counter("cut_failures_total", "Blocks that could not be written."),
 		headBytes:   gauge("head_bytes", "Bytes of lines not yet cut into blocks."),
-		diskBytes:   gauge("disk_bytes", "Bytes of all block files."),
+		diskBytes:   gauge("disk_bytes", "Bytes of all blocks and their indexes."),
 		partitions:  gauge("partitions", "Partitions kept."),
 		unindexed:   gauge("unindexed_blocks", "Blocks that are searched by scanning."),
 		rebuilds:    counter("index_rebuilds_total", "Indexes built anew because they were missing or broken."),
@@ -45,8 +48,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		followers:   gauge("followers", "Live followers."),
 		damaged:     counter("damaged_bytes_total", "Bytes of damaged blocks cut off when opened."),
 		positions:   gauge("source_positions", "Source files whose position is remembered."),
+		sealed:      counter("sealed_partitions_total", "Closed partitions written anew, smaller."),
+		sealFailed:  counter("seal_failures_total", "Closed partitions that stayed as they were."),
+		dropped:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_blocks_total", Help: "Blocks removed by the retention of their namespace."}, []string{"reason"}),
 	}
 	reg.MustRegister(m.lines, m.raw, m.refused, m.blocks, m.blockBytes, m.cutFailures, m.headBytes, m.diskBytes, m.partitions,
-		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions)
+		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions, m.sealed, m.sealFailed, m.dropped)
 	return m
 }

@@ -31,10 +31,13 @@ type Store struct {
 
 	buffers sync.Pool
 
-	cutting sync.Mutex // held by the one that cuts; guards encoded
+	cutting sync.Mutex // held by the one that cuts; guards what follows
 	encoded []byte
+	roll    bool // the next block opens a partition
 
-	maintaining sync.Mutex // held by checkpoint and retention
+	maintaining sync.Mutex // held by checkpoint
+	tidying     sync.Mutex // held while indexes are completed and partitions removed or replaced
+	rewriting   sync.Mutex // held by the one that writes a partition anew
 
 	mu          sync.RWMutex // guards what follows
 	parts       []*partition // oldest first; the last is being written

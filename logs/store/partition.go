@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,10 +22,11 @@ type partition struct {
 
 	metas []*block.Meta // append-only; guarded by Store.mu
 
-	mu   sync.RWMutex // guards what follows
-	idx  *index.Index // nil while there is none
-	used int          // views that read it
-	gone bool         // closed as soon as nobody reads it
+	mu     sync.RWMutex // guards what follows
+	idx    *index.Index // nil while there is none
+	sealed bool         // or cannot be
+	used   int          // views that read it
+	gone   bool         // closed as soon as nobody reads it
 }
 
 const partitionName = "20060102T150405.000Z"
@@ -42,7 +44,13 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
-	file, metas, lost, err := block.Open(filepath.Join(p.dir, "blocks.dat"), codec, verified)
+	// What a sealing that was cut short left.
+	if err := errors.Join(os.RemoveAll(p.newBlocks()), os.RemoveAll(p.newIndex())); err != nil {
+		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
+	}
+	_, err = os.Stat(p.sealMark())
+	p.sealed = err == nil
+	file, metas, lost, err := block.Open(p.blocksFile(), codec, verified)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
@@ -55,7 +63,26 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 	return p, lost.Skipped + lost.Cut, nil
 }
 
-func (p *partition) indexDir() string { return filepath.Join(p.dir, "index") }
+func (p *partition) blocksFile() string { return filepath.Join(p.dir, "blocks.dat") }
+func (p *partition) newBlocks() string  { return filepath.Join(p.dir, "blocks.new") }
+func (p *partition) indexDir() string   { return filepath.Join(p.dir, "index") }
+func (p *partition) newIndex() string   { return filepath.Join(p.dir, "index.new") }
+func (p *partition) sealMark() string   { return filepath.Join(p.dir, "sealed") }
+
+// bytes is what the partition takes on disk.
+func (p *partition) bytes() int64 {
+	total := p.file.Size()
+	_ = filepath.WalkDir(p.indexDir(), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // merged away meanwhile
+		}
+		if i, err := d.Info(); err == nil && !d.IsDir() {
+			total += i.Size()
+		}
+		return nil
+	})
+	return total
+}
 
 // take keeps the partition open until drop.
 func (p *partition) take() {
@@ -116,5 +143,17 @@ func (p *partition) dropIndex() error {
 func (p *partition) setIndex(x *index.Index) {
 	p.mu.Lock()
 	p.idx = x
+	p.mu.Unlock()
+}
+
+func (p *partition) isSealed() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.sealed
+}
+
+func (p *partition) setSealed() {
+	p.mu.Lock()
+	p.sealed = true
 	p.mu.Unlock()
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"perch/logs/block"
@@ -14,9 +16,12 @@ import (
 	"perch/logs/record"
 )
 
-// Run cuts blocks, writes checkpoints, keeps indexes complete and removes what
-// is too old, until ctx ends.
+// Run cuts blocks, writes checkpoints, keeps indexes complete, seals closed
+// partitions and removes what is too old, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	var sealer sync.WaitGroup
+	sealer.Go(func() { s.sealClosed(ctx) })
+	defer sealer.Wait()
 	tick := time.NewTicker(s.cfg.CheckpointEvery)
 	defer tick.Stop()
 	s.maintain(ctx, time.Now())
@@ -195,23 +200,39 @@ func writeCheckpoint(dir string, cp checkpoint) error {
 	return nil
 }
 
-// retain removes partitions that are too old or too many.
-func (s *Store) retain(now time.Time) {
+// uses is what retention and sealing look at: the closed partitions, and the
+// bytes of the one being written and of the write-ahead log.
+func (s *Store) uses() (closed []partitionUse, current int64) {
 	s.mu.RLock()
 	parts := s.parts
 	s.mu.RUnlock()
-	if len(parts) < 2 {
-		return
+	current = s.wal.Bytes()
+	for i, p := range parts {
+		if i == len(parts)-1 {
+			return closed, current + p.bytes()
+		}
+		u := partitionUse{name: p.name, end: parts[i+1].start, bytes: p.bytes(), sealed: p.isSealed()}
+		if len(s.cfg.Namespaces) > 0 {
+			u.namespaces = map[string]int64{}
+			for _, m := range s.blocks(p) {
+				u.namespaces[m.Stream.Namespace] += m.Size()
+			}
+		}
+		closed = append(closed, u)
 	}
-	var closed []partitionUse
-	for i, p := range parts[:len(parts)-1] {
-		closed = append(closed, partitionUse{name: p.name, end: parts[i+1].start, bytes: p.file.Size()})
-	}
-	for i, r := range decideRemovals(now.UTC(), closed, parts[len(parts)-1].file.Size(), s.cfg) {
-		p := parts[i]
-		s.mu.Lock()
-		s.parts = append([]*partition(nil), s.parts[1:]...)
-		s.mu.Unlock()
+	return closed, current
+}
+
+// retain removes partitions that are too old or too many.
+func (s *Store) retain(now time.Time) {
+	s.tidying.Lock()
+	defer s.tidying.Unlock()
+	closed, current := s.uses()
+	for _, r := range decideRemovals(now.UTC(), closed, current, s.cfg) {
+		p := s.replace(r.name, nil)
+		if p == nil {
+			continue
+		}
 		if err := errors.Join(p.close(), os.RemoveAll(p.dir)); err != nil {
 			s.log.Error("partition was not removed", "part", p.name, "err", err)
 			continue
@@ -221,9 +242,30 @@ func (s *Store) retain(now time.Time) {
 	}
 }
 
+// replace puts next in the place of the partition of that name, or nothing, and
+// returns what was there.
+func (s *Store) replace(name string, next *partition) *partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := slices.IndexFunc(s.parts, func(p *partition) bool { return p.name == name })
+	if at < 0 {
+		return nil
+	}
+	was := s.parts[at]
+	s.parts = slices.Clone(s.parts)
+	if next == nil {
+		s.parts = slices.Delete(s.parts, at, at+1)
+	} else {
+		s.parts[at] = next
+	}
+	return was
+}
+
 // completeIndexes opens, makes or continues the index of every partition whose
 // blocks are not all indexed. Queries scan what is missing meanwhile.
 func (s *Store) completeIndexes(ctx context.Context) {
+	s.tidying.Lock()
+	defer s.tidying.Unlock()
 	s.mu.RLock()
 	parts := append([]*partition(nil), s.parts...)
 	s.mu.RUnlock()
@@ -312,7 +354,7 @@ func (s *Store) measure() {
 	var bytes int64
 	missing := 0
 	for _, p := range s.parts {
-		bytes += p.file.Size()
+		bytes += p.bytes()
 		missing += len(p.metas)
 		if x := p.index(); x != nil {
 			missing -= min(x.Upto(), len(p.metas))

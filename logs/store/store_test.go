@@ -202,7 +202,7 @@ func TestFollowersSeeWhatTheyWantWithNumbers(t *testing.T) {
 
 func TestDecideRemovals(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	parts := []partitionUse{{"a", now.Add(-10 * time.Hour), 100}, {"b", now.Add(-5 * time.Hour), 100}, {"c", now.Add(-time.Hour), 100}}
+	parts := []partitionUse{{name: "a", end: now.Add(-10 * time.Hour), bytes: 100}, {name: "b", end: now.Add(-5 * time.Hour), bytes: 100}, {name: "c", end: now.Add(-time.Hour), bytes: 100}}
 	for name, c := range map[string]struct {
 		cfg  Config
 		want string

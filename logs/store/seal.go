@@ -1,0 +1,277 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"perch/logs/block"
+	"perch/logs/index"
+)
+
+// Sealing takes one part in sealRest+1 of a core's time.
+const (
+	sealRest  = 3
+	sealEvery = 10 * time.Second // to look for a partition
+)
+
+// sealClosed writes closed partitions anew, a block at a time with rests
+// between, until ctx ends.
+func (s *Store) sealClosed(ctx context.Context) {
+	tick := time.NewTicker(sealEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if err := s.rewriteDue(ctx, now, sealRest); err != nil && ctx.Err() == nil {
+				s.log.Error("partition was not sealed", "err", err)
+			}
+		}
+	}
+}
+
+// Seal closes the partition being written and seals all closed ones at once.
+func (s *Store) Seal(ctx context.Context) error {
+	if err := s.Flush(ctx); err != nil {
+		return err
+	}
+	s.cutting.Lock()
+	s.roll = true
+	_, err := s.writable()
+	s.roll = false
+	s.cutting.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.rewriteDue(ctx, time.Now(), 0)
+}
+
+// rewriteDue writes anew what decideRewrite names. After each block it rests
+// for so many times the time that took.
+func (s *Store) rewriteDue(ctx context.Context, now time.Time, rest int) error {
+	s.rewriting.Lock()
+	defer s.rewriting.Unlock()
+	for ctx.Err() == nil {
+		closed, _ := s.uses()
+		r, ok := decideRewrite(now.UTC(), closed, s.cfg)
+		if !ok {
+			return nil
+		}
+		if err := s.rewrite(ctx, r, rest); err != nil {
+			if ctx.Err() == nil {
+				s.m.sealFailed.Inc()
+			}
+			return fmt.Errorf("seal partition %s: %w", r.name, err)
+		}
+	}
+	return ctx.Err()
+}
+
+// rewrite makes a partition's blocks large and its index one segment. Queries
+// use what is there until the new files are complete; then they scan until the
+// new index is open.
+func (s *Store) rewrite(ctx context.Context, r rewrite, rest int) error {
+	s.mu.RLock()
+	at := slices.IndexFunc(s.parts, func(p *partition) bool { return p.name == r.name })
+	var p *partition
+	if at >= 0 {
+		p = s.parts[at]
+		p.take() // its file stays open
+	}
+	s.mu.RUnlock()
+	if p == nil {
+		return nil
+	}
+	defer func() {
+		if err := p.drop(); err != nil {
+			s.log.Warn("partition was not closed", "part", p.name, "err", err)
+		}
+	}()
+	left, err := s.writeAnew(ctx, p, r, rest)
+	if err != nil {
+		if ctx.Err() == nil {
+			p.setSealed() // not tried again before the next start
+		}
+		return errors.Join(err, os.RemoveAll(p.newBlocks()), os.RemoveAll(p.newIndex()))
+	}
+	s.tidying.Lock()
+	defer s.tidying.Unlock()
+	if left == 0 {
+		if s.replace(p.name, nil) == nil {
+			return nil
+		}
+		s.m.removed.WithLabelValues("namespaces").Inc()
+		return errors.Join(p.close(), os.RemoveAll(p.dir))
+	}
+	return s.swap(p, r)
+}
+
+// writeAnew writes the new blocks and their index beside the old ones and
+// returns the number of blocks.
+func (s *Store) writeAnew(ctx context.Context, p *partition, r rewrite, rest int) (int, error) {
+	codec, err := block.NewSealCodec()
+	if err != nil {
+		return 0, err
+	}
+	defer codec.Close()
+	kept := slices.DeleteFunc(slices.Clone(s.blocks(p)), func(m *block.Meta) bool {
+		reason, drop := r.drop[m.Stream.Namespace]
+		if drop {
+			s.m.dropped.WithLabelValues(reason).Inc()
+		}
+		return drop
+	})
+	if len(kept) == 0 {
+		return 0, nil
+	}
+	vocab := s.relearn(p)
+	if vocab == nil {
+		vocab = s.learnAll(p)
+	}
+	if err := os.RemoveAll(p.newBlocks()); err != nil {
+		return 0, err
+	}
+	file, _, _, err := block.Open(p.newBlocks(), codec, 0)
+	if err != nil {
+		return 0, err
+	}
+	b, err := index.Build(p.newIndex(), vocab)
+	if err != nil {
+		return 0, errors.Join(err, file.Close())
+	}
+	w := rewriter{from: p.file, to: file, codec: codec, index: b, size: s.cfg.SealBytes, rest: rest}
+	if err = w.all(ctx, kept); err == nil {
+		_, err = file.Sync()
+	}
+	if err != nil {
+		return 0, errors.Join(err, file.Close(), b.Abandon())
+	}
+	return w.blocks, errors.Join(b.Close(), file.Close())
+}
+
+// swap puts the new files in the place of the old ones. At no moment is there
+// an index beside blocks that it was not made for.
+func (s *Store) swap(p *partition, r rewrite) error {
+	s.mu.RLock()
+	there := slices.Contains(s.parts, p)
+	s.mu.RUnlock()
+	if !there {
+		return nil // removed meanwhile, with its directory
+	}
+	err := p.dropIndex()
+	err = errors.Join(err, os.RemoveAll(p.indexDir()))
+	if err == nil {
+		err = syncDirs(p.dir)
+	}
+	if err == nil {
+		err = os.Rename(p.newBlocks(), p.blocksFile())
+	}
+	if err != nil {
+		return err
+	}
+	err = os.Rename(p.newIndex(), p.indexDir()) // without it one is built
+	if err == nil {
+		err = os.WriteFile(p.sealMark(), []byte(r.reason+"\n"), 0o600)
+	}
+	err = errors.Join(err, syncDirs(p.dir))
+	next, _, openErr := openPartition(s.cfg.Dir, p.name, s.codec, 1<<62)
+	if openErr != nil {
+		return errors.Join(err, openErr) // the old file goes on to be read
+	}
+	next.sealed = true
+	if x, openErr := index.Open(next.indexDir(), len(next.metas)); openErr == nil {
+		next.setIndex(x)
+	} else {
+		err = errors.Join(err, openErr)
+	}
+	s.replace(p.name, next)
+	s.m.sealed.Inc()
+	s.log.Info("partition sealed", "part", p.name, "reason", r.reason, "before", p.file.Size(), "bytes", next.file.Size())
+	return errors.Join(err, p.close())
+}
+
+// rewriter copies blocks, joining those of a stream.
+type rewriter struct {
+	from, to *block.File
+	codec    *block.Codec
+	index    *index.Builder
+	size     int
+	rest     int
+
+	lines, piece block.Lines
+	meta         *block.Meta // of lines; nil while there are none
+	buf          []byte
+	blocks       int
+}
+
+func (w *rewriter) all(ctx context.Context, metas []*block.Meta) error {
+	slices.SortStableFunc(metas, func(a, b *block.Meta) int { // streams one after the other, each in order
+		switch {
+		case a.Hash < b.Hash:
+			return -1
+		case a.Hash > b.Hash:
+			return 1
+		}
+		return 0
+	})
+	for _, m := range metas {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		start := time.Now()
+		if w.meta != nil && !w.goesOn(m) {
+			if err := w.cut(); err != nil {
+				return err
+			}
+		}
+		l, err := w.from.Read(m, &w.piece)
+		if err != nil {
+			return err
+		}
+		if w.meta == nil {
+			w.meta = &block.Meta{Stream: m.Stream, Hash: m.Hash, First: m.First}
+			w.lines.Reset()
+		}
+		w.lines.Append(l)
+		w.meta.Seq, w.meta.Ord = m.Seq, m.Ord
+		if err := pause(ctx, time.Duration(w.rest)*time.Since(start)); err != nil {
+			return err
+		}
+	}
+	return w.cut()
+}
+
+// goesOn tells whether m continues the lines at hand, and there is room.
+func (w *rewriter) goesOn(m *block.Meta) bool {
+	return m.Hash == w.meta.Hash && m.First == w.meta.First+uint64(w.lines.Len()) &&
+		int64(len(w.lines.Text)+len(w.lines.Fields))+m.Raw <= int64(w.size+w.size/8)
+}
+
+func (w *rewriter) cut() error {
+	w.buf = w.codec.Encode(w.buf[:0], w.meta, &w.lines)
+	if err := w.to.Append(w.meta, w.buf); err != nil {
+		return err
+	}
+	w.meta = nil
+	w.blocks++
+	return w.index.Add(w.codec.Words()...)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
