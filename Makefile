@@ -82,6 +82,10 @@ bench: build deps-test ## figures of a whole perch: start, latency, writes, CPU 
 	build/images/all.sh out/images
 	$(ASROOT) $(GO) run ./cmd/perch/bench -perch bin/perch
 
+.PHONY: bench-logs
+bench-logs: ## figures of the log store: CPU seconds, disk and memory for 5 million lines, with the machine's bounds
+	$(GO) run ./logs/bench
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin out agent/runtime/bundle/bin/{perch-shim,runc,pause*,*.tar,.stamp*}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"perch/logs/bench/lines"
+)
+
+func main() {
+	count := flag.Int("lines", 5_000_000, "lines of services; the other sets get a tenth")
+	dir := flag.String("dir", "", "where stores are kept while measured; empty: the directory for temporary files")
+	isChild := flag.Bool("child", false, "be the measured process")
+	sync := flag.Bool("sync", true, "acknowledge after fsync (of the measured process)")
+	only := flag.String("only", "", "measure this set only")
+	flag.Parse()
+	var err error
+	if *isChild {
+		err = child(*dir, *sync)
+	} else {
+		err = table(*count, *dir, *only)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run is one measured ingest and what it must reach.
+type run struct {
+	set        string
+	share      int // of the lines, 1/share
+	sync       bool
+	goal, gate float64
+}
+
+func table(count int, parent, only string) error {
+	runs := []run{
+		{lines.Services, 1, true, 2.2, 2.7}, {lines.Services, 1, false, 1.4, 1.7},
+		{lines.Vocabulary, 10, true, 2.5, 2.5}, {lines.Base64, 10, true, 3.5, 3.5},
+	}
+	for _, r := range runs {
+		if only != "" && only != r.set {
+			continue
+		}
+		dir, err := os.MkdirTemp(parent, "perch-bench-")
+		if err != nil {
+			return err
+		}
+		err = errors.Join(r.measure(dir, count/r.share), os.RemoveAll(dir))
+		if err != nil {
+			return fmt.Errorf("measure %s: %w", r.set, err)
+		}
+	}
+	dir, err := os.MkdirTemp(parent, "perch-bench-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(bounds(dir), os.RemoveAll(dir))
+}
+
+func print(what string, have, goal, gate float64, unit string) {
+	word := "ok"
+	if have > gate {
+		word = "MISSED"
+	} else if have > goal {
+		word = "in the gate"
+	}
+	fmt.Printf("  %-42s %9.3f  goal %6.2f  gate %6.2f  %-18s %s\n", what, have, goal, gate, unit, word)
+}
+
+func (r run) measure(dir string, count int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "-child", "-dir", dir, fmt.Sprintf("-sync=%v", r.sync))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	err = errors.Join(r.drive(count, in, json.NewDecoder(bufio.NewReader(out))), in.Close())
+	return errors.Join(err, cmd.Wait())
+}
+
+func (r run) drive(count int, in io.Writer, out *json.Decoder) error {
+	var f figures
+	if err := out.Decode(&f); err != nil {
+		return err
+	}
+	raw, err := send(f.Ready, r.set, count)
+	if err != nil {
+		return err
+	}
+	tell := func(word string) (f figures, err error) {
+		if _, err = fmt.Fprintln(in, word); err == nil {
+			err = out.Decode(&f)
+		}
+		return f, err
+	}
+	if f, err = tell("flush"); err != nil {
+		return err
+	}
+	how := "fsync before acknowledging"
+	if !r.sync {
+		how = "not waiting for fsync"
+	}
+	fmt.Printf("\n%s, %d lines of %d bytes, 100 streams, Fluent Forward, %s\n", r.set, count, raw/int64(count), how)
+	print("ingest, cut and indexed", f.CPU/float64(count)*1e6, r.goal, r.gate, "CPU-s/M lines")
+	diskGoal, diskGate := 0.16, 0.18
+	if r.set == lines.Base64 {
+		diskGoal, diskGate = 0.75, 0.75
+	} else if r.set == lines.Vocabulary {
+		diskGoal, diskGate = 0.75, 0.75 // no figure is promised
+	}
+	print("disk, fresh", float64(f.Disk)/float64(raw), diskGoal, diskGate, "B/B")
+	for name, n := range f.Parts {
+		fmt.Printf("    %-40s %9.3f\n", name, float64(n)/float64(raw))
+	}
+	print("peak of resident memory", f.Peak, 120, 150, "MB")
+	if f, err = tell("seal"); err != nil {
+		return err
+	}
+	print("disk, sealed", float64(f.Disk)/float64(raw), min(diskGoal, 0.13), min(diskGate, 0.15), "B/B")
+	for name, n := range f.Parts {
+		fmt.Printf("    %-40s %9.3f\n", name, float64(n)/float64(raw))
+	}
+	fmt.Printf("  %-42s %9.3f CPU-s/M lines; peak %.0f MB\n", "sealing", f.CPU/float64(count)*1e6, f.Peak)
+	if r.set != lines.Services || !r.sync {
+		return nil
+	}
+	if f, err = tell("query"); err != nil {
+		return err
+	}
+	for i, goal := range []float64{3, 15, 60, 30, 150, 900, 130} {
+		q := questions[i].name
+		print(fmt.Sprintf("%s (%d)", q, f.Hits[q]), f.Queries[q], goal, goal, "CPU-ms")
+	}
+	return nil
+}
+
+const chunkLines = 1000
+
+// send gives the lines to the door at addr as PackedForward chunks of a stream,
+// each acknowledged, one in flight for each stream. It returns their bytes.
+func send(addr, set string, count int) (int64, error) {
+	var group sync.WaitGroup
+	failed := make(chan error, lines.Streams)
+	queues := make([]chan []byte, lines.Streams)
+	for k := range queues {
+		queues[k] = make(chan []byte, 1)
+		group.Go(func() {
+			if err := sendStream(addr, k, queues[k]); err != nil {
+				failed <- fmt.Errorf("send stream %d: %w", k, err)
+				for range queues[k] { // let the others end
+				}
+			}
+		})
+	}
+	g := lines.New(set, 7)
+	bodies := make([][]byte, lines.Streams)
+	sizes := make([]int, lines.Streams)
+	raw := int64(0)
+	for i := range count {
+		r, k := g.Next()
+		if i == count/2 {
+			r.Body = append(r.Body, " needle48213x"...)
+		}
+		raw += int64(len(r.Body))
+		b := msgp.AppendArrayHeader(bodies[k], 2)
+		sec, ns := r.Time/1e9, r.Time%1e9
+		b = append(b, 0xd7, 0, byte(sec>>24), byte(sec>>16), byte(sec>>8), byte(sec), byte(ns>>24), byte(ns>>16), byte(ns>>8), byte(ns))
+		b = msgp.AppendMapHeader(b, 1)
+		b = msgp.AppendString(b, "log")
+		bodies[k] = msgp.AppendStringFromBytes(b, r.Body)
+		if sizes[k]++; sizes[k] == chunkLines {
+			queues[k] <- bodies[k]
+			bodies[k], sizes[k] = nil, 0
+		}
+	}
+	for k, q := range queues {
+		if sizes[k] > 0 {
+			q <- bodies[k]
+		}
+		close(q)
+	}
+	group.Wait()
+	select {
+	case err := <-failed:
+		return 0, err
+	default:
+		return raw, nil
+	}
+}
+
+func sendStream(addr string, k int, queue <-chan []byte) error {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(k+1))}}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	acks := msgp.NewReader(c)
+	n := 0
+	for body := range queue {
+		o := msgp.AppendArrayHeader(nil, 3)
+		o = msgp.AppendString(o, "bench")
+		o = msgp.AppendBytes(o, body)
+		o = msgp.AppendMapHeader(o, 1)
+		o = msgp.AppendString(o, "chunk")
+		o = msgp.AppendString(o, fmt.Sprintf("%d-%d", k, n))
+		n++
+		if _, err := c.Write(o); err != nil {
+			return err
+		}
+		if err := acks.Skip(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
