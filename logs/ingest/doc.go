@@ -5,7 +5,7 @@
 //	Event    a Kubernetes event as a record
 //
 // Other doors are below: push (Loki, Elasticsearch, OTLP, JSON lines over HTTP)
-// and syslog; out sends lines on to an external Fluentd. What they share is
+// and syslog; onward sends lines on to an external Fluentd. What they share is
 // entry (an object becomes a record), source (how much a sender may push) and
 // chunk (what was stored before).
 //

@@ -16,7 +16,7 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
-	"perch/logs/ingest/out"
+	"perch/logs/ingest/onward"
 	"perch/logs/ingest/source"
 	"perch/logs/ingest/syslog"
 	"perch/logs/record"
@@ -26,7 +26,7 @@ import (
 // capture follows the output of this node's containers and takes pushed
 // records.
 func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) error {
-	follow, err := tail.New(tail.Default(r.cfg.Path("podlogs"), r.cfg.NodeName), filePositions{l.store}, l.store.Append, r.part("tail"), r.reg)
+	follow, err := tail.New(tail.Default(r.cfg.Path("podlogs"), r.cfg.NodeName), filePositions{l.store}, l.total.Append, r.part("tail"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return refused{err}
 	}
 	forward, err := ingest.New(forwardCfg,
-		ingest.Parts{Identify: senders(r.cfg, pods), Sink: l.store.Append, Seen: l.seen, Sources: l.sources}, r.part("forward"), r.reg)
+		ingest.Parts{Identify: senders(r.cfg, pods), Sink: l.total.Append, Seen: l.seen, Sources: l.sources}, r.part("forward"), r.reg)
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "listen" {
 		return refused{err}
@@ -64,7 +64,7 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return nil
 	}
 	messages, err := syslog.New(syslog.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.SyslogPort)), r.cfg.NodeName),
-		syslog.Parts{Identify: senders(r.cfg, pods), Sink: l.store.Append, Sources: l.sources}, r.part("syslog"), r.reg)
+		syslog.Parts{Identify: senders(r.cfg, pods), Sink: l.total.Append, Sources: l.sources}, r.part("syslog"), r.reg)
 	if errors.As(err, &op) && op.Op == "listen" {
 		return refused{err}
 	} else if err != nil {
@@ -93,6 +93,6 @@ type filePositions struct{ *logstore.Store }
 // Positions implements tail.Positions.
 func (p filePositions) Positions() []record.Position {
 	return slices.DeleteFunc(p.Store.Positions(), func(have record.Position) bool {
-		return have.File == eventsFile || have.File == chunk.File || strings.HasPrefix(have.File, out.File)
+		return have.File == eventsFile || have.File == chunk.File || strings.HasPrefix(have.File, onward.File)
 	})
 }

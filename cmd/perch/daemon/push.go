@@ -15,14 +15,14 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/logs/ingest"
-	"perch/logs/ingest/out"
+	"perch/logs/ingest/onward"
 	"perch/logs/ingest/push"
 	"perch/logs/record"
 )
 
 // servePushes opens the ways by which lines come in over the web door.
 func (l *lines) servePushes(r role, web *door.Door, pods corelisters.PodLister) error {
-	p, err := push.New(push.Default(), push.Parts{Identify: pushers(r.cfg, pods), Sink: l.store.Append, Seen: l.seen, Sources: l.sources}, r.part("push"), r.reg)
+	p, err := push.New(push.Default(), push.Parts{Identify: pushers(r.cfg, pods), Sink: l.total.Append, Seen: l.seen, Sources: l.sources}, r.part("push"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (l *lines) sendOn(r role) error {
 	if r.cfg.ForwardTo == "" {
 		return nil
 	}
-	cfg := out.Default(r.cfg.ForwardTo, r.cfg.NodeName)
+	cfg := onward.Default(r.cfg.ForwardTo, r.cfg.NodeName)
 	if r.cfg.ForwardToKey != "" {
 		text, err := os.ReadFile(r.cfg.ForwardToKey)
 		if err != nil {
@@ -108,7 +108,7 @@ func (l *lines) sendOn(r role) error {
 		}
 		cfg.Key = strings.TrimSpace(string(text))
 	}
-	o, err := out.New(cfg, l.store, r.part("out"), r.reg)
+	o, err := onward.New(cfg, l.store, r.part("onward"), r.reg)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,11 @@
-// Package out sends all lines of this node's store on to an external Fluentd or
+// Package onward sends all lines of this node's store on to an external Fluentd or
 // Fluent Bit over Fluent Forward: PackedForward chunks with acknowledgement.
 //
 // The store is the buffer: nothing is copied. How far each stream is sent is a
 // position in the store, durable once a chunk is acknowledged. While the other
 // side is away nothing is lost until the store's retention removes lines, which
-// perch_out_lost_lines_total counts. A chunk is named by its stream and number,
+// perch_onward_lost_lines_total counts. A chunk is named by its stream and number,
 // so that a receiver that remembers names takes it once.
 //
-// One goroutine (Run). Start reading at Run in out.go; the wire is in wire.go.
-package out
+// One goroutine (Run). Start reading at Run in onward.go; the wire is in wire.go.
+package onward

@@ -1,4 +1,4 @@
-package out
+package onward
 
 import (
 	"cmp"
@@ -47,8 +47,8 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Out sends lines on. Make it with New.
-type Out struct {
+// Onward sends lines on. Make it with New.
+type Onward struct {
 	cfg   Config
 	store *store.Store
 	log   *slog.Logger
@@ -66,32 +66,32 @@ type metrics struct {
 }
 
 // New opens nothing.
-func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer) (*Out, error) {
+func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer) (*Onward, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_out_" + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_onward_" + name, Help: help})
 	}
 	m := &metrics{
 		lines:  counter("lines_total", "Lines the receiver has acknowledged."),
 		chunks: counter("chunks_total", "Chunks the receiver has acknowledged."),
 		lost:   counter("lost_lines_total", "Lines the retention removed before they were sent."),
 		failed: counter("failures_total", "Chunks that were not acknowledged; they are sent again."),
-		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_out_unsent_lines", Help: "Lines that are not sent yet, at the last look."}),
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_onward_unsent_lines", Help: "Lines that are not sent yet, at the last look."}),
 	}
 	reg.MustRegister(m.lines, m.chunks, m.lost, m.failed, m.behind)
-	return &Out{cfg: cfg, store: s, log: log, m: m, sent: map[uint64]uint64{}}, nil
+	return &Onward{cfg: cfg, store: s, log: log, m: m, sent: map[uint64]uint64{}}, nil
 }
 
 // file is the source under which positions are kept: by receiver.
-func (o *Out) file() string { return File + o.cfg.Address }
+func (o *Onward) file() string { return File + o.cfg.Address }
 
 // File begins the names of all sources of this package.
-const File = "out/"
+const File = "onward/"
 
 // Run sends until ctx ends.
-func (o *Out) Run(ctx context.Context) error {
+func (o *Onward) Run(ctx context.Context) error {
 	for _, p := range o.store.Positions() {
 		if p.File == o.file() {
 			o.sent[p.Inode] = uint64(p.Stdout)
@@ -119,7 +119,7 @@ func (o *Out) Run(ctx context.Context) error {
 	}
 }
 
-func (o *Out) hangUp() {
+func (o *Onward) hangUp() {
 	if o.c != nil {
 		_ = o.c.Close() // nothing is buffered
 		o.c = nil
@@ -127,7 +127,7 @@ func (o *Out) hangUp() {
 }
 
 // pass sends what the store holds and was not sent, each stream in its order.
-func (o *Out) pass(ctx context.Context) (err error) {
+func (o *Onward) pass(ctx context.Context) (err error) {
 	v, err := o.store.View()
 	if err != nil {
 		return fmt.Errorf("send lines on: %w", err)
@@ -152,7 +152,7 @@ func (o *Out) pass(ctx context.Context) (err error) {
 }
 
 // forget drops positions of streams the store no longer has lines of.
-func (o *Out) forget(pieces []store.Piece) {
+func (o *Onward) forget(pieces []store.Piece) {
 	have := map[uint64]struct{}{}
 	for i := range pieces {
 		have[pieces[i].Hash] = struct{}{}
@@ -165,7 +165,7 @@ func (o *Out) forget(pieces []store.Piece) {
 	}
 }
 
-func (o *Out) piece(ctx context.Context, p *store.Piece) error {
+func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
 	next, known := o.sent[p.Hash]
 	end := p.First + uint64(p.Lines)
 	if next >= end {

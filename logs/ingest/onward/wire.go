@@ -1,4 +1,4 @@
-package out
+package onward
 
 import (
 	"bufio"
@@ -21,7 +21,7 @@ import (
 
 // pack writes entries [EventTime, map] of lines from first on, at most limit,
 // until the chunk is full. It returns how many there are: one at least.
-func (o *Out) pack(s *record.Stream, l *block.Lines, first, limit int) (body []byte, n int) {
+func (o *Onward) pack(s *record.Stream, l *block.Lines, first, limit int) (body []byte, n int) {
 	labels := []record.Field{{Key: "namespace", Value: s.Namespace}, {Key: "pod", Value: s.Pod}, {Key: "container", Value: s.Container},
 		{Key: "instance", Value: s.Instance}, {Key: "uid", Value: s.UID}, {Key: "node", Value: s.Node}, {Key: "stream", Value: s.Output}, {Key: "kind", Value: s.Kind}}
 	for n < limit && n < o.cfg.Lines && len(body) < o.cfg.Bytes {
@@ -58,7 +58,7 @@ type conn struct {
 }
 
 // send sends one chunk and waits for its acknowledgement.
-func (o *Out) send(ctx context.Context, s *record.Stream, hash, first uint64, n int, body []byte) error {
+func (o *Onward) send(ctx context.Context, s *record.Stream, hash, first uint64, n int, body []byte) error {
 	if o.c == nil {
 		c, err := o.dial(ctx)
 		if err != nil {
@@ -108,7 +108,7 @@ func (o *Out) send(ctx context.Context, s *record.Stream, hash, first uint64, n 
 	return nil
 }
 
-func (o *Out) dial(ctx context.Context) (*conn, error) {
+func (o *Onward) dial(ctx context.Context) (*conn, error) {
 	d := net.Dialer{Timeout: o.cfg.Timeout}
 	c, err := d.DialContext(ctx, "tcp", o.cfg.Address)
 	if err != nil {
@@ -129,7 +129,7 @@ func (o *Out) dial(ctx context.Context) (*conn, error) {
 }
 
 // handshake answers HELO with PING and reads PONG: both sides know the key.
-func (o *Out) handshake(c *conn) error {
+func (o *Onward) handshake(c *conn) error {
 	helo, err := c.in.ReadIntf()
 	if err != nil {
 		return err
