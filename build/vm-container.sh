@@ -7,7 +7,7 @@ echo "+cpu +memory +pids +io" >$C/box/cgroup.subtree_control
 	exec /bin/unshare -C -m --propagation private sh -c "umount $C; mount -t cgroup2 cgroup2 $C; exec perch up --data-dir $D-box --name box" >/tmp/box.log 2>&1
 ) &
 export KUBECONFIG=$D-box/kubeconfig
-if soon 240 "the node is ready" perch wait --for=condition=Ready node/vm --timeout=5s; then
+if soon 400 "the node is ready" perch wait --for=condition=Ready node/vm --timeout=5s; then
 	expect "image loads" perch images load --data-dir $D-box /images/perch-demo.tar
 	expect "a pod is taken" perch run burn --image=docker.io/library/perch-demo:1 --overrides='{"spec": {"containers": [{"name": "burn", "image": "docker.io/library/perch-demo:1", "args": ["burn"], "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}}}]}}'
 	soon 90 "it runs" perch wait --for=condition=Ready pod/burn --timeout=5s

@@ -74,7 +74,7 @@ echo "+cpu +memory +pids" >$C/system.slice/cgroup.subtree_control
 if wanted service; then
 	part "perch as a service"
 	(echo 0 >$C/system.slice/perch.service/cgroup.procs && exec perch up --data-dir $D --name vm >/tmp/up.log 2>&1) &
-	if ! soon 240 "the node is ready" perch wait --for=condition=Ready node/vm --timeout=5s; then
+	if ! soon 400 "the node is ready" perch wait --for=condition=Ready node/vm --timeout=5s; then
 		cat /tmp/up.log
 		tail -n 30 $D/log/*.log
 	else

@@ -16,8 +16,11 @@ began=$SECONDS
 step() { printf '%4ds %s\n' $((SECONDS - began)) "$*"; }
 
 # The kernel, as Debian signs it, once for each of its versions.
-package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/{print $2}')
-[ -n "$package" ] || { echo "package lists are missing: apt-get update" >&2; exit 1; }
+command -v apt-get >/dev/null || { echo "this needs apt-get: a Debian machine" >&2; exit 1; }
+kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image/{print $2}'; }
+package=$(kernel)
+[ -n "$package" ] || { apt-get -qq update && package=$(kernel); }
+[ -n "$package" ] || { echo "package linux-image-cloud-amd64 is not to be had here" >&2; exit 1; }
 version=${package#linux-image-}
 if [ ! -e "$cache/$package/boot/vmlinuz-$version" ]; then
 	step "fetching $package"
