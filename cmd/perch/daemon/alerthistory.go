@@ -65,7 +65,7 @@ func newCourier(r role, router *route.Router, prom *promapi.API, lines *lines, p
 			return router.Receive(ctx, convert[route.Alert](in)...)
 		},
 		func(ctx context.Context, t evidence.Transition) {
-			if err := lines.store.Append(ctx, []record.Record{alertRecord(t)}, nil); err != nil {
+			if err := lines.total.Append(ctx, []record.Record{alertRecord(t)}, nil); err != nil {
 				log.Warn("history of an alert was not stored", "alert", t.Labels["alertname"], "err", err)
 			}
 		}, log, r.reg)
@@ -177,7 +177,7 @@ func keepSilences(r role, next http.Handler, lines *lines) http.Handler {
 					line.Fields = append(line.Fields, f)
 				}
 			}
-			if err := lines.store.Append(req.Context(), []record.Record{line}, nil); err != nil {
+			if err := lines.total.Append(req.Context(), []record.Record{line}, nil); err != nil {
 				log.Warn("history of a silence was not stored", "who", who, "what", what.text(), "err", err)
 			}
 		}

@@ -29,6 +29,7 @@ import (
 // lines are the log store of this node and what asks it.
 type lines struct {
 	store  *logstore.Store
+	total  *query.Total // brings lines into the store and counts them
 	engine *query.Engine
 	search query.Searcher // this node's, or on servers the whole cluster's
 	log    role
@@ -47,7 +48,7 @@ func openLines(r role, own *http.ServeMux, pods corelisters.PodLister) (*lines, 
 	r.group.OnStop("logs", func(context.Context) error { return s.Close() })
 	r.group.Go("logs", s.Run)
 	engine := query.New(s, r.part("query"))
-	l := &lines{store: s, engine: engine, search: engine, log: r}
+	l := &lines{store: s, total: query.NewTotal(s.Append, r.reg), engine: engine, search: engine, log: r}
 	if err := l.capture(r, own, pods); err != nil {
 		return nil, err
 	}
@@ -112,7 +113,7 @@ func (l *lines) keepEvents(f informers.SharedInformerFactory) error {
 			newest = max(newest, version)
 			position := record.Position{File: eventsFile, Inode: 1, Stdout: newest}
 			for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-				if err = l.store.Append(ctx, []record.Record{eventRecord(e)}, []record.Position{position}); err == nil {
+				if err = l.total.Append(ctx, []record.Record{eventRecord(e)}, []record.Position{position}); err == nil {
 					break
 				}
 				log.Warn("event was not stored, trying again", "err", err)
