@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"time"
@@ -51,7 +52,17 @@ func (unsynced) Sync() error { return nil }
 
 // child is the measured process. It takes words on stdin: "flush" ends the
 // ingest, "seal" seals, "query" asks; each is answered with figures.
-func child(dir string, sync bool) error {
+func child(dir string, sync bool, profile string) error {
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close() // the profile is written when it stops
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+	}
 	cfg := store.Default(dir)
 	if !sync {
 		cfg.CreateWAL = func(path string) (wal.File, error) {
@@ -87,6 +98,7 @@ func child(dir string, sync bool) error {
 			if err := s.Flush(ctx); err != nil {
 				return err
 			}
+			pprof.StopCPUProfile()
 		case "seal":
 			start = cpuSeconds()
 			if err := s.Seal(ctx); err != nil {
