@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
 )
 
@@ -37,6 +36,7 @@ type line struct {
 
 type trailer struct {
 	Partial bool     `json:"partial"`
+	Reason  string   `json:"reason"`
 	Missing []string `json:"missing"`
 	Hidden  []string `json:"hidden"`
 	Cursor  string   `json:"cursor"`
@@ -46,7 +46,10 @@ type logsOptions struct {
 	all, follow, previous, events, timestamps bool
 	since, until, grep, query, container      string
 	selector, output, instance                string
-	tail                                      int
+	at, sinceTime                             string
+	tail, context                             int
+	patterns, prefix                          bool
+	limitBytes                                int64
 }
 
 // maxLines bounds what one call prints when neither --tail nor --since says
@@ -61,6 +64,8 @@ func logsCommand(s Streams) *cobra.Command {
 		Example: `  perch logs deploy/web --since 10m --grep 'timeout|refused'
   perch logs web-7d9f4c6b8-kx2mq -p
   perch logs -l app=web -f
+  perch logs deploy/web --patterns --since 1h
+  perch logs web-7d9f4c6b8-kx2mq --at 2026-11-20T14:02:00Z --grep panic --context 5
   perch logs -q 'level:>=warn -healthz' -A --since 1h -o json`,
 	}
 	a := newAccess(c.PersistentFlags())
@@ -73,6 +78,15 @@ func logsCommand(s Streams) *cobra.Command {
 	f.BoolVar(&o.timestamps, "timestamps", false, "the full time before each line")
 	f.StringVar(&o.since, "since", "", "newer than 10m, 2h, or a time in RFC 3339")
 	f.StringVar(&o.until, "until", "", "older than 10m, or a time in RFC 3339")
+	f.StringVar(&o.at, "at", "", "the minute before and after a time in RFC 3339, or 10m ago")
+	f.StringVar(&o.sinceTime, "since-time", "", "newer than a time in RFC 3339")
+	f.IntVar(&o.context, "context", 0, "this many lines of the same container before and after each line")
+	f.BoolVar(&o.patterns, "patterns", false, "the kinds of lines, with counts, trend, and where the first was written")
+	f.BoolVar(&o.prefix, "prefix", false, "pod and container before each line")
+	f.Int64Var(&o.limitBytes, "limit-bytes", 0, "at most this many bytes")
+	f.Bool("all-containers", true, "lines of all containers, which is so without it too; -c chooses one")
+	f.Bool("ignore-errors", false, "go on when a node does not answer, which is so without it too")
+	f.Int("max-log-requests", 0, "no meaning here: all lines come in one request")
 	f.StringVar(&o.grep, "grep", "", "lines that match this regular expression")
 	f.StringVarP(&o.query, "query", "q", "", "a query in the log language: words, \"phrases\", field:value, -not")
 	f.StringVarP(&o.container, "container", "c", "", "lines of this container")
@@ -82,6 +96,12 @@ func logsCommand(s Streams) *cobra.Command {
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if o.output != "text" && o.output != "json" {
 			return Usage{fmt.Errorf("-o %s: use text or json", o.output)}
+		}
+		if o.context < 0 || o.context > 0 && o.follow {
+			return Usage{errors.New("--context needs a number above 0 and is not for -f")}
+		}
+		if o.limitBytes > 0 {
+			s.Out = &limited{s.Out, o.limitBytes}
 		}
 		w, err := a.web(c.Context())
 		if err != nil {
@@ -106,12 +126,15 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 	if ask, err = timeRange(ask, o, now); err != nil {
 		return err
 	}
+	if o.patterns {
+		return showPatterns(ctx, s, w, ask, o)
+	}
 	limit := o.tail
 	if limit < 0 {
 		limit = maxLines
 	}
 	many := len(args) != 1 || strings.Contains(args[0], "/") && !strings.HasPrefix(args[0], "pod") || o.selector != ""
-	p := printer{out: bufio.NewWriter(s.Out), json: o.output == "json", many: many, colour: colour(s.Out), timestamps: o.timestamps, grep: grepRE(o.grep)}
+	p := printer{out: bufio.NewWriter(s.Out), json: o.output == "json", many: many, colour: colour(s.Out), timestamps: o.timestamps, prefix: o.prefix, grep: grepRE(o.grep)}
 	var last trailer
 	if limit > 0 {
 		lines, t, err := fetchNewest(ctx, w, ask, limit)
@@ -125,8 +148,21 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 		}
 		last = t
 		slices.Reverse(lines)
-		for _, l := range lines {
-			p.print(l)
+		shown := make([]*line, 0, len(lines))
+		for i := range lines {
+			shown = append(shown, &lines[i])
+		}
+		if o.context > 0 {
+			if shown, err = withContext(ctx, w, lines, o.context); err != nil {
+				return err
+			}
+		}
+		for _, l := range shown {
+			if l != nil {
+				p.print(*l)
+			} else if !p.json {
+				p.out.WriteString("--\n")
+			}
 		}
 		if len(lines) == limit && o.tail < 0 {
 			fmt.Fprintf(s.Err, "note: the newest %d lines; --tail or --since choose others\n", limit)
@@ -160,10 +196,10 @@ func tellTrailer(out io.Writer, t trailer) {
 	if len(t.Missing) > 0 {
 		fmt.Fprintf(out, "note: without %s, which does not answer\n", strings.Join(t.Missing, ", "))
 	} else if t.Partial {
-		fmt.Fprintln(out, "note: the search was cut off by its limits; narrow the time or the query")
+		fmt.Fprintf(out, "note: the answer is not whole (%s); narrow the time or the query\n", t.Reason)
 	}
 	if len(t.Hidden) > 0 {
-		fmt.Fprintf(out, "note: %d namespaces are not visible to you\n", len(t.Hidden))
+		fmt.Fprintf(out, "note: %d namespaces are not visible to you: %s\n", len(t.Hidden), strings.Join(t.Hidden, ", "))
 	}
 }
 
@@ -256,24 +292,6 @@ func podTerm(arg string) (string, error) {
 	return "pod:~" + strconv.Quote("^"+regexp.QuoteMeta(name)+suffix+"$"), nil
 }
 
-func timeRange(ask url.Values, o logsOptions, now time.Time) (url.Values, error) {
-	for flag, text := range map[string]string{"since": o.since, "until": o.until} {
-		if text == "" {
-			continue
-		}
-		at, err := time.Parse(time.RFC3339, text)
-		if err != nil {
-			d, derr := model.ParseDuration(text)
-			if derr != nil {
-				return nil, Usage{fmt.Errorf("--%s %q: write a duration such as 10m, or a time in RFC 3339", flag, text)}
-			}
-			at = now.Add(-time.Duration(d))
-		}
-		ask.Set(map[string]string{"since": "from", "until": "to"}[flag], at.UTC().Format(time.RFC3339Nano))
-	}
-	return ask, nil
-}
-
 // page is how many lines one answer may have.
 const page = 50_000
 
@@ -284,7 +302,7 @@ func fetchNewest(ctx context.Context, w *web, ask url.Values, limit int) (all []
 	for len(all) < limit {
 		want := min(page, limit-len(all))
 		ask.Set("limit", strconv.Itoa(want))
-		lines, t, err := fetchLines(ctx, w, ask)
+		lines, t, err := fetch(ctx, w, "/logs/api/v1/query", ask)
 		if err != nil {
 			return nil, last, err
 		}
@@ -297,8 +315,8 @@ func fetchNewest(ctx context.Context, w *web, ask url.Values, limit int) (all []
 	return all, last, nil
 }
 
-func fetchLines(ctx context.Context, w *web, ask url.Values) (lines []line, last trailer, _ error) {
-	body, err := w.get(ctx, "/logs/api/v1/query", ask)
+func fetch(ctx context.Context, w *web, path string, ask url.Values) (lines []line, last trailer, _ error) {
+	body, err := w.get(ctx, path, ask)
 	if err != nil {
 		return nil, last, err
 	}
@@ -380,6 +398,7 @@ func grepRE(text string) *regexp.Regexp {
 type printer struct {
 	out                            *bufio.Writer
 	json, many, colour, timestamps bool
+	prefix                         bool
 	grep                           *regexp.Regexp
 }
 
@@ -396,10 +415,13 @@ func (p printer) print(l line) {
 		}
 		return "\x1b[" + code + "m" + text + "\x1b[0m"
 	}
+	if p.prefix { // as kubectl writes it
+		fmt.Fprintf(p.out, "[pod/%s/%s] ", l.Pod, l.Container)
+	}
 	if p.timestamps {
 		fmt.Fprintf(p.out, "%s ", l.Time.UTC().Format(time.RFC3339Nano))
 	}
-	if p.many {
+	if p.many && !p.prefix {
 		if !p.timestamps {
 			fmt.Fprintf(p.out, "%s ", paint("2", l.Time.Local().Format("15:04:05.000")))
 		}

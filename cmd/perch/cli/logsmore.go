@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+// pattern is one kind of line as /logs/api/v1/patterns answers it.
+type pattern struct {
+	Pattern   string    `json:"pattern"`
+	Count     int64     `json:"count"`
+	Level     string    `json:"level"`
+	First     time.Time `json:"first"`
+	Trend     []int64   `json:"trend"`
+	Namespace string    `json:"namespace"`
+	Pod       string    `json:"pod"`
+	Image     string    `json:"image"`
+}
+
+// maxPatterns are shown when --tail does not say otherwise.
+const maxPatterns = 50
+
+// showPatterns prints the kinds of lines, most frequent first.
+func showPatterns(ctx context.Context, s Streams, w *web, ask url.Values, o logsOptions) error {
+	limit := o.tail
+	if limit <= 0 {
+		limit = maxPatterns
+	}
+	ask.Set("limit", strconv.Itoa(limit))
+	ask.Set("buckets", "16")
+	body, err := w.get(ctx, "/logs/api/v1/patterns", ask)
+	if err != nil {
+		return ownError(ctx, w, o.query, err)
+	}
+	defer body.Close() // read only
+	var got struct {
+		Total    int64             `json:"total"`
+		Other    int64             `json:"other"`
+		Patterns []json.RawMessage `json:"patterns"`
+		trailer
+	}
+	if err := json.NewDecoder(body).Decode(&got); err != nil {
+		return fmt.Errorf("read patterns: %w", err)
+	}
+	out := bufio.NewWriter(s.Out)
+	for _, raw := range got.Patterns {
+		if o.output == "json" {
+			fmt.Fprintf(out, "%s\n", raw)
+			continue
+		}
+		var p pattern
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return fmt.Errorf("read pattern: %w", err)
+		}
+		from := p.Namespace + "/" + p.Pod
+		if p.Image != "" {
+			from += " " + p.Image
+		}
+		fmt.Fprintf(out, "%8d %s %-7s %s\n         first %s in %s\n", p.Count, bars(p.Trend), p.Level, p.Pattern, p.First.Local().Format("2006-01-02 15:04:05"), from)
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write patterns: %w", err)
+	}
+	if got.Other > 0 {
+		fmt.Fprintf(s.Err, "note: %d of %d lines are of other patterns; --tail shows more\n", got.Other, got.Total)
+	}
+	tellTrailer(s.Err, got.trailer)
+	return nil
+}
+
+// bars draws counts as a line of blocks.
+func bars(counts []int64) string {
+	most := int64(1)
+	for _, n := range counts {
+		most = max(most, n)
+	}
+	var b strings.Builder
+	for _, n := range counts {
+		if n == 0 {
+			b.WriteByte(' ')
+			continue
+		}
+		b.WriteRune([]rune("▁▂▃▄▅▆▇█")[(n*7+most-1)/most])
+	}
+	return b.String()
+}
+
+// maxContexts lines are shown with what stands around them.
+const maxContexts = 200
+
+// withContext adds the lines of the same stream around each of lines, which are
+// oldest first. Lines come once, in the order of their groups; nil stands where
+// lines are left out between two groups.
+func withContext(ctx context.Context, w *web, lines []line, n int) ([]*line, error) {
+	if len(lines) > maxContexts {
+		return nil, Usage{fmt.Errorf("--context is for at most %d lines, this are %d; use --tail or a narrower query", maxContexts, len(lines))}
+	}
+	var out []*line
+	shown := map[string]bool{}
+	for _, l := range lines {
+		around, _, err := fetch(ctx, w, "/logs/api/v1/context", url.Values{"id": {l.ID}, "before": {strconv.Itoa(n)}, "after": {strconv.Itoa(n)}})
+		if err != nil {
+			return nil, err
+		}
+		fresh := len(around) > 0 && !shown[around[0].ID] && len(out) > 0
+		if fresh {
+			out = append(out, nil)
+		}
+		for i := range around {
+			if !shown[around[i].ID] {
+				shown[around[i].ID] = true
+				out = append(out, &around[i])
+			}
+		}
+	}
+	return out, nil
+}
+
+// parseMoment reads a duration before now, or a time in RFC 3339.
+func parseMoment(flag, text string, now time.Time) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at, nil
+	}
+	d, err := model.ParseDuration(text)
+	if err != nil {
+		return time.Time{}, Usage{fmt.Errorf("--%s %q: write a duration such as 10m, or a time in RFC 3339", flag, text)}
+	}
+	return now.Add(-time.Duration(d)), nil
+}
+
+// atSpan is how much --at shows on both sides.
+const atSpan = time.Minute
+
+// timeRange limits the time: all that is stored, when no flag says otherwise.
+func timeRange(ask url.Values, o logsOptions, now time.Time) (url.Values, error) {
+	if o.at != "" && (o.since != "" || o.sinceTime != "" || o.until != "" || o.follow) {
+		return nil, Usage{errors.New("--at shows the minutes around a time; leave out --since, --since-time, --until and -f")}
+	}
+	if o.since != "" && o.sinceTime != "" {
+		return nil, Usage{errors.New("give --since or --since-time, not both")}
+	}
+	ask.Set("from", "0")
+	for _, f := range []struct{ flag, text, key string }{{"since", o.since, "from"}, {"since-time", o.sinceTime, "from"}, {"until", o.until, "to"}, {"at", o.at, "at"}} {
+		if f.text == "" {
+			continue
+		}
+		at, err := parseMoment(f.flag, f.text, now)
+		if err != nil {
+			return nil, err
+		}
+		if f.key == "at" {
+			ask.Set("from", at.Add(-atSpan).UTC().Format(time.RFC3339Nano))
+			ask.Set("to", at.Add(atSpan).UTC().Format(time.RFC3339Nano))
+			continue
+		}
+		ask.Set(f.key, at.UTC().Format(time.RFC3339Nano))
+	}
+	return ask, nil
+}
+
+// limited writes at most so many bytes and forgets the rest.
+type limited struct {
+	to   io.Writer
+	left int64
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	n := int64(len(b))
+	if n > l.left {
+		n = l.left
+	}
+	l.left -= n
+	if _, err := l.to.Write(b[:n]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
