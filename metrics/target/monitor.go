@@ -103,7 +103,7 @@ func Monitored(node string, monitors []Monitor, pods []*corev1.Pod, services []*
 		}
 		pairs := m.match(node, selector, pods, services)
 		if len(pairs) == 0 {
-			tell("no pod on node %s matches: selector %s in %s", node, selector, m.scope())
+			tell("no pod on node %s matches: selector %s in %s", node, cmp.Or(selector.String(), "{}"), m.scope())
 		}
 		for i, e := range endpoints {
 			if why := e.refused(); why != "" {

@@ -47,7 +47,7 @@ func TestMonitored(t *testing.T) {
 		"relabelings drop":                 {pods(`{selector: {}, podMetricsEndpoints: [{port: m, relabelings: [{sourceLabels: [pod], regex: "web-.*", action: drop}]}]}`), "", nil, "dropped by relabelings"},
 		"any namespace":                    {from("blue", service(`{selector: {}, namespaceSelector: {any: true}, endpoints: [{port: metrics}]}`)), "http://10.42.0.5:9100/metrics", nil, ""},
 		"a namespace by name":              {from("blue", service(`{selector: {}, namespaceSelector: {matchNames: [red]}, endpoints: [{port: metrics}]}`)), "http://10.42.0.5:9100/metrics", nil, ""},
-		"its own namespace only":           {from("blue", service(`{selector: {}, endpoints: [{port: metrics}]}`)), "", nil, "no pod on node n1 matches: selector  in namespace blue"},
+		"its own namespace only":           {from("blue", service(`{selector: {}, endpoints: [{port: metrics}]}`)), "", nil, "no pod on node n1 matches: selector {} in namespace blue"},
 		"a selector that matches nothing":  {service(`{selector: {matchLabels: {team: b}}, endpoints: [{port: metrics}]}`), "", nil, "selector team=b"},
 		"a port the service does not have": {service(`{selector: {}, endpoints: [{port: mterics}]}`), "", nil, `no port named "mterics"`},
 		"credentials":                      {service(`{selector: {}, endpoints: [{port: metrics, basicAuth: {username: {key: a}}}]}`), "", nil, "credentials"},

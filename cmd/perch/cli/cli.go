@@ -46,7 +46,7 @@ func ExitCode(err error) int {
 
 // Commands are perch's own words that need a running cluster.
 func Commands(s Streams, tools RuleTools) []*cobra.Command {
-	all := []*cobra.Command{logsCommand(s), queryCommand(s), topCommand(s), alertsCommand(s), rulesCommand(s, tools), silenceCommand(s), uiCommand(s), versionCommand(s)}
+	all := []*cobra.Command{logsCommand(s), queryCommand(s), topCommand(s), alertsCommand(s), targetsCommand(s), rulesCommand(s, tools), silenceCommand(s), uiCommand(s), versionCommand(s)}
 	for _, c := range all {
 		run := c.RunE
 		c.RunE = func(c *cobra.Command, args []string) error {
@@ -70,6 +70,7 @@ func Kubectl(name string, s Streams) *cobra.Command {
 		IOStreams:     genericiooptions.IOStreams{In: s.In, Out: s.Out, ErrOut: s.Err},
 	})
 	c.Use = name
+	verbosity(c.PersistentFlags())
 	util.BehaviorOnFatal(func(msg string, code int) {
 		msg, code = fatal(name, msg, code)
 		if msg != "" {

@@ -14,7 +14,7 @@ func TestWithoutAClusterEachCommandSaysSoInOneSentence(t *testing.T) {
 	t.Setenv("KUBECONFIG", "")
 	t.Setenv("HOME", t.TempDir())
 	FindKubeconfig(t.TempDir())
-	for _, name := range []string{"logs", "query", "top", "alerts", "rules", "silence", "ui", "version"} {
+	for _, name := range []string{"logs", "query", "top", "alerts", "targets", "rules", "silence", "ui", "version"} {
 		for _, c := range Commands(Streams{In: strings.NewReader(""), Out: new(bytes.Buffer), Err: new(bytes.Buffer)}, RuleTools{}) {
 			if c.Name() != name {
 				continue
