@@ -1,0 +1,291 @@
+package query
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"perch/logs/record"
+	"perch/logs/store"
+)
+
+func serve(t *testing.T, s *store.Store, access Access) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewServer(Handler(New(s, quiet()), func(context.Context, *http.Request) (Access, error) { return access, nil }, quiet()))
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func get(t *testing.T, srv *httptest.Server, path string, kv ...string) (int, string) {
+	t.Helper()
+	v := url.Values{"from": {"0"}, "to": {"100"}}
+	for i := 0; i < len(kv); i += 2 {
+		v.Set(kv[i], kv[i+1])
+	}
+	resp, err := http.Get(srv.URL + Prefix + path + "?" + v.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, b.String()
+}
+
+func TestAPI(t *testing.T) {
+	s := testStore(t, 1<<20)
+	if err := s.Append(t.Context(), goldenLines(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+
+	_, body := get(t, srv, "query", "q", "failed", "limit", "2")
+	rows := strings.Split(strings.TrimSpace(body), "\n")
+	var line struct{ Time, ID, Namespace, Pod, Line, Level, Kind string }
+	if err := json.Unmarshal([]byte(rows[0]), &line); err != nil || len(rows) != 3 {
+		t.Fatal(err, body)
+	}
+	if line.Time != "1970-01-01T00:00:17Z" || line.Pod != "job-x" || line.Level != "warn" || line.Kind != "event" || !strings.HasPrefix(line.Line, "Back-off") {
+		t.Fatalf("%+v", line)
+	}
+	var end Summary
+	if err := json.Unmarshal([]byte(rows[2]), &end); err != nil || end.Cursor == "" || end.Partial || end.Missing == nil || end.Stats.Lines == 0 {
+		t.Fatal(err, rows[2])
+	}
+	_, body = get(t, srv, "query", "q", "failed", "limit", "2", "cursor", end.Cursor)
+	if !strings.Contains(body, "Payment FAILED") || !strings.Contains(body, "Failed password") && !strings.Contains(body, "Failover") {
+		t.Fatal(body)
+	}
+
+	status, body := get(t, srv, "query", "q", "pod:")
+	if status != 400 || !strings.Contains(body, `"position":4`) || !strings.Contains(body, `"expected":"a value after pod:"`) {
+		t.Fatal(status, body)
+	}
+	if status, body = get(t, srv, "query", "from", "yesterday"); status != 400 || !strings.Contains(body, "RFC3339") {
+		t.Fatal(status, body)
+	}
+	_, body = get(t, srv, "stats", "q", "namespace:shop", "field", "http.status", "by", "pod")
+	var stats FieldStats
+	if err := json.Unmarshal([]byte(body), &stats); err != nil || len(stats.Groups) != 3 || stats.Groups[0].Group != "web-1" || stats.Groups[1].Unique != 2 || stats.Groups[1].Max != 502 || math.Abs(stats.Groups[1].Quantiles["0.99"]-502) > 5 {
+		t.Fatal(err, body)
+	}
+	_, body = get(t, srv, "histogram", "q", "http.status:*", "by", "http.status", "buckets", "1")
+	if !strings.Contains(body, `"values":{"200":1,"502":1}`) {
+		t.Fatal(body)
+	}
+
+	_, body = get(t, srv, "histogram", "q", "failed", "step", "10s")
+	var h Histogram
+	if err := json.Unmarshal([]byte(body), &h); err != nil || h.Total != 5 || h.Step != 10000 || h.Buckets[0].Count != 3 || h.Buckets[1].Count != 2 || h.Levels["error"] != 2 {
+		t.Fatal(err, body)
+	}
+
+	_, body = get(t, srv, "values", "field", "namespace")
+	var v Values
+	if err := json.Unmarshal([]byte(body), &v); err != nil || v.Values[0] != (ValueCount{"shop", 13}) {
+		t.Fatal(err, body)
+	}
+	_, body = get(t, srv, "values", "field", "http.status")
+	if !strings.Contains(body, `{"value":"502","count":1}`) {
+		t.Fatal(body)
+	}
+	_, body = get(t, srv, "fields")
+	if !strings.Contains(body, `"http.path"`) || !strings.Contains(body, `{"value":"level","count":17}`) {
+		t.Fatal(body)
+	}
+
+	_, body = get(t, srv, "query", "q", "ERRORS=0")
+	_ = json.Unmarshal([]byte(body[:strings.IndexByte(body, '\n')]), &line)
+	_, body = get(t, srv, "context", "id", line.ID, "before", "1", "after", "1")
+	if strings.Count(body, "\n") != 4 || !strings.Contains(body, "Ünïcode") || !strings.Contains(body, "IllegalState") {
+		t.Fatal(body)
+	}
+}
+
+func TestPatternsAreTheSameFromHeadsAndBlocks(t *testing.T) {
+	s := testStore(t, 1<<20)
+	web := &record.Stream{Namespace: "shop", Pod: "web-1", Container: "app", Output: record.Stdout, Kind: record.KindLog}
+	events := &record.Stream{Namespace: "shop", Pod: "web-1", Container: "app", Output: record.Event, Kind: record.KindEvent}
+	records := []record.Record{{Time: 1, Stream: events, Body: []byte(`Pulled: Successfully pulled image "shop/web:2.14" in 3s`)}}
+	for i := range 90 {
+		body := fmt.Appendf(nil, "request req%d took %d ms", i, i*i)
+		if i%3 == 0 {
+			body = fmt.Appendf(nil, "ERROR cannot reach db-%d\n\tat line %d", i, i)
+		}
+		records = append(records, record.Record{Time: int64(i+1) * 1e9, Stream: web, Body: body})
+	}
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	ask := func(q string) string {
+		_, body := get(t, srv, "patterns", "q", q)
+		body, _, _ = strings.Cut(body, `"stats":`)
+		return body
+	}
+	heads, some := ask("kind:log"), ask("took 16 or req4")
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if blocks := ask("kind:log"); blocks != heads {
+		t.Fatalf("heads: %s\nblocks: %s", heads, blocks)
+	}
+	if blocks := ask("took 16 or req4"); blocks != some || !strings.Contains(some, `"total":1,`) {
+		t.Fatalf("heads: %s\nblocks: %s", some, blocks)
+	}
+	var p Patterns
+	if err := json.Unmarshal([]byte(heads+`"x":0}`), &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Total != 90 || len(p.Patterns) != 2 || p.Patterns[0].Pattern != "request <*> took <*> ms" || p.Patterns[0].Count != 60 || p.Patterns[1].Pattern != "ERROR cannot reach db-<*>" || p.Patterns[1].Level != "error" ||
+		p.Patterns[0].Image != "shop/web:2.14" || p.Patterns[0].First != time.Unix(2, 0).UTC() {
+		t.Fatal(heads)
+	}
+}
+
+func TestContextOfPodWorkloadAndNode(t *testing.T) {
+	s := testStore(t, 1<<20)
+	stream := func(pod, container, node string) *record.Stream {
+		return &record.Stream{Namespace: "shop", Pod: pod, Container: container, Node: node, Output: record.Stdout, Kind: record.KindLog}
+	}
+	streams := []*record.Stream{stream("web-7d9f4c6b8-kx2mq", "app", "n1"), stream("web-7d9f4c6b8-kx2mq", "side", "n1"), stream("web-5f6c7d8b9c-abcde", "app", "n2"), stream("db-0", "db", "n1"), stream("db-1", "db", "n2")}
+	var records []record.Record
+	for i := range 20 {
+		records = append(records, record.Record{Time: int64(i+1) * 1e9, Stream: streams[i%5], Body: fmt.Appendf(nil, "line %d", i)})
+	}
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	var line struct{ ID string }
+	_, body := get(t, srv, "query", "q", `"line 10"`)
+	if err := json.Unmarshal([]byte(body[:strings.IndexByte(body, '\n')]), &line); err != nil {
+		t.Fatal(err)
+	}
+	for scope, want := range map[string]string{"stream": "0 5 10 15", "pod": "5 6 10 11 15", "workload": "6 7 10 11 12", "node": "6 8 10 11 13"} {
+		_, body := get(t, srv, "context", "id", line.ID, "before", "2", "after", map[bool]string{true: "1", false: "2"}[scope == "stream"], "scope", scope)
+		var have []string
+		for _, m := range regexp.MustCompile(`"line":"line (\d+)"`).FindAllStringSubmatch(body, -1) {
+			have = append(have, m[1])
+		}
+		if strings.Join(have, " ") != want {
+			t.Errorf("%s: have %v, want %s\n%s", scope, have, want, body)
+		}
+	}
+	if status, _ := get(t, srv, "context", "id", line.ID, "scope", "moon"); status != 400 {
+		t.Fatal(status)
+	}
+}
+
+func TestNamespacesThatMayNotBeReadAreNamed(t *testing.T) {
+	s := testStore(t, 1<<20)
+	if err := s.Append(t.Context(), goldenLines(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{Namespaces: []string{"shop"}})
+	_, body := get(t, srv, "query", "q", "failed")
+	if strings.Contains(body, "password") || strings.Contains(body, "Back-off") || !strings.Contains(body, `"hidden":["_host","default","kube-system"]`) {
+		t.Fatal(body)
+	}
+	_, body = get(t, srv, "histogram", "q", "failed")
+	if !strings.Contains(body, `"total":3,`) {
+		t.Fatal(body)
+	}
+	_, body = get(t, srv, "values", "field", "pod")
+	if strings.Contains(body, "dns-0") {
+		t.Fatal(body)
+	}
+	_, body = get(t, serve(t, s, Access{}), "query")
+	if strings.Contains(body, `"line"`) {
+		t.Fatal(body)
+	}
+}
+
+func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
+	s := testStore(t, 1<<20)
+	srv := serve(t, s, Access{Namespaces: []string{"shop"}})
+	follow := func(last string) (*bufio.Scanner, func()) {
+		req, _ := http.NewRequest("GET", srv.URL+Prefix+"tail?q=tick", nil)
+		if last != "" {
+			req.Header.Set("Last-Event-ID", last)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc := bufio.NewScanner(resp.Body)
+		sc.Scan() // the stream is open
+		return sc, func() { _ = resp.Body.Close() }
+	}
+	next := func(sc *bufio.Scanner) (id, data string) {
+		for sc.Scan() {
+			if v, ok := strings.CutPrefix(sc.Text(), "id: "); ok {
+				id = v
+			}
+			if v, ok := strings.CutPrefix(sc.Text(), "data: "); ok {
+				return id, v
+			}
+		}
+		t.Fatal("stream ended")
+		return "", ""
+	}
+	shop, other := &record.Stream{Namespace: "shop", Pod: "a"}, &record.Stream{Namespace: "other"}
+	add := func(n int) {
+		if err := s.Append(t.Context(), []record.Record{
+			{Time: int64(n), Stream: other, Body: []byte("tick secret")},
+			{Time: int64(n), Stream: shop, Body: []byte("boring")},
+			{Time: int64(n), Stream: shop, Body: fmt.Appendf(nil, "tick %d", n)},
+		}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sc, stop := follow("")
+	// Lines are followed from some moment after the stream is open.
+	seen := make(chan struct{})
+	go func() {
+		for n := 1; ; n++ {
+			select {
+			case <-seen:
+				return
+			default:
+				add(n)
+			}
+		}
+	}()
+	id, data := next(sc)
+	close(seen)
+	if !strings.Contains(data, `"line":"tick `) {
+		t.Fatal(data)
+	}
+	stop()
+	add(1 << 40)
+	c, err := ParseCursor(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc, stop = follow(id)
+	defer stop()
+	for {
+		_, data := next(sc)
+		l, ok, err := ParseLine([]byte(data))
+		if err != nil || !ok || l.compare(c) <= 0 {
+			t.Fatal(err, data)
+		}
+		c = l.Cursor
+		if l.Time == 1<<40 {
+			return
+		}
+	}
+}
