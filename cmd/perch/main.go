@@ -100,7 +100,7 @@ func ours(root *cobra.Command, args []string) bool {
 func takesValue(flag string) bool {
 	switch flag {
 	case "-n", "--namespace", "--kubeconfig", "--context", "--cluster", "--user", "-s", "--server", "--token", "--as", "--as-group", "--data-dir",
-		"-l", "--selector", "--sort-by":
+		"-l", "--selector", "--sort-by", "-v", "--v", "--vmodule":
 		return true
 	}
 	return false

@@ -29,6 +29,8 @@ func TestFlagsBeforeOrAfterTheVerbChooseTheSameCommand(t *testing.T) {
 		{[]string{"-n", "shop", "top", "pods"}, false},
 		{[]string{"top", "-n", "shop", "pods"}, false},
 		{[]string{"get", "pods"}, false},
+		{[]string{"-v", "6", "get", "pods"}, false},
+		{[]string{"-v", "6", "top"}, true},
 	} {
 		if got := ours(root, verbFirst(slices.Clone(test.args))); got != test.ours {
 			t.Errorf("%q is perch's own: %v, want %v", test.args, got, test.ours)

@@ -70,6 +70,7 @@ func Kubectl(name string, s Streams) *cobra.Command {
 		IOStreams:     genericiooptions.IOStreams{In: s.In, Out: s.Out, ErrOut: s.Err},
 	})
 	c.Use = name
+	verbosity(c.PersistentFlags())
 	util.BehaviorOnFatal(func(msg string, code int) {
 		msg, code = fatal(name, msg, code)
 		if msg != "" {
