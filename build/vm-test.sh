@@ -115,7 +115,7 @@ timeout --foreground -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -c
 	-drive "file=$work/disk,format=raw,if=virtio,cache=unsafe" \
 	-serial stdio </dev/null | sed -u 's,\r$,,' | tee "$log" | grep --line-buffered -E '^(ok|FAIL|----) ' || status=$?
 passed=$(grep -c '^ok ' "$log" || true) failed=$(grep -c '^FAIL ' "$log" || true)
-if ! grep -q '^---- all is done' "$log" || [ "$failed" != 0 ]; then
+if ! grep -qE '^---- [0-9]+s all is done$' "$log" || [ "$failed" != 0 ]; then
 	echo "== the machine said"
 	cat "$log"
 	step "vm-test failed: $passed ok, $failed failed$([ $status = 0 ] || echo ", or not within $limit s")"
