@@ -26,13 +26,17 @@ func newExtensions(cfg genericapiserver.Config, f informers.SharedInformerFactor
 	cfg.MergedResourceConfig = apiextensionsapiserver.DefaultAPIResourceConfigSource()
 	cfg.RESTOptionsGetter = definitionOptions{options}
 	cfg.Serializer = apiextensionsapiserver.Codecs
+	services, err := newServiceResolver(f)
+	if err != nil {
+		return nil, err
+	}
 	// Post-start hooks of the front server wait for the shared informers, too.
 	c := &apiextensionsapiserver.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: cfg, SharedInformerFactory: f},
 		ExtraConfig: apiextensionsapiserver.ExtraConfig{
 			CRDRESTOptionsGetter: customOptions{options}, MasterCount: 1,
 			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, cfg.LoopbackClientConfig, nil),
-			ServiceResolver:     webhook.NewDefaultServiceResolver(),
+			ServiceResolver:     services,
 		},
 	}
 	s, err := c.Complete().New(genericapiserver.NewEmptyDelegate())

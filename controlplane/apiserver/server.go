@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/admission"
+	webhookinit "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
 	apiserverapi "k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authentication/request/union"
@@ -247,6 +248,11 @@ func (s *Server) secure(gc *genericapiserver.Config, with Collaborators) (author
 			return nil, fmt.Errorf("admission: %w", err)
 		}
 	}
+	services, err := newServiceResolver(s.parts.Informers)
+	if err != nil {
+		return nil, fmt.Errorf("admission: %w", err)
+	}
+	more = append(more, webhookinit.NewPluginInitializer(nil, services))
 	if err := ao.ApplyTo(gc, s.parts.Informers, s.parts.Client, s.parts.Dynamic, utilfeature.DefaultFeatureGate, gc.EffectiveVersion, more...); err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}
