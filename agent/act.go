@@ -108,7 +108,9 @@ func (w *worker) startSandbox(ctx context.Context, step pod.Step, want *corev1.P
 	if want.Spec.RuntimeClassName != nil {
 		handler = *want.Spec.RuntimeClassName
 	}
-	if _, err = w.agent.parts.Runtime.RunPodSandbox(ctx, config, handler); err != nil {
+	call, stop := unbroken(ctx)
+	defer stop()
+	if _, err = w.agent.parts.Runtime.RunPodSandbox(call, config, handler); err != nil {
 		return fmt.Errorf("create sandbox of pod: %w", err)
 	}
 	w.log.Debug("sandbox started", "took", time.Since(start))
@@ -123,6 +125,16 @@ func turn(ctx context.Context, places chan struct{}) (done func(), _ error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// maxStart is how long the runtime may take to make a process.
+const maxStart = 2 * time.Minute
+
+// unbroken is the context of a call that makes a process. Broken off in the
+// middle it would leave one behind that the runtime does not know; finished, it
+// is stopped in order.
+func unbroken(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), maxStart)
 }
 
 // startContainer takes a container from its image to the end of its postStart
@@ -186,7 +198,9 @@ func (w *worker) runContainer(ctx context.Context, step pod.Step, want *corev1.P
 		}
 		w.event(event.Normal, c.Name, "Created", "Container created: "+c.Name)
 	}
-	if err := w.agent.parts.Runtime.StartContainer(ctx, id); errors.Is(err, runtime.ErrState) {
+	call, stop := unbroken(ctx)
+	defer stop()
+	if err := w.agent.parts.Runtime.StartContainer(call, id); errors.Is(err, runtime.ErrState) {
 		return "", nil // it has been started already; the next look shows it
 	} else if err != nil {
 		return "", because("RunContainerError", err)

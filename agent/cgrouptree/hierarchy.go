@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -266,4 +267,29 @@ func removeGroup(dir string) error {
 		}
 		time.Sleep(time.Duration(tries+1) * 2 * time.Millisecond)
 	}
+}
+
+// killAll kills the processes of a group and of those below, and tells how many
+// there were.
+func killAll(dir string) (n int) {
+	pids, err := words(dir, "cgroup.procs")
+	if err != nil {
+		return 0 // the group is gone
+	}
+	for _, text := range pids {
+		if pid, err := strconv.Atoi(text); err == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+			n++
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return n
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			n += killAll(filepath.Join(dir, e.Name()))
+		}
+	}
+	return n
 }

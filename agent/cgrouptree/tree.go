@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"perch/agent/pod"
@@ -150,14 +151,20 @@ func Weight(shares int64) int64 {
 }
 
 // Remove removes the groups of a pod and of its containers everywhere. A pod
-// without groups is no error; a group that still has processes is.
+// that has none is no error. The runtime must be done with the pod: processes
+// that are left, of a start that was broken off, are killed.
 func (t *Tree) Remove(uid string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs error
 	for _, class := range classes {
 		for _, h := range t.hierarchies {
-			errs = errors.Join(errs, removeGroup(filepath.Join(h.dir, t.root, class, "pod"+uid)))
+			dir := filepath.Join(h.dir, t.root, class, "pod"+uid)
+			err := removeGroup(dir)
+			if errors.Is(err, unix.EBUSY) && killAll(dir) > 0 {
+				err = removeGroup(dir)
+			}
+			errs = errors.Join(errs, err)
 		}
 		if _, had := t.shares[class][uid]; had {
 			delete(t.shares[class], uid)

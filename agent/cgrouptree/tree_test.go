@@ -101,8 +101,33 @@ func TestTreeOfThisMachine(t *testing.T) {
 	if _, err := tree.Make(corev1.PodQOSBurstable, "u1", pod.Limits{CPUShares: 512, Memory: 64 << 20}); err != nil {
 		t.Errorf("making it again: %v", err)
 	}
+	// A process whose start was broken off, which the runtime does not know.
+	lost := exec.Command("sleep", "60")
+	if err := lost.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lost.Process.Kill() }) // it has ended if all is well
+	ended := make(chan error, 1)
+	go func() { ended <- lost.Wait() }()
+	for _, h := range tree.hierarchies {
+		dir := filepath.Join(h.dir, root, "burstable", "podu1", "lost")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{"cpuset.mems", "cpuset.cpus"} { // empty in a new group of v1
+			if v, err := os.ReadFile(filepath.Join(filepath.Dir(dir), file)); err == nil && !h.only {
+				_ = os.WriteFile(filepath.Join(dir, file), v, 0)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(lost.Process.Pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := tree.Remove("u1"); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("a process that was left was not killed")
 	}
 	if err := tree.Remove("u1"); err != nil {
 		t.Errorf("removing it again: %v", err)
