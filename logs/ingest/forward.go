@@ -269,7 +269,7 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 			return err
 		}
 		// Reading waits, then the acknowledgement, so that the sender feels it.
-		if err := rest(ctx, f.parts.Sources.Take("forward", from.name, time.Now(), lines, r.taken())); err != nil {
+		if err := source.Rest(ctx, f.parts.Sources.Take("forward", from.name, time.Now(), lines, r.taken())); err != nil {
 			return err
 		}
 		if m.chunk != "" {
@@ -389,31 +389,7 @@ func (f *Forward) keep(ctx context.Context, records []record.Record, mark []reco
 	if len(records) == 0 {
 		return nil
 	}
-	for wait := 50 * time.Millisecond; ; wait = min(wait*2, 2*time.Second) {
-		err := f.parts.Sink(ctx, records, mark)
-		if err == nil {
-			return nil
-		}
-		f.m.refused.Inc()
-		if rest(ctx, wait) != nil {
-			return err
-		}
-	}
-}
-
-// rest waits; the error says that ctx ended before.
-func rest(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return source.Keep(ctx, f.m.refused, func() error { return f.parts.Sink(ctx, records, mark) })
 }
 
 // reader cuts a connection into messages.

@@ -112,7 +112,7 @@ func (s *Syslog) Run(ctx context.Context) error {
 			return fmt.Errorf("accept syslog connection: %w", err)
 		}
 		if err != nil { // no descriptor is free, or the peer is gone already
-			_ = rest(ctx, 100*time.Millisecond)
+			_ = source.Rest(ctx, 100*time.Millisecond)
 			continue
 		}
 		select {
@@ -203,7 +203,7 @@ func (s *Syslog) serve(ctx context.Context, c net.Conn) error {
 		wait := s.parts.Sources.Take("syslog", from.Addr().Unmap().String(), time.Now(), len(records), size)
 		clear(records)
 		records, size = records[:0], 0
-		return rest(ctx, wait) // meanwhile nothing is read: the sender feels it
+		return source.Rest(ctx, wait) // meanwhile nothing is read: the sender feels it
 	}
 	for {
 		if in.Buffered() == 0 || len(records) >= batchLines || size >= batchBytes {
@@ -286,29 +286,5 @@ func counted(in *bufio.Reader, limit int) ([]byte, error) {
 
 // keep tries until the sink takes the records or ctx ends.
 func (s *Syslog) keep(ctx context.Context, records []record.Record) error {
-	for wait := 50 * time.Millisecond; ; wait = min(wait*2, 2*time.Second) {
-		err := s.parts.Sink(ctx, records, nil)
-		if err == nil {
-			return nil
-		}
-		s.m.refused.Inc()
-		if rest(ctx, wait) != nil {
-			return err
-		}
-	}
-}
-
-// rest waits; the error says that ctx ended before.
-func rest(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return source.Keep(ctx, s.m.refused, func() error { return s.parts.Sink(ctx, records, nil) })
 }
