@@ -177,7 +177,7 @@ func (a *API) upstream(parts Parts, log *slog.Logger, reg prometheus.Registerer)
 	shown.GlobalConfig.EvaluationInterval = model.Duration(a.cfg.EvalInterval)
 	targets := func(ctx context.Context) visibleTargets { return visibleTargets{parts.Targets, AccessOf(ctx)} }
 	return webapi.NewAPI(
-		a.engine, a.guard, parts.Store, parts.Store, parts.Store,
+		a.engine, a.guard, parts.Store, parts.Store, a.guard,
 		func(ctx context.Context) webapi.ScrapePoolsRetriever { return targets(ctx) },
 		func(ctx context.Context) webapi.TargetRetriever { return targets(ctx) },
 		func(context.Context) webapi.AlertmanagerRetriever { return receivers{parts.Alertmanagers} },

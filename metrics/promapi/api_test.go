@@ -18,6 +18,7 @@ import (
 
 	"github.com/golang/snappy"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 
@@ -221,6 +222,34 @@ func TestRemoteWriteIsStored(t *testing.T) {
 	v, _, err := api.Instant(WithAccess(t.Context(), Everything()), "pushed", at)
 	if err != nil || len(v) != 1 || v[0].F != 4 {
 		t.Error(v, err)
+	}
+}
+
+func TestExemplarsAreKeptAndOnlyThoseOfVisibleSeriesShown(t *testing.T) {
+	api, s := newAPI(t, Parts{})
+	app := s.Appender(t.Context())
+	for _, ns := range []string{"red", "blue"} {
+		l := labels.FromStrings("__name__", "traced", "namespace", ns)
+		ref, err := app.Append(0, l, at.UnixMilli(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := app.AppendExemplar(ref, l, exemplar.Exemplar{Labels: labels.FromStrings("trace_id", "of-"+ns), Value: 1, Ts: at.UnixMilli(), HasTs: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	ask := []string{"query", "traced", "start", at.Add(-time.Minute).Format(time.RFC3339), "end", at.Format(time.RFC3339)}
+	if _, body := get(t, api, Everything(), "/api/v1/query_exemplars", ask...); !strings.Contains(body, "of-red") || !strings.Contains(body, "of-blue") {
+		t.Error(body)
+	}
+	if _, body := get(t, api, Access{Namespaces: []string{"red"}}, "/api/v1/query_exemplars", ask...); !strings.Contains(body, "of-red") || strings.Contains(body, "blue") {
+		t.Error(body)
+	}
+	if _, body := get(t, api, Access{}, "/api/v1/query_exemplars", ask...); strings.Contains(body, "of-") {
+		t.Error(body)
 	}
 }
 

@@ -5,15 +5,22 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
+// readable is what of a store is read.
+type readable interface {
+	storage.SampleAndChunkQueryable
+	storage.ExemplarQueryable
+}
+
 // guard shows of a store what the caller in the context may see, and adds the
 // warning of a partial answer. All reads of the API go through it.
 type guard struct {
-	under   storage.SampleAndChunkQueryable
+	under   readable
 	missing func(context.Context) []string
 }
 
@@ -31,6 +38,33 @@ func (g guard) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 		return nil, err
 	}
 	return guardedChunks{labelGuard{g, q}, q}, nil
+}
+
+// ExemplarQuerier is storage.ExemplarQueryable.
+func (g guard) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
+	q, err := g.under.ExemplarQuerier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return guardedExemplars{ctx, q}, nil
+}
+
+// guardedExemplars carries the caller's context, which Select is not given.
+type guardedExemplars struct {
+	ctx context.Context
+	q   storage.ExemplarQuerier
+}
+
+func (q guardedExemplars) Select(start, end int64, sets ...[]*labels.Matcher) ([]exemplar.QueryResult, error) {
+	narrowed := make([][]*labels.Matcher, 0, len(sets))
+	for _, ms := range sets {
+		ms, some := narrow(q.ctx, ms)
+		if !some {
+			return nil, nil
+		}
+		narrowed = append(narrowed, ms)
+	}
+	return q.q.Select(start, end, narrowed...)
 }
 
 // warnings names the nodes whose newest samples are not here.

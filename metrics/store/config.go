@@ -21,6 +21,8 @@ type Config struct {
 	// refused, counted and named; 0 = none.
 	NamespaceLimit int
 
+	Exemplars int // the newest that are kept, about 200 bytes each; 0 = none
+
 	// BlockDuration is the span of a block; memory holds 1.5 of it.
 	BlockDuration time.Duration
 
@@ -39,6 +41,7 @@ func Default() Config {
 		MaxBytes:        8 << 30,
 		SeriesLimit:     500_000,
 		NamespaceLimit:  100_000,
+		Exemplars:       10_000,
 		BlockDuration:   time.Hour,
 		OutOfOrder:      70 * time.Minute, // an outage of 60 minutes and the way back
 		WALSegmentBytes: 16 << 20,
@@ -54,6 +57,7 @@ func DefaultWorker() Config {
 	c.MaxBytes = 1 << 30
 	c.SeriesLimit = 100_000
 	c.NamespaceLimit = 50_000
+	c.Exemplars = 0
 	c.OutOfOrder = 10 * time.Minute
 	c.StripeSize = 512
 	return c
@@ -72,6 +76,7 @@ func (c Config) Validate() error {
 	wrong(c.Retention < c.BlockDuration, "metrics store: retention is shorter than one block")
 	wrong(c.SeriesLimit < 1, "metrics store: series limit must be at least 1")
 	wrong(c.NamespaceLimit < 0, "metrics store: namespace limit is negative")
+	wrong(c.Exemplars < 0, "metrics store: exemplars are negative")
 	wrong(c.OutOfOrder < 0, "metrics store: out-of-order window is negative")
 	wrong(c.StripeSize < 1 || c.StripeSize&(c.StripeSize-1) != 0, "metrics store: stripe size is not a power of two")
 	wrong(c.WALSegmentBytes < 1<<20 || c.WALSegmentBytes%(32<<10) != 0, "metrics store: WAL segment must be at least 1 MiB and a multiple of 32 KiB")

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/wlog"
 	"github.com/prometheus/prometheus/util/compression"
 	"golang.org/x/sys/unix"
 )
@@ -98,7 +99,8 @@ func options(cfg Config, limit tsdb.SeriesLifecycleCallback) *tsdb.Options {
 	o.HeadChunksWriteBufferSize = 64 << 10
 	o.OutOfOrderTimeWindow = cfg.OutOfOrder.Milliseconds()
 	o.EnableOverlappingCompaction = true
-	o.EnableExemplarStorage = false
+	o.EnableExemplarStorage = true
+	o.MaxExemplars = int64(cfg.Exemplars)
 	o.NoLockfile = true // our lock ends with the process, a lock file does not
 	o.SeriesLifecycleCallback = limit
 	return o
@@ -166,6 +168,9 @@ func (s *Store) Appender(ctx context.Context) storage.Appender { return s.db.App
 // AppenderV2 is storage.AppendableV2.
 func (s *Store) AppenderV2(ctx context.Context) storage.AppenderV2 { return s.db.AppenderV2(ctx) }
 
+// OnCommit has n told after each commit; call it before the first.
+func (s *Store) OnCommit(n wlog.WriteNotified) { s.db.SetWriteNotified(n) }
+
 // Querier is storage.Queryable; times are ms and inclusive.
 func (s *Store) Querier(mint, maxt int64) (storage.Querier, error) { return s.db.Querier(mint, maxt) }
 
@@ -174,7 +179,7 @@ func (s *Store) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	return s.db.ChunkQuerier(mint, maxt)
 }
 
-// ExemplarQuerier answers with nothing: exemplars are not kept.
+// ExemplarQuerier reads the newest Config.Exemplars exemplars.
 func (s *Store) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
 	return s.db.ExemplarQuerier(ctx)
 }

@@ -18,10 +18,11 @@ import (
 	"perch/alerts/rule"
 	"perch/controlplane/apiserver"
 	"perch/controlplane/auth/admission"
+	"perch/metrics/remote"
 )
 
-// alertCheck refuses rules and Alertmanager configurations that would not be in
-// force: who writes them hears it at once.
+// alertCheck refuses rules and configurations of alert routes and remote write
+// that would not be in force: who writes them hears it at once.
 const alertCheck = "AlertCheck"
 
 // admitting are the plugins of the control plane and alertCheck.
@@ -59,12 +60,20 @@ func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmis
 			before = ruleText(old)
 		}
 	case *corev1.Secret:
-		if a.GetNamespace() != metav1.NamespaceSystem || a.GetName() != alertConfigName {
+		key := ""
+		switch {
+		case a.GetNamespace() != metav1.NamespaceSystem:
+			return nil
+		case a.GetName() == alertConfigName:
+			key, check = alertConfigKey, route.Check
+		case a.GetName() == remoteWriteName:
+			key, check = remoteWriteKey, remote.Check
+		default:
 			return nil
 		}
-		now, check = string(have.Data[alertConfigKey]), route.Check
+		now = string(have.Data[key])
 		if old, ok := a.GetOldObject().(*corev1.Secret); ok && old != nil {
-			before = string(old.Data[alertConfigKey])
+			before = string(old.Data[key])
 		}
 	default:
 		return nil

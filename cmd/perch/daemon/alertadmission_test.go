@@ -39,6 +39,7 @@ func TestBrokenRulesAndAlertConfigurationsAreRefusedWhenWritten(t *testing.T) {
 		{"a name twice", rules(`[{name: g, rules: []}, {name: g, rules: []}]`), nil, `"g" is repeated`},
 		{"a good configuration", secret("route: {receiver: a}\nreceivers: [{name: a}]"), nil, ""},
 		{"a configuration that names nobody", secret("route: {receiver: b}\nreceivers: [{name: a}]"), nil, `undefined receiver "b"`},
+		{"remote write to a misspelt place", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: remoteWriteName}, Data: map[string][]byte{remoteWriteKey: []byte("remote_write:\n- ulr: http://x\n")}}, nil, "field ulr not found"},
 		{"another Secret", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: alertConfigName}, Data: map[string][]byte{alertConfigKey: []byte("x")}}, nil, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

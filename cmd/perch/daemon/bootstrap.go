@@ -85,7 +85,8 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 }
 
 // ensureRoles adds to the default roles what belongs to objects of this file:
-// everybody may find the web door, the telemetry role may read its alert routes.
+// everybody may find the web door, the telemetry role may read what it is
+// configured with.
 func ensureRoles(ctx context.Context, c clients) error {
 	api := c.kube.RbacV1()
 	for _, r := range []struct {
@@ -95,12 +96,16 @@ func ensureRoles(ctx context.Context, c clients) error {
 	}{
 		{metav1.NamespacePublic, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{infoName}, Verbs: []string{"get"}},
 			rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "system:authenticated"}},
-		{metav1.NamespaceSystem, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{alertConfigName}, Verbs: []string{"get"}},
+		{metav1.NamespaceSystem, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{alertConfigName, remoteWriteName}, Verbs: []string{"get"}},
 			rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: rbac.TelemetryUser}},
 	} {
 		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "perch:daemon", Namespace: r.namespace}, Rules: []rbacv1.PolicyRule{r.rule}}
-		if _, err := api.Roles(r.namespace).Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create Role %s/%s: %w", r.namespace, role.Name, err)
+		_, err := api.Roles(r.namespace).Create(ctx, role, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			_, err = api.Roles(r.namespace).Update(ctx, role, metav1.UpdateOptions{}) // an older perch may have made it
+		}
+		if err != nil {
+			return fmt.Errorf("write Role %s/%s: %w", r.namespace, role.Name, err)
 		}
 		bind := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: role.Name, Namespace: r.namespace},
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name}, Subjects: []rbacv1.Subject{r.subject}}

@@ -74,6 +74,7 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.StringVar(&cfg.RulesDir, "rules-dir", cfg.RulesDir, "directory with rule files in Prometheus' format, watched")
 	fs.StringVar(&cfg.JoinTokenFile, "join-token-file", cfg.JoinTokenFile, "file in which a fresh join token is kept; whoever reads it may add one node at a time")
 	fs.StringVar(&cfg.AlertConfig, "alert-config", cfg.AlertConfig, "file in Alertmanager's format, watched (default: Secret kube-system/perch-alertmanager)")
+	fs.StringVar(&cfg.RemoteWrite, "remote-write", cfg.RemoteWrite, "file with the sections global and remote_write of a prometheus.yml, watched (default: Secret kube-system/perch-remote-write)")
 	fs.BoolVar(&cfg.AllServerSeries, "all-server-series", cfg.AllServerSeries, "store every series of the API server and etcd, about 10,000 more than rules and dashboards use")
 }
 

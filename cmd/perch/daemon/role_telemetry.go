@@ -30,6 +30,7 @@ import (
 	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/auth/token"
 	"perch/metrics/promapi"
+	"perch/metrics/remote"
 	"perch/metrics/scrape"
 	metricstore "perch/metrics/store"
 	"perch/metrics/stream"
@@ -168,7 +169,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	nodes := factory.Core().V1().Nodes()
 	fromNodes := stream.DefaultReceiver()
 	fromNodes.NodeOf = nodeOfCaller
-	remote := stream.NewReceiver("nodes", fromNodes, n.store, r.part("samples"), r.reg)
+	nodesIn := stream.NewReceiver("nodes", fromNodes, n.store, r.part("samples"), r.reg)
 	missing := func(context.Context) []string {
 		all, err := nodes.Lister().List(labels.Everything())
 		if err != nil {
@@ -180,8 +181,13 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 				want = append(want, node.Name)
 			}
 		}
-		return remote.Missing(want, time.Now(), nodePatience)
+		return nodesIn.Missing(want, time.Now(), nodePatience)
 	}
+
+	sender := remote.New(n.store.Dir(), r.part("remote-write"), r.reg)
+	n.store.OnCommit(sender)
+	r.group.OnStop("remote-write", func(context.Context) error { return sender.Close() })
+	r.group.Go("remote-write", r.keep(api.kube, r.remoteWrite(), sender.Apply))
 
 	told, err := openAlerts(r, page)
 	if err != nil {
@@ -217,7 +223,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	// the one (perch token, kubectl create token) may make the other.
 	web.Handle("POST /ui/api/v1/code", door.Has(door.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token",
 		Namespace: metav1.NamespaceSystem, Name: token.AdminAccount}), http.HandlerFunc(code))
-	web.Handle("POST /perch/v1/samples", door.Node, remote)
+	web.Handle("POST /perch/v1/samples", door.Node, nodesIn)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
 	web.Handle("GET /prometheus/perch/v1/targets", door.Path("get", "/metrics"), targets) // with what is left out and why
 	write := door.Path("post", "/prometheus/api/v1/write")                                // any series of any namespace

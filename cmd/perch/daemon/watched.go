@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,7 +20,6 @@ import (
 
 	"perch/alerts/route"
 	"perch/alerts/rule"
-	"perch/cmd/perch/daemon/config"
 )
 
 var prometheusRules = schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: "prometheusrules"}
@@ -66,31 +64,38 @@ func (r *ruleObjects) sources() []rule.Source {
 	return out
 }
 
-// The Secret in kube-system and its key that route the alerts.
+// The Secrets of kube-system, with their keys, that hold configuration.
 const (
-	alertConfigName = "perch-alertmanager"
-	alertConfigKey  = "alertmanager.yaml"
+	alertConfigName, alertConfigKey = "perch-alertmanager", "alertmanager.yaml"
+	remoteWriteName, remoteWriteKey = "perch-remote-write", "remote_write.yaml"
 )
 
-// keepAlertConfig puts the newest Alertmanager configuration into force: that
-// of --alert-config, else of the Secret, else route.Default. It looks every two
-// seconds; a broken one is told once and the one before stays.
-func (r role) keepAlertConfig(client kubernetes.Interface, router *route.Router) func(context.Context) error {
-	log := r.part("alertconfig")
+// watchedText is a configuration text that users keep in a file or, without
+// one, in a Secret of kube-system.
+type watchedText struct {
+	flag, file  string // --flag FILE; empty: the Secret
+	secret, key string
+	absent      string // the text while there is no Secret
+}
+
+// keep puts the newest text into force. It looks every two seconds; a broken one
+// is told once and the one before stays.
+func (r role) keep(client kubernetes.Interface, what watchedText, apply func(string) error) func(context.Context) error {
+	log := r.part(what.flag)
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
-		last := ""
+		last := what.absent
 		for {
-			text, err := alertConfig(ctx, r.cfg, client)
+			text, err := what.read(ctx, client)
 			if err != nil {
-				log.Debug("alert configuration was not read", "err", err)
+				log.Debug("configuration was not read", "err", err)
 			} else if text != last {
 				last = text
-				if err := router.Apply(text); err != nil {
-					log.Error("alert configuration refused, the one before stays in force", "err", err)
+				if err := apply(text); err != nil {
+					log.Error("configuration refused, the one before stays in force", "err", err)
 				} else {
-					log.Info("alert configuration applied", "bytes", len(text))
+					log.Info("configuration applied", "bytes", len(text))
 				}
 			}
 			select {
@@ -102,23 +107,33 @@ func (r role) keepAlertConfig(client kubernetes.Interface, router *route.Router)
 	}
 }
 
-func alertConfig(ctx context.Context, cfg config.Config, client kubernetes.Interface) (string, error) {
-	if cfg.AlertConfig != "" {
-		text, err := os.ReadFile(cfg.AlertConfig)
+func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (string, error) {
+	if w.file != "" {
+		text, err := os.ReadFile(w.file)
 		if err != nil {
-			return "", fmt.Errorf("read --alert-config: %w", err)
+			return "", fmt.Errorf("read --%s: %w", w.flag, err)
 		}
 		return string(text), nil
 	}
-	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, alertConfigName, metav1.GetOptions{})
+	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, w.secret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return route.Default, nil
+		return w.absent, nil
 	} else if err != nil {
-		return "", fmt.Errorf("read Secret %s: %w", alertConfigName, err)
+		return "", fmt.Errorf("read Secret %s: %w", w.secret, err)
 	}
-	text, ok := secret.Data[alertConfigKey]
+	text, ok := secret.Data[w.key]
 	if !ok {
-		return "", errors.New("the Secret has no key alertmanager.yaml")
+		return "", fmt.Errorf("the Secret %s has no key %s", w.secret, w.key)
 	}
 	return string(text), nil
+}
+
+// alertConfig routes the alerts; route.Default is in force from the start.
+func (r role) alertConfig() watchedText {
+	return watchedText{flag: "alert-config", file: r.cfg.AlertConfig, secret: alertConfigName, key: alertConfigKey, absent: route.Default}
+}
+
+// remoteWrite says where samples go besides the store.
+func (r role) remoteWrite() watchedText {
+	return watchedText{flag: "remote-write", file: r.cfg.RemoteWrite, secret: remoteWriteName, key: remoteWriteKey}
 }

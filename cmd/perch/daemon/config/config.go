@@ -61,6 +61,7 @@ type Config struct {
 	TLSNames        []string `json:"tlsNames,omitempty"`        // further names and addresses for the serving certificates
 	RulesDir        string   `json:"rulesDir,omitempty"`        // rule files in Prometheus' format
 	AlertConfig     string   `json:"alertConfig,omitempty"`     // a file in Alertmanager's format
+	RemoteWrite     string   `json:"remoteWrite,omitempty"`     // a file with global and remote_write of a prometheus.yml
 
 	AllServerSeries bool `json:"allServerSeries,omitempty"` // store every series of the API server and etcd, not only those in use
 }

@@ -1,0 +1,14 @@
+// Package remote sends what the metrics store commits to other systems by
+// Prometheus' remote write, versions 1 and 2, with Prometheus' own sender.
+//
+// It owns the configuration: the sections `global` and `remote_write` of a
+// prometheus.yml, other sections are refused. It owns no data: the store's WAL
+// is the backlog, about one and a half hours of it; what is older when a
+// receiver comes back is not sent (prometheus_remote_storage_* and
+// prometheus_wal_watcher_* count). As with Prometheus, sending begins with what
+// is committed after the start, so the backlog does not outlive a restart.
+//
+// Apply and Notify may be called from any goroutine.
+//
+// Start reading at Apply.
+package remote
