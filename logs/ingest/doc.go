@@ -1,7 +1,7 @@
 // Package ingest receives lines that are pushed to perch over Fluent Forward.
 //
 //	Forward  TCP: Message, Forward, PackedForward, CompressedPackedForward,
-//	         shared keys, UDP heartbeat; acknowledged when durable
+//	         shared keys, TLS on the same port, UDP heartbeat; acknowledged when durable
 //	Event    a Kubernetes event as a record
 //
 // Other doors are below: push (Loki, Elasticsearch, OTLP, JSON lines over HTTP)
@@ -14,6 +14,10 @@
 // only becomes fields. It never acknowledges what the sink has not taken; chunks
 // seen before are acknowledged again without storing them twice. An entry that
 // is not [time, map] is left out and counted, the others of its chunk are stored.
+//
+// A sender that begins with TLS gets it. In the Forward protocol the server speaks
+// first where a key must be shown, so a stranger that is silent for helloWait is
+// taken for one that speaks clearly.
 //
 // Each connection has one goroutine within Run. When the sink refuses or the
 // sender is over its limits, the connection waits, so that the sender feels the

@@ -3,6 +3,7 @@ package ingest
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,19 +23,22 @@ import (
 
 // Config of the Forward door.
 type Config struct {
-	Listen         string // TCP address; the heartbeat answers on the same UDP port
-	Node           string // name of this node, for senders that are no pod
-	Keys           []Key  // of senders that are not known by their address
-	Hostname       string // told in the handshake
-	MaxMessage     int    // bytes of one message as sent
-	MaxUnpacked    int64  // bytes of one message's entries
+	Listen         string                           // TCP address; the heartbeat answers on the same UDP port
+	Node           string                           // name of this node, for senders that are no pod
+	Keys           []Key                            // of senders that are not known by their address
+	Certificate    func() (*tls.Certificate, error) // for senders that begin with TLS; nil: there is no TLS
+	OnlyTLS        bool                             // senders that are not known by their address must use TLS
+	Hostname       string                           // told in the handshake
+	MaxMessage     int                              // bytes of one message as sent
+	MaxUnpacked    int64                            // bytes of one message's entries
 	MaxConnections int
 	Idle           time.Duration // a connection that is silent for so long is closed
+	Greeting       time.Duration // time for TLS, and for showing a key
 }
 
 // Default returns the configuration for a node.
 func Default(listen, node string) Config {
-	return Config{Listen: listen, Node: node, Hostname: node, MaxMessage: 32 << 20, MaxUnpacked: 64 << 20, MaxConnections: 512, Idle: 10 * time.Minute}
+	return Config{Listen: listen, Node: node, Hostname: node, MaxMessage: 32 << 20, MaxUnpacked: 64 << 20, MaxConnections: 512, Idle: 10 * time.Minute, Greeting: 10 * time.Second}
 }
 
 // Key lets senders in that are not known by their address, and is who they are.
@@ -61,7 +65,10 @@ func (c Config) Validate() error {
 			errs = append(errs, errors.New("forward key without name or secret"))
 		}
 	}
-	if c.MaxMessage <= 0 || c.MaxUnpacked <= 0 || c.MaxConnections <= 0 || c.Idle <= 0 {
+	if c.OnlyTLS && c.Certificate == nil {
+		errs = append(errs, errors.New("forward senders must use TLS, but there is no certificate"))
+	}
+	if c.MaxMessage <= 0 || c.MaxUnpacked <= 0 || c.MaxConnections <= 0 || c.Idle <= 0 || c.Greeting <= 0 {
 		errs = append(errs, errors.New("forward limits must be more than 0"))
 	}
 	return errors.Join(errs...)
@@ -212,6 +219,8 @@ func (f *Forward) tell(ctx context.Context, c net.Conn, err error) {
 		reason = "key"
 	case errors.Is(err, errUnknown):
 		reason = "unknown"
+	case errors.Is(err, errTLS):
+		reason = "tls"
 	case errors.Is(err, errFormat):
 		reason = "format"
 	default: // the network
@@ -248,7 +257,12 @@ type origin struct {
 // serve reads messages of one connection.
 func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 	r := &reader{c: c, limit: f.cfg.MaxMessage, idle: f.cfg.Idle, m: f.m}
-	from, err := f.who(c, r)
+	from, err := f.who(r)
+	defer func() {
+		if t, ok := r.c.(*tls.Conn); ok {
+			_ = t.Close() // says goodbye; nothing is buffered
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -276,10 +290,10 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 			ack := msgp.AppendMapHeader(nil, 1)
 			ack = msgp.AppendString(ack, "ack")
 			ack = msgp.AppendString(ack, m.chunk)
-			if err := c.SetWriteDeadline(time.Now().Add(f.cfg.Idle)); err != nil {
+			if err := r.c.SetWriteDeadline(time.Now().Add(f.cfg.Idle)); err != nil {
 				return err
 			}
-			if _, err := c.Write(ack); err != nil {
+			if _, err := r.c.Write(ack); err != nil {
 				return err
 			}
 		}
@@ -288,18 +302,25 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 
 // who gives the labels of a connection's lines. Senders that are not known by
 // their address prove that they have a key.
-func (f *Forward) who(c net.Conn, r *reader) (origin, error) {
-	a := sender(c)
+func (f *Forward) who(r *reader) (origin, error) {
+	a := sender(r.c)
 	if !a.IsValid() {
-		return origin{}, fmt.Errorf("%w: address %s", errUnknown, c.RemoteAddr())
+		return origin{}, fmt.Errorf("%w: address %s", errUnknown, r.c.RemoteAddr())
 	}
 	s, isPod, allowed := f.parts.Identify(a)
 	from := origin{stream: &s, name: a.String()}
-	switch {
-	case !allowed && len(f.cfg.Keys) == 0:
+	if !allowed && len(f.cfg.Keys) == 0 {
 		return origin{}, fmt.Errorf("%w: address %s", errUnknown, a)
+	}
+	secret, err := f.secure(r, allowed)
+	if err != nil {
+		return origin{}, err
+	}
+	switch {
+	case !allowed && f.cfg.OnlyTLS && !secret:
+		return origin{}, fmt.Errorf("%w: it was not used, and other machines must", errTLS)
 	case !allowed:
-		k, err := f.handshake(c, r)
+		k, err := f.handshake(r)
 		if err != nil {
 			return origin{}, err
 		}
@@ -400,8 +421,9 @@ type reader struct {
 	limit int
 	idle  time.Duration
 	m     *metrics
-	need  int // bytes the next message has at least
-	came  int // bytes of messages since taken was asked
+	need  int       // bytes the next message has at least
+	came  int       // bytes of messages since taken was asked
+	until time.Time // if set, when reading ends
 }
 
 // taken tells how many bytes the messages had since it was asked last.
@@ -457,7 +479,11 @@ func (r *reader) fill() error {
 		}
 		r.at = 0
 	}
-	if err := r.c.SetReadDeadline(time.Now().Add(r.idle)); err != nil {
+	end := r.until
+	if end.IsZero() {
+		end = time.Now().Add(r.idle)
+	}
+	if err := r.c.SetReadDeadline(end); err != nil {
 		return err
 	}
 	n, err := r.c.Read(r.buf[len(r.buf):cap(r.buf)])

@@ -7,7 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
+	"time"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -15,7 +15,12 @@ import (
 var errKey = errors.New("shared key does not match")
 
 // handshake proves that both sides know one of the keys: HELO, PING, PONG.
-func (f *Forward) handshake(c net.Conn, r *reader) (Key, error) {
+func (f *Forward) handshake(r *reader) (Key, error) {
+	r.until = time.Now().Add(f.cfg.Greeting)
+	defer func() { r.until = time.Time{} }()
+	if err := r.c.SetWriteDeadline(r.until); err != nil {
+		return Key{}, err
+	}
 	nonce := make([]byte, 16)
 	_, _ = rand.Read(nonce) // never fails
 	b := msgp.AppendArrayHeader(nil, 2)
@@ -27,7 +32,7 @@ func (f *Forward) handshake(c net.Conn, r *reader) (Key, error) {
 	b = msgp.AppendString(b, "")
 	b = msgp.AppendString(b, "keepalive")
 	b = msgp.AppendBool(b, true)
-	if _, err := c.Write(b); err != nil {
+	if _, err := r.c.Write(b); err != nil {
 		return Key{}, err
 	}
 	host, salt, digest, err := r.ping()
@@ -51,7 +56,7 @@ func (f *Forward) handshake(c net.Conn, r *reader) (Key, error) {
 	}
 	b = msgp.AppendString(b, f.cfg.Hostname)
 	b = msgp.AppendString(b, keyDigest(salt, []byte(f.cfg.Hostname), nonce, key.Secret))
-	if _, err := c.Write(b); err != nil {
+	if _, err := r.c.Write(b); err != nil {
 		return Key{}, err
 	}
 	if !ok {

@@ -22,7 +22,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rejected:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_ingest_rejected_connections_total", Help: "Connections closed because of what they sent."}, []string{"reason"}),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ingest_connections", Help: "Open Forward connections."}),
 	}
-	for _, r := range []string{"format", "large", "key", "many", "unknown", "accept"} {
+	for _, r := range []string{"format", "large", "key", "many", "unknown", "accept", "tls"} {
 		m.rejected.WithLabelValues(r)
 	}
 	reg.MustRegister(m.lines, m.bytes, m.bad, m.fields, m.refused, m.rejected, m.connections)

@@ -5,7 +5,8 @@
 // position in the store, durable once a chunk is acknowledged. While the other
 // side is away nothing is lost until the store's retention removes lines, which
 // perch_onward_lost_lines_total counts. A chunk is named by its stream and number,
-// so that a receiver that remembers names takes it once.
+// so that a receiver that remembers names takes it once. A kill may repeat the
+// chunks that were not acknowledged, under other names.
 //
 // One goroutine (Run). Start reading at Run in onward.go; the wire is in wire.go.
 package onward

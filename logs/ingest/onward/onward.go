@@ -3,6 +3,7 @@ package onward
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,12 +21,15 @@ import (
 
 // Config says where lines go.
 type Config struct {
-	Address string // host:port of the receiver
-	Key     string // shared key, empty: no handshake
-	Host    string // told in the handshake
-	Tag     string // of all lines: <Tag>.<namespace>.<pod>.<container>
-	Lines   int    // of one chunk at most
-	Bytes   int    // of one chunk's lines, about
+	Address string      // host:port of the receiver
+	TLS     *tls.Config // nil: in the clear
+	Key     string      // shared key, empty: no handshake
+	FromNow bool        // a receiver that is new gets only what comes from now on, else all that is stored
+	OwnPort int         // this node's own Forward port, where lines must not go; 0: none
+	Host    string      // told in the handshake
+	Tag     string      // of all lines: <Tag>.<namespace>.<pod>.<container>
+	Lines   int         // of one chunk at most
+	Bytes   int         // of one chunk's lines, about
 	Timeout time.Duration
 	Poll    time.Duration // how often the store is looked at
 }
@@ -55,8 +59,9 @@ type Onward struct {
 	m     *metrics
 
 	// What follows belongs to Run.
-	c    *conn
-	sent map[uint64]uint64 // by stream: the number of the next line
+	c     *conn
+	begun bool              // where to begin is settled
+	sent  map[uint64]uint64 // by stream: the number of the next line
 }
 
 type metrics struct {
@@ -81,7 +86,7 @@ func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer
 		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_onward_unsent_lines", Help: "Lines that are not sent yet, at the last look."}),
 	}
 	reg.MustRegister(m.lines, m.chunks, m.lost, m.failed, m.behind)
-	return &Onward{cfg: cfg, store: s, log: log, m: m, sent: map[uint64]uint64{}}, nil
+	return &Onward{cfg: cfg, store: s, log: log, m: m, begun: !cfg.FromNow, sent: map[uint64]uint64{}}, nil
 }
 
 // file is the source under which positions are kept: by receiver.
@@ -90,11 +95,18 @@ func (o *Onward) file() string { return File + o.cfg.Address }
 // File begins the names of all sources of this package.
 const File = "onward/"
 
+// began is the position that is no stream's: the beginning of this receiver is
+// settled.
+const began = 0
+
 // Run sends until ctx ends.
 func (o *Onward) Run(ctx context.Context) error {
 	for _, p := range o.store.Positions() {
 		if p.File == o.file() {
-			o.sent[p.Inode] = uint64(p.Stdout)
+			o.begun = true
+			if p.Inode != began {
+				o.sent[p.Inode] = uint64(p.Stdout)
+			}
 		}
 	}
 	defer o.hangUp()
@@ -135,6 +147,11 @@ func (o *Onward) pass(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, v.Release()) }()
 	pieces := v.Select(ctx, math.MinInt64, math.MaxInt64, func(*record.Stream) bool { return true }, index.Need{Op: index.Any})
 	slices.SortFunc(pieces, func(a, b store.Piece) int { return cmp.Or(cmp.Compare(a.Hash, b.Hash), cmp.Compare(a.First, b.First)) })
+	if !o.begun {
+		if err := o.skip(ctx, pieces); err != nil {
+			return fmt.Errorf("begin to send lines on: %w", err)
+		}
+	}
 	o.forget(pieces)
 	behind := uint64(0)
 	for i := range pieces {
@@ -148,6 +165,22 @@ func (o *Onward) pass(ctx context.Context) (err error) {
 		}
 	}
 	o.m.behind.Set(0)
+	return nil
+}
+
+// skip settles that nothing of what is stored now is sent.
+func (o *Onward) skip(ctx context.Context, pieces []store.Piece) error {
+	at := []record.Position{{File: o.file(), Inode: began}}
+	for i := range pieces {
+		p := &pieces[i]
+		next := p.First + uint64(p.Lines)
+		o.sent[p.Hash] = max(o.sent[p.Hash], next)
+		at = append(at, record.Position{File: o.file(), Inode: p.Hash, Stdout: int64(o.sent[p.Hash])})
+	}
+	if err := o.store.Append(ctx, nil, at); err != nil {
+		return err
+	}
+	o.begun = true
 	return nil
 }
 

@@ -2,6 +2,7 @@ package onward
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ type receiver struct {
 	last      record.Record
 	refuse    int
 	positions []record.Position
+	cert      func() (*tls.Certificate, error) // nil: no TLS
 }
 
 func (r *receiver) sink(_ context.Context, records []record.Record, positions []record.Position) error {
@@ -46,6 +48,7 @@ func (r *receiver) open(t *testing.T, address string) (addr string, stop func())
 	t.Helper()
 	cfg := ingest.Default(address, "far")
 	cfg.Keys = []ingest.Key{{Name: "perch", Secret: "s3"}}
+	cfg.Certificate, cfg.OnlyTLS = r.cert, r.cert != nil
 	reg := prometheus.NewRegistry()
 	r.mu.Lock()
 	seen := chunk.New(r.positions, reg)

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha512"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/tinylib/msgp/msgp"
@@ -114,18 +116,42 @@ func (o *Onward) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &conn{Conn: c, in: msgp.NewReader(bufio.NewReader(c))}
-	if o.cfg.Key == "" {
-		return out, nil
-	}
-	err = c.SetDeadline(time.Now().Add(o.cfg.Timeout))
+	raw := c
+	end := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	defer end()
+	err = o.elsewhere(c)
 	if err == nil {
+		err = c.SetDeadline(time.Now().Add(o.cfg.Timeout))
+	}
+	if err == nil && o.cfg.TLS != nil {
+		cfg := o.cfg.TLS.Clone()
+		if cfg.ServerName == "" {
+			cfg.ServerName, _, _ = net.SplitHostPort(o.cfg.Address) // it was dialled
+		}
+		t := tls.Client(c, cfg)
+		c, err = t, t.HandshakeContext(ctx)
+	}
+	out := &conn{Conn: c, in: msgp.NewReader(bufio.NewReader(c))}
+	if err == nil && o.cfg.Key != "" {
 		err = o.handshake(out)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("greet receiver: %w", err), c.Close())
 	}
 	return out, nil
+}
+
+var errLoop = errors.New("the receiver is this node's own Forward port: lines would go round for ever")
+
+// elsewhere refuses a connection to this node's own port, by whatever name it
+// was found.
+func (o *Onward) elsewhere(c net.Conn) error {
+	near, _ := netip.ParseAddrPort(c.LocalAddr().String())
+	far, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	if o.cfg.OwnPort != 0 && int(far.Port()) == o.cfg.OwnPort && (far.Addr() == near.Addr() || far.Addr().Unmap().IsLoopback()) {
+		return errLoop
+	}
+	return nil
 }
 
 // handshake answers HELO with PING and reads PONG: both sides know the key.
