@@ -12,17 +12,17 @@ import (
 // Default.
 type Config struct {
 	Dir             string
-	BlockBytes      int           // a head is cut at this size
-	HeadAge         time.Duration // and at this age
-	HeadBytes       int           // all heads together; the largest are cut early
-	WALBytes        int64         // the heads that hold back the write-ahead log beyond this are cut
-	PartitionAge    time.Duration // a partition is closed after this time
-	PartitionBytes  int64         // or at this size of its blocks
-	RetentionAge    time.Duration // a closed partition is removed after this time; 0 keeps it
-	RetentionBytes  int64         // the oldest closed partitions go beyond this; 0 keeps them
-	SealBytes       int           // blocks of closed partitions are merged up to this size
-	Namespaces      map[string]Retention
-	LearnBlocks     int // sample blocks for a vocabulary
+	BlockBytes      int                         // a head is cut at this size
+	HeadAge         time.Duration               // and at this age
+	HeadBytes       int                         // all heads together; the largest are cut early
+	WALBytes        int64                       // the heads that hold back the write-ahead log beyond this are cut
+	PartitionAge    time.Duration               // a partition is closed after this time
+	PartitionBytes  int64                       // or at this size of its blocks
+	RetentionAge    time.Duration               // a closed partition is removed after this time; 0 keeps it
+	RetentionBytes  int64                       // the oldest closed partitions go beyond this; 0 keeps them
+	SealBytes       int                         // blocks of closed partitions are merged up to this size
+	Namespaces      func() map[string]Retention // of those with one of their own, asked at each look; nil: there are none
+	LearnBlocks     int                         // sample blocks for a vocabulary
 	CheckpointEvery time.Duration
 
 	// CreateWAL makes write-ahead segments; nil means real files. For fault tests.
@@ -33,8 +33,23 @@ type Config struct {
 // namespace kept longer than others stays when they go, a shorter one goes
 // first. Bytes are compressed; its oldest partitions lose it first.
 type Retention struct {
-	Age   time.Duration
-	Bytes int64
+	Age   time.Duration `json:"age"`
+	Bytes int64         `json:"bytes"`
+}
+
+// policy is what retention goes by at one moment.
+type policy struct {
+	age        time.Duration
+	bytes      int64
+	namespaces map[string]Retention
+}
+
+func (c Config) policy() policy {
+	p := policy{age: c.RetentionAge, bytes: c.RetentionBytes}
+	if c.Namespaces != nil {
+		p.namespaces = c.Namespaces()
+	}
+	return p
 }
 
 // Default returns the configuration for a small machine.
@@ -68,11 +83,6 @@ func (c Config) Validate() error {
 	positive("checkpoint interval", int64(c.CheckpointEvery))
 	if c.RetentionAge < 0 || c.RetentionBytes < 0 {
 		errs = append(errs, errors.New("logs retention is negative"))
-	}
-	for name, r := range c.Namespaces {
-		if r.Age < 0 || r.Bytes < 0 {
-			errs = append(errs, fmt.Errorf("logs retention of namespace %s is negative", name))
-		}
 	}
 	return errors.Join(errs...)
 }

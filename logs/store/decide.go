@@ -20,21 +20,21 @@ type partitionUse struct {
 	sealed     bool
 }
 
-// age is how long a namespace is kept; 0 is for ever.
-func (c Config) age(namespace string) time.Duration {
-	if r := c.Namespaces[namespace]; r.Age > 0 {
+// of is how long a namespace is kept; 0 is for ever.
+func (p policy) of(namespace string) time.Duration {
+	if r := p.namespaces[namespace]; r.Age > 0 {
 		return r.Age
 	}
-	return c.RetentionAge
+	return p.age
 }
 
 // due tells whether everything in the partition is too old.
-func (p partitionUse) due(now time.Time, cfg Config) bool {
-	longest := cfg.RetentionAge
+func (p partitionUse) due(now time.Time, by policy) bool {
+	longest := by.age
 	if len(p.namespaces) > 0 {
 		longest = 0
 		for name := range p.namespaces {
-			age := cfg.age(name)
+			age := by.of(name)
 			if age == 0 {
 				return false
 			}
@@ -52,7 +52,7 @@ type removal struct {
 
 // decideRemovals names the partitions to remove. closed is oldest first and
 // leaves out the one being written, whose bytes are current.
-func decideRemovals(now time.Time, closed []partitionUse, current int64, cfg Config) []removal {
+func decideRemovals(now time.Time, closed []partitionUse, current int64, by policy) []removal {
 	total := current
 	for _, p := range closed {
 		total += p.bytes
@@ -60,9 +60,9 @@ func decideRemovals(now time.Time, closed []partitionUse, current int64, cfg Con
 	var out []removal
 	for _, p := range closed {
 		switch {
-		case p.due(now, cfg):
+		case p.due(now, by):
 			out = append(out, removal{p.name, "age"})
-		case cfg.RetentionBytes > 0 && total > cfg.RetentionBytes:
+		case by.bytes > 0 && total > by.bytes:
 			out = append(out, removal{p.name, "bytes"})
 		default:
 			continue
@@ -82,16 +82,16 @@ type rewrite struct {
 
 // decideRewrite names the closed partition to write anew next, if any. closed
 // is oldest first.
-func decideRewrite(now time.Time, closed []partitionUse, cfg Config) (rewrite, bool) {
+func decideRewrite(now time.Time, closed []partitionUse, by policy) (rewrite, bool) {
 	used := map[string]int64{} // by newer partitions too
 	drops := make([]map[string]string, len(closed))
 	for i, p := range slices.Backward(closed) {
 		for name, bytes := range p.namespaces {
 			used[name] += bytes
 			reason := ""
-			if age := cfg.age(name); age > 0 && now.Sub(p.end) > age {
+			if age := by.of(name); age > 0 && now.Sub(p.end) > age {
 				reason = "age"
-			} else if most := cfg.Namespaces[name].Bytes; most > 0 && used[name] > most {
+			} else if most := by.namespaces[name].Bytes; most > 0 && used[name] > most {
 				reason = "bytes"
 			}
 			if reason == "" {

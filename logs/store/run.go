@@ -202,7 +202,7 @@ func writeCheckpoint(dir string, cp checkpoint) error {
 
 // uses is what retention and sealing look at: the closed partitions, and the
 // bytes of the one being written and of the write-ahead log.
-func (s *Store) uses() (closed []partitionUse, current int64) {
+func (s *Store) uses(by policy) (closed []partitionUse, current int64) {
 	s.mu.RLock()
 	parts := s.parts
 	s.mu.RUnlock()
@@ -212,7 +212,7 @@ func (s *Store) uses() (closed []partitionUse, current int64) {
 			return closed, current + p.bytes()
 		}
 		u := partitionUse{name: p.name, end: parts[i+1].start, bytes: p.bytes(), sealed: p.isSealed()}
-		if len(s.cfg.Namespaces) > 0 {
+		if len(by.namespaces) > 0 {
 			u.namespaces = map[string]int64{}
 			for _, m := range s.blocks(p) {
 				u.namespaces[m.Stream.Namespace] += m.Size()
@@ -227,8 +227,9 @@ func (s *Store) uses() (closed []partitionUse, current int64) {
 func (s *Store) retain(now time.Time) {
 	s.tidying.Lock()
 	defer s.tidying.Unlock()
-	closed, current := s.uses()
-	for _, r := range decideRemovals(now.UTC(), closed, current, s.cfg) {
+	by := s.cfg.policy()
+	closed, current := s.uses(by)
+	for _, r := range decideRemovals(now.UTC(), closed, current, by) {
 		p := s.replace(r.name, nil)
 		if p == nil {
 			continue

@@ -57,8 +57,9 @@ func (s *Store) rewriteDue(ctx context.Context, now time.Time, rest int) error {
 	s.rewriting.Lock()
 	defer s.rewriting.Unlock()
 	for ctx.Err() == nil {
-		closed, _ := s.uses()
-		r, ok := decideRewrite(now.UTC(), closed, s.cfg)
+		by := s.cfg.policy()
+		closed, _ := s.uses(by)
+		r, ok := decideRewrite(now.UTC(), closed, by)
 		if !ok {
 			return nil
 		}

@@ -103,9 +103,11 @@ func TestSealingInTheBackgroundEndsWithTheStore(t *testing.T) {
 func TestANamespaceGoesEarlierOrLaterThanOthers(t *testing.T) {
 	cfg := small(t.TempDir())
 	cfg.RetentionAge, cfg.RetentionBytes = time.Hour, 0
-	cfg.Namespaces = map[string]Retention{"debug": {Age: time.Minute}, "audit": {Age: 24 * time.Hour}}
+	own := map[string]Retention{"debug": {Age: time.Minute}}
+	cfg.Namespaces = func() map[string]Retention { return own }
 	s := open(t, cfg)
 	defer s.Close()
+	own["audit"] = Retention{Age: 24 * time.Hour} // after the store was opened
 	st := streams(3)
 	st[1].Namespace, st[2].Namespace = "debug", "audit"
 	appendAll(t, s, 0, 3000, st)
@@ -118,6 +120,9 @@ func TestANamespaceGoesEarlierOrLaterThanOthers(t *testing.T) {
 			n[m.Stream.Namespace] += m.Lines
 		}
 		return n
+	}
+	if use := s.Use(); use.Oldest.IsZero() || use.Bytes == 0 || use.Age != time.Hour || len(use.Namespaces) != 3 || use.Namespaces[0].Bytes == 0 {
+		t.Fatalf("use %+v", use)
 	}
 	for _, step := range []struct {
 		after time.Duration
@@ -141,7 +146,7 @@ func TestANamespaceGoesEarlierOrLaterThanOthers(t *testing.T) {
 
 func TestDecideRewrite(t *testing.T) {
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
-	cfg := Config{RetentionAge: 48 * time.Hour, Namespaces: map[string]Retention{"a": {Bytes: 15}, "b": {Age: time.Hour}}}
+	by := policy{age: 48 * time.Hour, namespaces: map[string]Retention{"a": {Bytes: 15}, "b": {Age: time.Hour}}}
 	part := func(name string, hours int, sealed bool, ns map[string]int64) partitionUse {
 		return partitionUse{name: name, end: now.Add(-time.Duration(hours) * time.Hour), sealed: sealed, namespaces: ns}
 	}
@@ -157,7 +162,7 @@ func TestDecideRewrite(t *testing.T) {
 		{"a namespace is older than it may be", []partitionUse{part("p1", 3, true, map[string]int64{"a": 10, "b": 1, "c": 9})}, "p1 namespaces are due map[b:age]"},
 	} {
 		have := ""
-		if r, ok := decideRewrite(now, c.closed, cfg); ok {
+		if r, ok := decideRewrite(now, c.closed, by); ok {
 			have = fmt.Sprint(r.name, " ", r.reason, " ", r.drop)
 		}
 		if have != c.want {

@@ -215,7 +215,7 @@ func TestDecideRemovals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var have []string
-			for _, r := range decideRemovals(now, parts, 100, c.cfg) {
+			for _, r := range decideRemovals(now, parts, 100, c.cfg.policy()) {
 				have = append(have, r.name+":"+r.reason)
 			}
 			if strings.Join(have, " ") != c.want {
