@@ -38,6 +38,10 @@ type Config struct {
 
 	ReadSamples int // a remote read may return
 
+	// Experimental switches on what Prometheus has behind feature flags:
+	// experimental functions and modifiers, late removal of names, start times.
+	Experimental bool
+
 	Retention      time.Duration // shown on the status page
 	ScrapeInterval time.Duration // shown on the status page
 	EvalInterval   time.Duration // shown, and the default step of subqueries
@@ -115,7 +119,8 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if reg == nil {
 		reg = prometheus.NewRegistry()
 	}
-	lang := parser.NewParser(parser.Options{})
+	lang := parser.NewParser(parser.Options{EnableExperimentalFunctions: cfg.Experimental, ExperimentalDurationExpr: cfg.Experimental,
+		EnableExtendedRangeSelectors: cfg.Experimental, EnableBinopFillModifiers: cfg.Experimental})
 	a := &API{
 		cfg:    cfg,
 		guard:  guard{parts.Store, parts.Missing},
@@ -126,6 +131,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 			ActiveQueryTracker:       newTurns(cfg.Concurrency, reg),
 			NoStepSubqueryIntervalFn: func(int64) int64 { return cfg.EvalInterval.Milliseconds() },
 			EnableAtModifier:         true, EnableNegativeOffset: true, Parser: lang,
+			EnableDelayedNameRemoval: cfg.Experimental, UseStartTimestamps: cfg.Experimental,
 		}),
 	}
 	if parts.Gatherer == nil {

@@ -54,11 +54,7 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.TextVar(&cfg.AdvertiseAddress, "advertise-address", cfg.AdvertiseAddress, "this machine's address towards other nodes (default: that of the default route)")
 	fs.IntVar(&cfg.AgentPort, "agent-port", cfg.AgentPort, "port of the node's kubelet API")
 	fs.IntVar(&cfg.ForwardPort, "forward-port", cfg.ForwardPort, "port that takes logs by Fluent Forward")
-	fs.StringVar(&cfg.ForwardKeys, "forward-keys", cfg.ForwardKeys, "file with a line \"NAME SECRET [NAMESPACE]\" for each sender on other machines that may use the forward port")
-	fs.StringVar(&cfg.ForwardTo, "forward-to", cfg.ForwardTo, "HOST:PORT of a Fluentd or Fluent Bit that gets all lines of this node too")
-	fs.StringVar(&cfg.ForwardToKey, "forward-to-key", cfg.ForwardToKey, "file with the shared key of --forward-to")
-	fs.IntVar(&cfg.SyslogPort, "syslog", cfg.SyslogPort, "take syslog of this machine and its pods over TCP and UDP, on 1514 or --syslog=PORT (default: off)")
-	fs.Lookup("syslog").NoOptDefVal = "1514"
+	logFlags(fs, cfg)
 	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")
 	if cfg.Kind == config.Agent {
 		fs.StringVar(&cfg.Server, "server", cfg.Server, "URL of the cluster's API, for example https://10.0.0.11:6443")
@@ -75,6 +71,7 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.StringVar(&cfg.JoinTokenFile, "join-token-file", cfg.JoinTokenFile, "file in which a fresh join token is kept; whoever reads it may add one node at a time")
 	fs.StringVar(&cfg.AlertConfig, "alert-config", cfg.AlertConfig, "file in Alertmanager's format, watched (default: Secret kube-system/perch-alertmanager)")
 	fs.StringVar(&cfg.RemoteWrite, "remote-write", cfg.RemoteWrite, "file with the sections global and remote_write of a prometheus.yml, watched (default: Secret kube-system/perch-remote-write)")
+	fs.BoolVar(&cfg.ExperimentalPromQL, "promql-experimental", cfg.ExperimentalPromQL, "PromQL with what Prometheus has behind feature flags: experimental functions and modifiers")
 	fs.BoolVar(&cfg.AllServerSeries, "all-server-series", cfg.AllServerSeries, "store every series of the API server and etcd, about 10,000 more than rules and dashboards use")
 }
 
@@ -264,7 +261,10 @@ func statusCommand(out io.Writer) *cobra.Command {
 			}
 			fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%dMi\t%d\t%s\n", r.Role, stateOf(r, time.Now()), r.PID, age, r.MemoryBytes>>20, r.Restarts, r.LastError)
 		}
-		return tw.Flush()
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+		return showUse(c.Context(), cfg, out)
 	}
 	return c
 }

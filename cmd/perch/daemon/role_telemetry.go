@@ -64,7 +64,7 @@ func buildTelemetry(_ context.Context, r role) error {
 		o.FieldSelector = "spec.nodeName=" + r.cfg.NodeName
 	}))
 	pods := mine.Core().V1().Pods().Lister()
-	lines, err := openLines(r, own, pods)
+	lines, err := openLines(r, own, factory, pods)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,9 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	prom, err := promapi.New(promapi.Default(), promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg, Targets: targets,
+	ask := promapi.Default()
+	ask.Experimental = r.cfg.ExperimentalPromQL
+	prom, err := promapi.New(ask, promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg, Targets: targets,
 		Rules:         func(context.Context) promapi.Rules { return told.rules.Manager() },
 		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
 	if err != nil {

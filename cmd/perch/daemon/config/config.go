@@ -47,8 +47,9 @@ type Config struct {
 	PeerPort         int        `json:"peerPort"`
 	SyslogPort       int        `json:"syslogPort,omitempty"`   // 0: no syslog door
 	ForwardKeys      string     `json:"forwardKeys,omitempty"`  // file with keys of Forward senders on other machines
-	ForwardTo        string     `json:"forwardTo,omitempty"`    // host:port of an external Forward server that gets all lines
+	ForwardTo        string     `json:"forwardTo,omitempty"`    // [tls://]host:port of an external Forward server that gets all lines
 	ForwardToKey     string     `json:"forwardToKey,omitempty"` // file with its shared key
+	Logs
 
 	ClusterCIDR   netip.Prefix `json:"clusterCIDR"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
@@ -62,6 +63,8 @@ type Config struct {
 	RulesDir        string   `json:"rulesDir,omitempty"`        // rule files in Prometheus' format
 	AlertConfig     string   `json:"alertConfig,omitempty"`     // a file in Alertmanager's format
 	RemoteWrite     string   `json:"remoteWrite,omitempty"`     // a file with global and remote_write of a prometheus.yml
+
+	ExperimentalPromQL bool `json:"experimentalPromQL,omitempty"` // what Prometheus has behind feature flags
 
 	AllServerSeries bool `json:"allServerSeries,omitempty"` // store every series of the API server and etcd, not only those in use
 }
@@ -121,6 +124,7 @@ func (c Config) Validate() error {
 	if c.ClusterCIDR.IsValid() && c.ServiceCIDR.IsValid() && c.ClusterCIDR.Overlaps(c.ServiceCIDR) {
 		bad("--cluster-cidr %s and --service-cidr %s overlap", c.ClusterCIDR, c.ServiceCIDR)
 	}
+	c.validateLogs(bad)
 	if c.Kind == Agent && c.Server == "" {
 		bad("--server: give the URL of the cluster's API, for example https://10.0.0.11:6443")
 	}
