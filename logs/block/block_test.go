@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -192,8 +193,8 @@ func FuzzDecode(f *testing.F) {
 				l.Body(i)
 			}
 		}
-		for _, templated := range []bool{false, true} {
-			if m, err := parseMeta(text, templated); err == nil {
+		for _, mark := range []string{magic, magic2, magic3} {
+			if m, err := parseMeta(text, mark); err == nil {
 				_ = c.decode(m, &l, times)
 			}
 		}
@@ -209,14 +210,16 @@ func FuzzExpand(f *testing.F) {
 	f.Add(appendTemplates(nil, &s.dict), appendIDs(nil, s.ids), s.appendColumns(nil, l), 40)
 	f.Fuzz(func(_ *testing.T, dict, ids, columns []byte, n int) {
 		n = max(1, n&0xfff)
-		t, err := parseTemplates(dict, n)
-		if err != nil {
-			return
-		}
-		l := Lines{IDs: make([]uint32, n)}
-		if parseIDs(ids, l.IDs, t.Len()) == nil && expand(nil, t, columns, &l) == nil {
-			for i := range n {
-				l.Body(i)
+		for _, shaped := range []bool{false, true} {
+			t, err := parseTemplates(dict, n, shaped)
+			if err != nil {
+				continue
+			}
+			l := Lines{IDs: make([]uint32, n)}
+			if parseIDs(ids, l.IDs, t.Len()) == nil && expand(nil, t, columns, &l) == nil {
+				for i := range n {
+					l.Body(i)
+				}
 			}
 		}
 	})
@@ -246,6 +249,44 @@ func FuzzLinesComeBack(f *testing.F) {
 	})
 }
 
+// testdata/blocks-v2 was written by the version before shapes.
+func TestBlocksOfTheVersionBeforeCanBeRead(t *testing.T) {
+	text, err := os.ReadFile("testdata/blocks-v2.base64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := base64.StdEncoding.DecodeString(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "blocks.dat")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, metas, lost, err := Open(path, codec(t), 0)
+	if err != nil || len(metas) != 2 || lost != (Lost{}) {
+		t.Fatalf("%d blocks, lost %v: %v", len(metas), lost, err)
+	}
+	defer f.Close()
+	for k, n := range []int{40, 3} {
+		want := &Lines{}
+		for i := range n {
+			want.Add(&record.Record{Time: int64(i) * 1e9, Level: record.Level(i % 3), Body: fmt.Appendf(nil, "%s request %d of u%d served in %d ms", []string{"INFO", "WARN"}[i%2], i*i, i/8, i%7)})
+		}
+		have, err := f.Read(metas[k], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, have, want)
+		if metas[k].Templated() != (k == 0) {
+			t.Errorf("block %d: templated is %v", k, metas[k].Templated())
+		}
+		if _, err := f.ReadWords(metas[k]); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestLinesOfFewStatementsHaveTemplates(t *testing.T) {
 	c := codec(t)
 	f, _, _, err := Open(filepath.Join(t.TempDir(), "blocks.dat"), c, 0)
@@ -263,6 +304,10 @@ func TestLinesOfFewStatementsHaveTemplates(t *testing.T) {
 		{"one statement", func(int) string { return fmt.Sprintf("user u%x took %d ms", rnd.Int(), rnd.IntN(99)) }, true, 1},
 		{"three of them", func(i int) string { return fmt.Sprintf("%s done in %d", []string{"red", "green", "blue"}[i%3], i) }, true, 3},
 		{"a line with the byte that stands for variables", func(i int) string { return fmt.Sprintf("a\x11b %d", i) }, false, 0},
+		{"statements of one shape with values that come again", func(i int) string {
+			return fmt.Sprintf("%s id=%d of u%d", []string{"INFO", "WARN", "ERROR"}[i%3], i/8, i/8)
+		}, true, 3},
+		{"statements of several shapes", func(i int) string { return []string{"a 1 b", "a (2) b", "x", "c 1 d"}[i%4] }, true, 4},
 		{"words that never come again", func(i int) string { return "word" + strings.Repeat("x", i) }, false, 0},
 	} {
 		l := &Lines{}

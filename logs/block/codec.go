@@ -26,6 +26,7 @@ type Meta struct {
 	Levels   [record.LevelCount]uint32
 
 	offset int64
+	shaped bool // templates have shapes; what is written has
 	frames [frameKinds]frame
 }
 
@@ -78,7 +79,8 @@ var ErrDamaged = errors.New("block is damaged")
 
 const (
 	magic       = "pBK1" // plain
-	magic2      = "pBK2" // with templates
+	magic2      = "pBK2" // with templates, each of which is its own shape; read only
+	magic3      = "pBK3" // with templates
 	prefixBytes = 12     // magic, header length, header crc32c
 	maxHeader   = 64 << 10
 	// MaxBytes is the most that one column of a block may hold.
@@ -92,6 +94,7 @@ type Codec struct {
 	dec   *zstd.Decoder
 	table *crc32.Table
 	col   []byte
+	body  []byte
 	split splitter
 	words [][]byte // of the block encoded last
 	room  [2][]byte
@@ -136,12 +139,12 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 		}
 	}
 	m.frames = [frameKinds]frame{}
-	var body []byte
+	body := c.body[:0]
 	c.col = appendTimes(c.col[:0], l)
 	body, m.frames[frameTimes] = c.frame(body, c.col)
 	mark := magic
 	if c.split.split(l) {
-		mark = magic2
+		mark, m.shaped = magic3, true
 		t := &c.split.dict
 		c.col = appendTemplates(c.col[:0], t)
 		body, m.frames[frameTemplates] = c.frame(body, c.col)
@@ -160,6 +163,7 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 		body, m.frames[frameFields] = c.frame(body, l.Fields)
 		c.words = append(c.words, l.Fields)
 	}
+	c.body = body
 	head := appendMeta(nil, m)
 	dst = append(dst, mark...)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(head)))
@@ -347,12 +351,13 @@ func (m *Meta) has(kind int) bool {
 	return kind == frameTimes || kind == frameFields || m.Templated()
 }
 
-func parseMeta(b []byte, templated bool) (*Meta, error) {
+func parseMeta(b []byte, mark string) (*Meta, error) {
 	s, b, err := record.DecodeStream(b)
 	if err != nil {
 		return nil, ErrDamaged
 	}
-	m := &Meta{Stream: s, Hash: s.Hash()}
+	templated := mark != magic
+	m := &Meta{Stream: s, Hash: s.Hash(), shaped: mark == magic3}
 	bad := false
 	u := func() uint64 {
 		v, n := binary.Uvarint(b)

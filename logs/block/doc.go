@@ -7,7 +7,7 @@
 // A block is a header (stream, line numbers, times, counts by level) and frames:
 // times with levels, text, and sender's fields if there are any. Lines of few
 // statements are written as templates, in which each word with a digit is a
-// Hole, the template of each line, and the variables by column, in place of the
+// Hole, the template of each line, and the variables in columns, in place of the
 // text. Header and frames have their own crc32c, so that a histogram reads only
 // the first frame, and File.ReadTemplates and File.ReadRows decide on a few
 // templates what else would be decided on every line; File.Read puts lines

@@ -32,15 +32,30 @@ type Lost struct {
 // file is cut before the first that is damaged. Before that offset a damaged
 // header only costs its block.
 func Open(path string, codec *Codec, verified int64) (*File, []*Meta, Lost, error) {
-	f, metas, lost, err := open(path, codec, verified)
+	f, metas, lost, err := open(path, os.O_CREATE|os.O_RDWR, codec, verified)
+	if err == nil && lost.Cut > 0 {
+		if err = f.f.Truncate(f.size); err != nil {
+			err = errors.Join(err, f.f.Close())
+		}
+	}
 	if err != nil {
 		return nil, nil, Lost{}, fmt.Errorf("open blocks: %w", err)
 	}
 	return f, metas, lost, nil
 }
 
-func open(path string, codec *Codec, verified int64) (f *File, metas []*Meta, lost Lost, err error) {
-	h, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// OpenRead opens a file to be read only, as far as it is good: others may append
+// to it.
+func OpenRead(path string, codec *Codec, verified int64) (*File, []*Meta, Lost, error) {
+	f, metas, lost, err := open(path, os.O_RDONLY, codec, verified)
+	if err != nil {
+		return nil, nil, Lost{}, fmt.Errorf("open blocks: %w", err)
+	}
+	return f, metas, lost, nil
+}
+
+func open(path string, mode int, codec *Codec, verified int64) (f *File, metas []*Meta, lost Lost, err error) {
+	h, err := os.OpenFile(path, mode, 0o600)
 	if err != nil {
 		return nil, nil, lost, err
 	}
@@ -81,11 +96,7 @@ func open(path string, codec *Codec, verified int64) (f *File, metas []*Meta, lo
 		metas = append(metas, m)
 		f.size += m.Size()
 	}
-	if lost.Cut = info.Size() - f.size; lost.Cut > 0 {
-		if err := h.Truncate(f.size); err != nil {
-			return nil, nil, lost, errors.Join(err, h.Close())
-		}
-	}
+	lost.Cut = info.Size() - f.size
 	return f, metas, lost, nil
 }
 
@@ -122,7 +133,7 @@ func (f *File) header(at int64) (*Meta, error) {
 	}
 	b = b[:n]
 	mark := string(b[:4])
-	if mark != magic && mark != magic2 {
+	if mark != magic && mark != magic2 && mark != magic3 {
 		return nil, ErrDamaged
 	}
 	size := int(binary.LittleEndian.Uint32(b[4:]))
@@ -139,7 +150,7 @@ func (f *File) header(at int64) (*Meta, error) {
 	if crc32.Checksum(head, f.codec.table) != binary.LittleEndian.Uint32(b[8:]) {
 		return nil, ErrDamaged
 	}
-	m, err := parseMeta(head, mark == magic2)
+	m, err := parseMeta(head, mark)
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +188,13 @@ func (f *File) Sync() (int64, error) {
 	return size, nil
 }
 
+// Synced is how many bytes Sync made durable. They never change.
+func (f *File) Synced() int64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.synced
+}
+
 // Size is the number of bytes in the file.
 func (f *File) Size() int64 {
 	f.mu.RLock()
@@ -205,7 +223,7 @@ func (f *File) ReadTemplates(m *Meta) (*Templates, error) {
 	b, err := f.frame(m, frameTemplates)
 	if err == nil {
 		var t *Templates
-		if t, err = parseTemplates(b, m.Lines); err == nil {
+		if t, err = parseTemplates(b, m.Lines, m.shaped); err == nil {
 			return t, nil
 		}
 	}
@@ -249,7 +267,7 @@ func (f *File) ReadWords(m *Meta) (texts [][]byte, err error) {
 			}
 		case frameTemplates:
 			var t *Templates
-			if t, err = parseTemplates(b, m.Lines); err == nil {
+			if t, err = parseTemplates(b, m.Lines, m.shaped); err == nil {
 				b = t.apart(nil)
 			}
 		}
@@ -306,7 +324,7 @@ func (c *Codec) decode(m *Meta, l *Lines, z []byte) error {
 	}
 	l.IDs = l.IDs[:0]
 	if m.Templated() {
-		t, err := parseTemplates(raw[frameTemplates], m.Lines)
+		t, err := parseTemplates(raw[frameTemplates], m.Lines, m.shaped)
 		if err != nil {
 			return err
 		}

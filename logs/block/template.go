@@ -11,7 +11,9 @@ const Hole = 0x11
 
 // A variable is a word (as package index splits words) with a digit in it.
 // Everything else of a line is its template, so that lines of one statement in
-// a program share one.
+// a program share one. Templates that differ in words only, as by their level,
+// have the same shape; the variables of a shape are kept together in the order
+// of lines, because lines near each other share ids and times.
 
 const (
 	wordClass  = 1
@@ -36,23 +38,26 @@ func classes() (t [256]byte) {
 type splitter struct {
 	class [256]byte
 	known map[string]uint32
+	forms map[string]uint32 // shapes by form
 	dict  Templates
 	ids   []uint32 // of each line
 	vars  []span   // of all lines, one after the other
 	first []uint32 // of each line in vars
-	lines []uint32 // of each template
-	at    []uint32 // scratch: start of each template's lines in order
-	order []uint32 // lines by template
+	lines []uint32 // of each shape
+	at    []uint32 // scratch: start of each shape's lines in order
+	order []uint32 // lines by shape
 	line  []byte
+	shape []byte
 }
 
 type span struct{ start, end uint32 }
 
 // Templates are the templates of a block by number.
 type Templates struct {
-	Text  []byte   // one after the other
-	Ends  []uint32 // of each in Text
-	Holes []uint32 // in each
+	Text   []byte   // one after the other
+	Ends   []uint32 // of each in Text
+	Holes  []uint32 // in each
+	Shapes []uint32 // of each, a number less than Len; those of a shape have as many holes
 }
 
 // Len is the number of templates.
@@ -67,10 +72,11 @@ func (t *Templates) Of(i int) []byte {
 	return t.Text[start:t.Ends[i]:t.Ends[i]]
 }
 
-func (t *Templates) add(text []byte, holes uint32) {
+func (t *Templates) add(text []byte, holes, shape uint32) {
 	t.Text = append(t.Text, text...)
 	t.Ends = append(t.Ends, uint32(len(t.Text)))
 	t.Holes = append(t.Holes, holes)
+	t.Shapes = append(t.Shapes, shape)
 }
 
 // apart appends the templates, each followed by '\n', so that no word goes on in
@@ -94,9 +100,11 @@ func (s *splitter) split(l *Lines) bool {
 	}
 	if s.known == nil {
 		s.class = classes()
+		s.known, s.forms = map[string]uint32{}, map[string]uint32{}
 	}
-	s.known = make(map[string]uint32, 64)
-	s.dict = Templates{Text: s.dict.Text[:0], Ends: s.dict.Ends[:0], Holes: s.dict.Holes[:0]}
+	clear(s.known)
+	clear(s.forms)
+	s.dict = Templates{Text: s.dict.Text[:0], Ends: s.dict.Ends[:0], Holes: s.dict.Holes[:0], Shapes: s.dict.Shapes[:0]}
 	s.ids, s.vars, s.first, s.lines = s.ids[:0], s.vars[:0], s.first[:0], s.lines[:0]
 	for i := range n {
 		before := len(s.vars)
@@ -109,17 +117,37 @@ func (s *splitter) split(l *Lines) bool {
 		id, ok := s.known[string(t)]
 		if !ok {
 			id = uint32(s.dict.Len())
-			if int(id) >= n/4 {
+			if int(id) >= n/4 || i == n/8 && int(id) > i*4/5 { // the rest is no better
 				return false
 			}
 			s.known[string(t)] = id
-			s.dict.add(t, uint32(len(s.vars)-before))
-			s.lines = append(s.lines, 0)
+			s.dict.add(t, uint32(len(s.vars)-before), s.shapeOf(t))
 		}
 		s.ids = append(s.ids, id)
-		s.lines[id]++
+		s.lines[s.dict.Shapes[id]]++
 	}
 	return true
+}
+
+// shapeOf is the number of the template's shape: of all templates of the block
+// that have the same bytes between words, and holes at the same places.
+func (s *splitter) shapeOf(t []byte) uint32 {
+	out, in := s.shape[:0], false
+	for _, c := range t {
+		if s.class[c] == 0 {
+			out, in = append(out, c), false
+		} else if !in {
+			out, in = append(out, 'w'), true
+		}
+	}
+	s.shape = out
+	shape, ok := s.forms[string(out)]
+	if !ok {
+		shape = uint32(len(s.lines))
+		s.forms[string(out)] = shape
+		s.lines = append(s.lines, 0)
+	}
+	return shape
 }
 
 // template returns the line with holes and appends its variables, whose places
@@ -149,9 +177,9 @@ func (s *splitter) template(b []byte, base uint32) []byte {
 	return s.line
 }
 
-// appendColumns writes the variables: for each template, for each of its
-// holes, the values of its lines in order, each followed by '\n', which no
-// variable contains.
+// appendColumns writes the variables: for each shape, for each of its holes, the
+// values of its lines in order, each followed by '\n', which no variable
+// contains. A value equal to the one before it in its column is left empty.
 func (s *splitter) appendColumns(dst []byte, l *Lines) []byte {
 	s.at = append(s.at[:0], 0)
 	for _, n := range s.lines {
@@ -159,17 +187,22 @@ func (s *splitter) appendColumns(dst []byte, l *Lines) []byte {
 	}
 	s.order = grow(s.order, len(s.ids))
 	for i, id := range s.ids {
-		s.order[s.at[id]] = uint32(i)
-		s.at[id]++
+		shape := s.dict.Shapes[id]
+		s.order[s.at[shape]] = uint32(i)
+		s.at[shape]++
 	}
 	end := uint32(0)
-	for id, n := range s.lines {
+	for _, n := range s.lines {
 		rows := s.order[end : end+n]
 		end += n
-		for hole := range s.dict.Holes[id] {
+		for hole := range s.dict.Holes[s.ids[rows[0]]] {
+			before := span{}
 			for _, i := range rows {
 				v := s.vars[s.first[i]+hole]
-				dst = append(dst, l.Text[v.start:v.end]...)
+				if value := l.Text[v.start:v.end]; string(value) != string(l.Text[before.start:before.end]) {
+					dst = append(dst, value...)
+					before = v
+				}
 				dst = append(dst, '\n')
 			}
 		}
@@ -180,21 +213,23 @@ func (s *splitter) appendColumns(dst []byte, l *Lines) []byte {
 func appendTemplates(dst []byte, t *Templates) []byte {
 	dst = binary.AppendUvarint(dst, uint64(t.Len()))
 	start := uint32(0)
-	for _, end := range t.Ends {
+	for i, end := range t.Ends {
 		dst = binary.AppendUvarint(dst, uint64(end-start))
+		dst = binary.AppendUvarint(dst, uint64(t.Shapes[i]))
 		start = end
 	}
 	return append(dst, t.Text...)
 }
 
-// parseTemplates reads the templates of a block of n lines.
-func parseTemplates(b []byte, n int) (*Templates, error) {
+// parseTemplates reads the templates of a block of n lines. Without shaped each
+// has a shape of its own.
+func parseTemplates(b []byte, n int, shaped bool) (*Templates, error) {
 	count, k := binary.Uvarint(b)
 	if k <= 0 || count == 0 || count > uint64(n) {
 		return nil, ErrDamaged
 	}
 	b = b[k:]
-	t := &Templates{Ends: make([]uint32, count), Holes: make([]uint32, count)}
+	t := &Templates{Ends: make([]uint32, count), Holes: make([]uint32, count), Shapes: make([]uint32, count)}
 	end := uint64(0)
 	for i := range t.Ends {
 		v, k := binary.Uvarint(b)
@@ -206,13 +241,28 @@ func parseTemplates(b []byte, n int) (*Templates, error) {
 			return nil, ErrDamaged
 		}
 		t.Ends[i] = uint32(end)
+		t.Shapes[i] = uint32(i)
+		if !shaped {
+			continue
+		}
+		shape, k := binary.Uvarint(b)
+		if k <= 0 || shape >= count {
+			return nil, ErrDamaged
+		}
+		b = b[k:]
+		t.Shapes[i] = uint32(shape)
 	}
 	if uint64(len(b)) != end {
 		return nil, ErrDamaged
 	}
 	t.Text = b
-	for i := range t.Ends {
+	holes := make([]uint32, count) // of each shape, and one more
+	for i, shape := range t.Shapes {
 		t.Holes[i] = uint32(bytes.Count(t.Of(i), []byte{Hole}))
+		if holes[shape] != 0 && holes[shape] != t.Holes[i]+1 {
+			return nil, ErrDamaged
+		}
+		holes[shape] = t.Holes[i] + 1
 	}
 	return t, nil
 }
@@ -242,38 +292,35 @@ func parseIDs(b []byte, ids []uint32, templates int) error {
 // expand puts templates and variables together into l.Text, using dst's memory.
 // l.IDs are set.
 func expand(dst []byte, t *Templates, columns []byte, l *Lines) error {
-	rows := make([]uint32, t.Len()) // of each template
+	rows, holes := make([]uint32, t.Len()), make([]uint32, t.Len()) // of each shape
 	for _, id := range l.IDs {
-		rows[id]++
+		rows[t.Shapes[id]]++
+		holes[t.Shapes[id]] = t.Holes[id]
 	}
-	values := make([]uint32, t.Len()) // where those of each template begin
+	next := make([]uint32, t.Len()) // value of the next line of each shape in its first column
 	total := uint64(0)
-	for id, n := range rows {
-		values[id] = uint32(total)
-		if total += uint64(n) * uint64(t.Holes[id]); total > uint64(len(columns)) {
+	for shape, n := range rows {
+		next[shape] = uint32(total)
+		if total += uint64(n) * uint64(holes[shape]); total > uint64(len(columns)) {
 			return ErrDamaged
 		}
 	}
-	ends := make([]uint32, total)
-	if err := splitLines(columns, ends); err != nil {
+	values, err := splitValues(columns, int(total))
+	if err != nil {
 		return err
 	}
-	row := make([]uint32, t.Len())
 	l.Ends = grow(l.Ends, len(l.IDs))
 	for i, id := range l.IDs {
-		text := t.Of(int(id))
-		next := values[id] + row[id]
-		row[id]++
+		text, shape := t.Of(int(id)), t.Shapes[id]
+		at := next[shape]
+		next[shape]++
 		for range t.Holes[id] {
 			k := bytes.IndexByte(text, Hole)
 			dst = append(dst, text[:k]...)
 			text = text[k+1:]
-			start := uint32(0)
-			if next > 0 {
-				start = ends[next-1] + 1
-			}
-			dst = append(dst, columns[start:ends[next]]...)
-			next += rows[id]
+			v := values[at]
+			dst = append(dst, columns[v.start:v.end]...)
+			at += rows[shape]
 		}
 		dst = append(dst, text...)
 		if len(dst) >= MaxBytes {
@@ -284,4 +331,25 @@ func expand(dst []byte, t *Templates, columns []byte, l *Lines) error {
 	}
 	l.Text = dst
 	return nil
+}
+
+// splitValues finds the values of columns; an empty one is the one before it.
+func splitValues(columns []byte, n int) ([]span, error) {
+	values := make([]span, n)
+	before, at := span{}, 0
+	for i := range values {
+		k := bytes.IndexByte(columns[at:], '\n')
+		if k < 0 {
+			return nil, ErrDamaged
+		}
+		if k > 0 {
+			before = span{uint32(at), uint32(at + k)}
+		}
+		values[i] = before
+		at += k + 1
+	}
+	if at != len(columns) {
+		return nil, ErrDamaged
+	}
+	return values, nil
 }
