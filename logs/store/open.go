@@ -36,6 +36,7 @@ type Store struct {
 	roll    bool // the next block opens a partition
 
 	maintaining sync.Mutex // held by checkpoint
+	retained    time.Time  // when it was looked for what is due; belongs to Run
 	tidying     sync.Mutex // held while indexes are completed and partitions removed or replaced
 	rewriting   sync.Mutex // held by the one that writes a partition anew
 
@@ -84,15 +85,20 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{
-		cfg: cfg, log: log, lock: lock, m: newMetrics(reg), wake: make(chan struct{}, 1),
-		sources: map[uint64]*source{}, byPointer: map[*record.Stream]*source{},
-		positions: map[fileKey]record.Position{}, followers: map[*Follower]struct{}{},
-	}
+	s := newStore(cfg, log, reg)
+	s.lock = lock
 	if err := s.load(reg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log store %s: %w", cfg.Dir, err), s.closeFiles())
 	}
 	return s, nil
+}
+
+func newStore(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Store {
+	return &Store{
+		cfg: cfg, log: log, m: newMetrics(reg), wake: make(chan struct{}, 1),
+		sources: map[uint64]*source{}, byPointer: map[*record.Stream]*source{},
+		positions: map[fileKey]record.Position{}, followers: map[*Follower]struct{}{},
+	}
 }
 
 func lockDir(dir string) (*os.File, error) {
@@ -116,26 +122,31 @@ func (s *Store) load(reg prometheus.Registerer) error {
 	if err != nil {
 		return err
 	}
-	if err := s.loadPartitions(cp); err != nil {
+	if err := s.loadPartitions(s.cfg.Dir, cp, openPartition); err != nil {
 		return err
 	}
 	for _, p := range cp.Positions {
 		s.positions[fileKey{p.File, p.Inode}] = p
 	}
-	s.wal, err = wal.Open(wal.Config{Dir: filepath.Join(s.cfg.Dir, "wal"), SegmentBytes: 16 << 20, Create: s.cfg.CreateWAL}, func(seq uint64, payload []byte) error {
-		plain, err := unpack(payload)
-		if err != nil {
-			return err
-		}
-		b, err := record.DecodeBatch(plain)
-		if err != nil {
-			return err
-		}
-		s.apply(seq, b.Records, b.Positions, true)
-		return s.help()
-	}, s.log, reg)
+	s.wal, err = wal.Open(wal.Config{Dir: walDir(s.cfg.Dir), SegmentBytes: 16 << 20, Create: s.cfg.CreateWAL}, s.replay, s.log, reg)
 	clear(s.byPointer)
 	return err
+}
+
+func walDir(dir string) string { return filepath.Join(dir, "wal") }
+
+// replay puts what blocks do not hold of an entry back into heads.
+func (s *Store) replay(seq uint64, payload []byte) error {
+	plain, err := unpack(payload)
+	if err != nil {
+		return err
+	}
+	b, err := record.DecodeBatch(plain)
+	if err != nil {
+		return err
+	}
+	s.apply(seq, b.Records, b.Positions, true)
+	return s.help()
 }
 
 func readCheckpoint(dir string) (checkpoint, error) {
@@ -153,11 +164,11 @@ func readCheckpoint(dir string) (checkpoint, error) {
 	return cp, nil
 }
 
-// loadPartitions opens all partitions. Blocks written after the checkpoint are
+// loadPartitions opens all partitions of dir. Blocks written after the checkpoint are
 // checked; after a damaged one everything later is cut too, for the write-ahead
 // log still has it.
-func (s *Store) loadPartitions(cp checkpoint) error {
-	entries, err := os.ReadDir(partitionsDir(s.cfg.Dir))
+func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name string, codec *block.Codec, verified int64) (*partition, int64, error)) error {
+	entries, err := os.ReadDir(partitionsDir(dir))
 	if err != nil {
 		return err
 	}
@@ -175,7 +186,7 @@ func (s *Store) loadPartitions(cp checkpoint) error {
 	torn := false
 	for _, name := range names {
 		if torn && name > cp.Partition {
-			if err := os.RemoveAll(filepath.Join(partitionsDir(s.cfg.Dir), name)); err != nil {
+			if err := os.RemoveAll(filepath.Join(partitionsDir(dir), name)); err != nil {
 				return err
 			}
 			continue
@@ -186,7 +197,7 @@ func (s *Store) loadPartitions(cp checkpoint) error {
 		} else if name > cp.Partition {
 			verified = 0
 		}
-		p, cut, err := openPartition(s.cfg.Dir, name, s.codec, verified)
+		p, cut, err := open(dir, name, s.codec, verified)
 		if err != nil {
 			return err
 		}
@@ -248,5 +259,8 @@ func (s *Store) closeFiles() error {
 	if s.codec != nil {
 		s.codec.Close()
 	}
-	return errors.Join(errs, s.lock.Close())
+	if s.lock != nil {
+		errs = errors.Join(errs, s.lock.Close())
+	}
+	return errs
 }

@@ -38,6 +38,9 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
+// retainEvery is how often what is due is looked for.
+const retainEvery = 10 * time.Second
+
 // maintain does everything that is due. A failure is told and tried again at
 // the next tick.
 func (s *Store) maintain(ctx context.Context, now time.Time) {
@@ -47,7 +50,10 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 	if err := s.checkpoint(); err != nil {
 		s.log.Error("checkpoint was not written", "err", err)
 	}
-	s.retain(now)
+	if now.Sub(s.retained) >= retainEvery {
+		s.retained = now
+		s.retain(now)
+	}
 	s.completeIndexes(ctx)
 	s.measure()
 }
@@ -110,7 +116,7 @@ func (s *Store) checkpoint() error {
 	s.maintaining.Lock()
 	defer s.maintaining.Unlock()
 	s.mu.Lock()
-	if s.closed || !s.dirty {
+	if s.closed || !s.dirty || s.wal == nil {
 		s.mu.Unlock()
 		return nil
 	}
@@ -127,7 +133,9 @@ func (s *Store) checkpoint() error {
 	first, _ := s.wal.Oldest()
 	var cp checkpoint
 	for h, src := range s.sources {
-		if src.done.Seq >= first && src.done.Seq > 0 {
+		// The number of a stream's next line must be known even where its blocks
+		// are gone, or not yet copied.
+		if src.done.Seq >= first && src.done.Seq > 0 || src.head != nil && src.head.first > 0 {
 			done := src.next
 			if src.head != nil {
 				done = src.head.first

@@ -75,6 +75,12 @@ func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmis
 		if old, ok := a.GetOldObject().(*corev1.Secret); ok && old != nil {
 			before = string(old.Data[key])
 		}
+	case *corev1.Namespace:
+		now = have.Annotations[retentionAnnotation] + "\n" + have.Annotations[bytesAnnotation]
+		check = func(string) error { _, err := ownRetention(have.Annotations); return err }
+		if old, ok := a.GetOldObject().(*corev1.Namespace); ok && old != nil {
+			before = old.Annotations[retentionAnnotation] + "\n" + old.Annotations[bytesAnnotation]
+		}
 	default:
 		return nil
 	}

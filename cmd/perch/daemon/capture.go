@@ -44,8 +44,8 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return err
 	}
 	l.seen = chunk.New(l.store.Positions(), r.reg)
-	forwardCfg := ingest.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.ForwardPort)), r.cfg.NodeName)
-	if forwardCfg.Keys, err = forwardKeys(r.cfg.ForwardKeys); err != nil {
+	forwardCfg, err := forwardDoor(r.cfg)
+	if err != nil {
 		return refused{err}
 	}
 	forward, err := ingest.New(forwardCfg,

@@ -40,11 +40,19 @@ type lines struct {
 
 // openLines opens the store and everything that brings lines into it on this
 // node: container output and pushed records.
-func openLines(r role, own *http.ServeMux, pods corelisters.PodLister) (*lines, error) {
-	s, err := logstore.Open(logstore.Default(r.cfg.Path("logs")), r.part("logs"), r.reg)
+func openLines(r role, own *http.ServeMux, factory informers.SharedInformerFactory, pods corelisters.PodLister) (*lines, error) {
+	kept, namespaces, err := r.cfg.Retention()
+	if err != nil {
+		return nil, refused{err}
+	}
+	cfg := logstore.Default(r.cfg.Path("logs"))
+	cfg.RetentionAge, cfg.RetentionBytes = kept.Age, kept.Bytes
+	cfg.Namespaces = newRetentions(namespaces, factory, r.cfg.Path("log-retention.json"), r.part("logs")).now
+	s, err := logstore.Open(cfg, r.part("logs"), r.reg)
 	if err != nil {
 		return nil, err
 	}
+	own.HandleFunc("GET "+usePath, serveUse(s))
 	r.group.OnStop("logs", func(context.Context) error { return s.Close() })
 	r.group.Go("logs", s.Run)
 	engine := query.New(s, r.part("query"))

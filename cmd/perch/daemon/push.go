@@ -3,17 +3,24 @@ package daemon
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
+	"perch/controlplane/auth/token"
 	"perch/logs/ingest"
 	"perch/logs/ingest/onward"
 	"perch/logs/ingest/push"
@@ -38,18 +45,25 @@ func (l *lines) servePushes(r role, web *door.Door, pods corelisters.PodLister) 
 	return nil
 }
 
-// pushers tells who pushes over the web door: the pod at the source address,
-// else the namespace of the service account, else nobody in particular.
+// pushers tells whose the lines are that come over the web door: of the
+// namespace the caller chose and may write to, else of the pod at the source
+// address, else of the service account's namespace, else of no namespace.
 func pushers(cfg config.Config, pods corelisters.PodLister) func(*http.Request) (push.Caller, error) {
 	return func(req *http.Request) (push.Caller, error) {
 		u := door.UserOf(req.Context())
+		s := record.Stream{Namespace: record.HostNamespace, Node: cfg.NodeName}
+		if into := door.Into(req.Context()); into != "" {
+			s.Namespace = into
+			return push.Caller{Stream: s, Name: "user " + u.Name}, nil
+		}
 		if from, err := netip.ParseAddrPort(req.RemoteAddr); err == nil && cfg.ClusterCIDR.Contains(from.Addr().Unmap()) {
 			if p := podAt(pods, from.Addr().Unmap()); p != nil {
 				return push.Caller{Stream: record.Stream{Namespace: p.Namespace, Pod: p.Name, UID: string(p.UID), Node: p.Spec.NodeName}, Name: "pod " + string(p.UID)}, nil
 			}
 		}
-		s := record.Stream{Namespace: record.HostNamespace, Node: cfg.NodeName}
-		if ns, _, ok := door.ServiceAccount(u); ok {
+		ns, name, ok := door.ServiceAccount(u)
+		admin := ns == metav1.NamespaceSystem && name == token.AdminAccount // a person with `perch token`
+		if ok && !admin {
 			s.Namespace = ns
 		}
 		return push.Caller{Stream: s, Name: "user " + u.Name}, nil
@@ -65,6 +79,26 @@ func podAt(pods corelisters.PodLister, a netip.Addr) *corev1.Pod {
 		}
 	}
 	return nil
+}
+
+// forwardDoor is the Forward door with its keys and its certificate: the given
+// one, else that of this machine.
+func forwardDoor(c config.Config) (ingest.Config, error) {
+	out := ingest.Default(net.JoinHostPort("", strconv.Itoa(c.ForwardPort)), c.NodeName)
+	var err error
+	if out.Keys, err = forwardKeys(c.ForwardKeys); err != nil {
+		return out, err
+	}
+	name := "node-serving"
+	if c.Kind == config.Server {
+		name = "server" // has the names of --tls-san too
+	}
+	cert, key := cmp.Or(c.ForwardTLSCert, c.Path("pki", name+".crt")), cmp.Or(c.ForwardTLSKey, c.Path("pki", name+".key"))
+	out.Certificate, out.OnlyTLS = reloading(cert, key), c.ForwardTLSOnly
+	if _, err := out.Certificate(); err != nil {
+		return out, fmt.Errorf("open forward door: %w", err)
+	}
+	return out, nil
 }
 
 // forwardKeys reads lines of "NAME SECRET [NAMESPACE]"; # begins a comment.
@@ -100,7 +134,22 @@ func (l *lines) sendOn(r role) error {
 	if r.cfg.ForwardTo == "" {
 		return nil
 	}
-	cfg := onward.Default(r.cfg.ForwardTo, r.cfg.NodeName)
+	address, secret := r.cfg.Onward()
+	cfg := onward.Default(address, r.cfg.NodeName)
+	cfg.FromNow, cfg.OwnPort = r.cfg.ForwardToStart == config.StartNow, r.cfg.ForwardPort
+	if secret {
+		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		if r.cfg.ForwardToCA != "" {
+			text, err := os.ReadFile(r.cfg.ForwardToCA)
+			if err != nil {
+				return refused{fmt.Errorf("read --forward-to-ca: %w", err)}
+			}
+			cfg.TLS.RootCAs = x509.NewCertPool()
+			if !cfg.TLS.RootCAs.AppendCertsFromPEM(text) {
+				return refused{fmt.Errorf("--forward-to-ca %s holds no certificate", r.cfg.ForwardToCA)}
+			}
+		}
+	}
 	if r.cfg.ForwardToKey != "" {
 		text, err := os.ReadFile(r.cfg.ForwardToKey)
 		if err != nil {

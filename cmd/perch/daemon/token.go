@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -21,17 +25,22 @@ import (
 )
 
 func tokenCommand(out io.Writer) *cobra.Command {
-	var dir string
+	var dir, into string
 	var life time.Duration
-	c := &cobra.Command{Use: "token", Short: "Print a bearer token of an administrator", Args: noArguments}
+	c := &cobra.Command{Use: "token", Short: "Print a bearer token of an administrator, or of who pushes lines", Args: noArguments}
 	dataDirFlag(c, &dir)
 	c.Flags().DurationVar(&life, "duration", time.Hour, "how long it is good")
+	c.Flags().StringVar(&into, "push-into", "", "instead, a token that is good for nothing but pushing lines, which land in this namespace")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		_, client, err := adminClient(dir)
 		if err != nil {
 			return err
 		}
-		text, err := token.Admin(c.Context(), client, life)
+		request := token.Admin
+		if c.Flags().Changed("push-into") {
+			request = pushToken(into)
+		}
+		text, err := request(c.Context(), client, life)
 		if err != nil {
 			return err
 		}
@@ -39,6 +48,30 @@ func tokenCommand(out io.Writer) *cobra.Command {
 		return nil
 	}
 	return c
+}
+
+// pushAccount is the service account of a namespace that only pushes lines: no
+// role is bound to it.
+const pushAccount = "perch-push"
+
+// pushToken makes tokens whose lines land in a namespace, and the account they
+// are of.
+func pushToken(namespace string) func(context.Context, kubernetes.Interface, time.Duration) (string, error) {
+	return func(ctx context.Context, client kubernetes.Interface, life time.Duration) (string, error) {
+		accounts := client.CoreV1().ServiceAccounts(namespace)
+		_, err := accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: pushAccount, Namespace: namespace}}, metav1.CreateOptions{})
+		if apierrors.IsNotFound(err) {
+			return "", refused{fmt.Errorf("--push-into %s: there is no such namespace", namespace)}
+		} else if err != nil && !apierrors.IsAlreadyExists(err) {
+			return "", fmt.Errorf("create serviceaccount %s/%s: %w", namespace, pushAccount, err)
+		}
+		seconds := int64(life / time.Second)
+		got, err := accounts.CreateToken(ctx, pushAccount, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
+		if err != nil {
+			return "", fmt.Errorf("request token of serviceaccount %s/%s: %w", namespace, pushAccount, err)
+		}
+		return got.Status.Token, nil
+	}
 }
 
 func nodeCommand(out, errOut io.Writer) *cobra.Command {

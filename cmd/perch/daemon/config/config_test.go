@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func valid() Config {
@@ -27,6 +28,16 @@ func TestBadFlagsAreNamedWithTheWayOut(t *testing.T) {
 		"a network with host bits":        {func(c *Config) { c.ClusterCIDR = netip.MustParsePrefix("10.42.0.1/16") }, "for example 10.42.0.0/16"},
 		"an agent without a server":       {func(c *Config) { c.Kind = Agent }, "--server: give the URL"},
 		"no address":                      {func(c *Config) { c.AdvertiseAddress = netip.Addr{} }, "--advertise-address"},
+		"half a certificate":              {func(c *Config) { c.ForwardTLSCert = "f.crt" }, "give both or none"},
+		"lines sent to its own port":      {func(c *Config) { c.ForwardTo = "tls://127.0.0.1:24224" }, "go round for ever"},
+		"lines sent to its own address":   {func(c *Config) { c.ForwardTo = "192.0.2.2:24224" }, "go round for ever"},
+		"a receiver without a port":       {func(c *Config) { c.ForwardTo = "logs.example" }, "HOST:PORT or tls://HOST:PORT"},
+		"a CA for a receiver without TLS": {func(c *Config) { c.ForwardTo, c.ForwardToCA = "logs.example:24224", "ca.crt" }, "--forward-to-ca is for"},
+		"an unknown beginning":            {func(c *Config) { c.ForwardToStart = "soon" }, "use now or beginning"},
+		"an unknown audit":                {func(c *Config) { c.Audit = "some" }, "use off, writes or all"},
+		"a retention that is none":        {func(c *Config) { c.LogRetention = []string{"14d", "shop=3 days"} }, "--log-retention shop=3 days: write how long"},
+		"a retention of a minute":         {func(c *Config) { c.LogRetention = []string{"1m"} }, "from 1h to 10y"},
+		"a size that is none":             {func(c *Config) { c.LogBytes = []string{"shop=much"} }, "--log-bytes shop=much: write how many bytes"},
 		"port 0":                          {func(c *Config) { c.APIPort = 0 }, "--api-port 0: a port is 1 to 65535"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,5 +92,15 @@ func TestADamagedConfigurationIsOneSentenceWithTheWayOut(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "config.json is damaged (") || !strings.Contains(err.Error(), "or remove it") {
 			t.Errorf("%q: got %v", text, err)
 		}
+	}
+}
+
+func TestRetentionIsReadByNamespace(t *testing.T) {
+	all, own, err := Logs{LogRetention: []string{"14d", "shop=72h"}, LogBytes: []string{"shop=1Gi", "debug=100Mi"}}.Retention()
+	if err != nil || all != (Kept{14 * 24 * time.Hour, 8 << 30}) || own["shop"] != (Kept{72 * time.Hour, 1 << 30}) || own["debug"] != (Kept{0, 100 << 20}) {
+		t.Fatal(all, own, err)
+	}
+	if all, own, err = (Logs{LogRetention: []string{"0"}}).Retention(); err != nil || all.Age != 0 || len(own) != 0 {
+		t.Fatal(all, own, err)
 	}
 }

@@ -69,6 +69,17 @@ type Scope struct {
 
 type scopeKey struct{}
 type userKey struct{}
+type intoKey struct{}
+
+// NamespaceHeader names the namespace that pushed lines are to land in.
+const NamespaceHeader = "Perch-Namespace"
+
+// Into is the namespace that the caller chose for what it pushes, if it did.
+// Only routes that need Push have looked whether it may.
+func Into(ctx context.Context) string {
+	ns, _ := ctx.Value(intoKey{}).(string)
+	return ns
+}
 
 // ScopeOf returns the scope of a request; without one nothing may be seen.
 func ScopeOf(ctx context.Context) Scope {
@@ -120,7 +131,11 @@ func (d *Door) Handle(pattern string, need Need, h http.Handler) {
 			d.refuse(w, err)
 			return
 		}
-		ctx, err := need(d, context.WithValue(r.Context(), userKey{}, u), u)
+		ctx := context.WithValue(r.Context(), userKey{}, u)
+		if into := r.Header.Get(NamespaceHeader); into != "" {
+			ctx = context.WithValue(ctx, intoKey{}, into)
+		}
+		ctx, err = need(d, ctx, u)
 		if err != nil {
 			d.refuse(w, err)
 			return

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"perch/logs/record"
 )
 
 // Anyone needs a known caller and nothing else: the handler reviews the rest,
@@ -53,15 +55,34 @@ func ServiceAccount(u User) (namespace, name string, ok bool) {
 }
 
 // Push lets service accounts push lines, which then belong to their namespace,
-// as what their pods print does. Others need the non-resource right to post.
+// as what their pods print does. Others need the non-resource right to post. Who
+// names another namespace needs the right to create pods/log there instead.
 func Push(path string) Need {
 	may := Path("post", path)
 	return func(d *Door, ctx context.Context, u User) (context.Context, error) {
+		if into := Into(ctx); into != "" {
+			return ctx, d.mayPushInto(ctx, u, into)
+		}
 		if _, _, ok := ServiceAccount(u); ok {
 			return ctx, nil
 		}
 		return may(d, ctx, u)
 	}
+}
+
+func (d *Door) mayPushInto(ctx context.Context, u User, namespace string) error {
+	ok, err := d.allowed(ctx, u, Right{Verb: "create", Resource: "pods", Subresource: "log", Namespace: namespace})
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return refusal{http.StatusForbidden, fmt.Sprintf("%s may not create pods/log in namespace %s, which pushing lines into it needs", u.Name, namespace)}
+	}
+	names, err := d.api.Namespaces(ctx)
+	if err == nil && namespace != record.HostNamespace && !slices.Contains(names, namespace) {
+		err = refusal{http.StatusForbidden, fmt.Sprintf("there is no namespace %s, which %s names", namespace, NamespaceHeader)}
+	}
+	return err
 }
 
 // Node lets in the cluster's own nodes, known by their certificates.
