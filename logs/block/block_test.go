@@ -207,7 +207,8 @@ func FuzzExpand(f *testing.F) {
 	if !s.split(l) {
 		f.Fatal("lines of one statement have templates")
 	}
-	f.Add(appendTemplates(nil, &s.dict), appendIDs(nil, s.ids), s.appendColumns(nil, l), 40)
+	columns := s.appendColumns(nil, l)
+	f.Add(appendTemplates(nil, &s.dict), appendIDs(nil, s.ids), columns, 40)
 	f.Fuzz(func(_ *testing.T, dict, ids, columns []byte, n int) {
 		n = max(1, n&0xfff)
 		for _, shaped := range []bool{false, true} {

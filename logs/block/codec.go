@@ -146,11 +146,11 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 	if c.split.split(l) {
 		mark, m.shaped = magic3, true
 		t := &c.split.dict
+		c.room[0] = c.split.appendColumns(c.room[0][:0], l)
 		c.col = appendTemplates(c.col[:0], t)
 		body, m.frames[frameTemplates] = c.frame(body, c.col)
 		c.col = appendIDs(c.col[:0], c.split.ids)
 		body, m.frames[frameIDs] = c.frame(body, c.col)
-		c.room[0] = c.split.appendColumns(c.room[0][:0], l)
 		body, m.frames[frameColumns] = c.frame(body, c.room[0])
 		c.room[1] = t.apart(c.room[1][:0])
 		c.words = append(c.words[:0], c.room[1], c.room[0])

@@ -3,6 +3,8 @@ package block
 import (
 	"bytes"
 	"encoding/binary"
+
+	"perch/logs/record"
 )
 
 // Hole stands in a template for a variable. Lines that contain it are written
@@ -15,20 +17,45 @@ const Hole = 0x11
 // have the same shape; the variables of a shape are kept together in the order
 // of lines, because lines near each other share ids and times.
 
+// Class says of which kinds the bytes of words are. It is 0 for a separator.
+type Class uint8
+
+// Classes of bytes.
 const (
-	wordClass  = 1
-	digitClass = 2 // a word byte too
+	Digits  Class = 1 << iota // 0-9
+	LowHex                    // a-f
+	Lower                     // g-z
+	UpHex                     // A-F
+	Upper                     // G-Z
+	Under                     // _
+	High                      // from 0x80
+	AnyWord = Digits | LowHex | Lower | UpHex | Upper | Under | High
 )
 
-// classes says of each byte whether it belongs to a word, and is a digit.
-func classes() (t [256]byte) {
+// ClassOf returns the class of a byte.
+func ClassOf(c byte) Class {
+	switch {
+	case c >= '0' && c <= '9':
+		return Digits
+	case c >= 'a' && c <= 'f':
+		return LowHex
+	case c >= 'g' && c <= 'z':
+		return Lower
+	case c >= 'A' && c <= 'F':
+		return UpHex
+	case c >= 'G' && c <= 'Z':
+		return Upper
+	case c == '_':
+		return Under
+	case c >= 0x80:
+		return High
+	}
+	return 0
+}
+
+func classes() (t [256]Class) {
 	for c := range t {
-		switch {
-		case c >= '0' && c <= '9':
-			t[c] = wordClass | digitClass
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_', c >= 0x80:
-			t[c] = wordClass
-		}
+		t[c] = ClassOf(byte(c))
 	}
 	return t
 }
@@ -36,12 +63,13 @@ func classes() (t [256]byte) {
 // splitter parts lines into templates and variables. It is used again and
 // again by one goroutine.
 type splitter struct {
-	class [256]byte
+	class [256]Class
 	known map[string]uint32
 	forms map[string]uint32 // shapes by form
 	dict  Templates
 	ids   []uint32 // of each line
 	vars  []span   // of all lines, one after the other
+	seen  []Class  // of each variable
 	first []uint32 // of each line in vars
 	lines []uint32 // of each shape
 	at    []uint32 // scratch: start of each shape's lines in order
@@ -58,6 +86,35 @@ type Templates struct {
 	Ends   []uint32 // of each in Text
 	Holes  []uint32 // in each
 	Shapes []uint32 // of each, a number less than Len; those of a shape have as many holes
+	Levels []uint32 // lines of each by level, LevelCount for each template; nil when not known
+
+	columns []Column // of each shape and hole
+	first   []uint32 // of each shape, in columns; nil when columns are not known
+}
+
+// Column is a part of a block's columns: the variables of one hole of the lines
+// of one shape.
+type Column struct {
+	Start, End uint32
+	Class      Class // of its bytes
+}
+
+// Columns returns the columns of a template's holes, nil when they are not
+// known.
+func (t *Templates) Columns(template int) []Column {
+	if t.first == nil {
+		return nil
+	}
+	at := t.first[t.Shapes[template]]
+	return t.columns[at : at+t.Holes[template]]
+}
+
+// Lines is the number of lines of a template by level, nil when it is not known.
+func (t *Templates) Lines(template int) []uint32 {
+	if t.Levels == nil {
+		return nil
+	}
+	return t.Levels[template*record.LevelCount : (template+1)*record.LevelCount]
 }
 
 // Len is the number of templates.
@@ -77,6 +134,7 @@ func (t *Templates) add(text []byte, holes, shape uint32) {
 	t.Ends = append(t.Ends, uint32(len(t.Text)))
 	t.Holes = append(t.Holes, holes)
 	t.Shapes = append(t.Shapes, shape)
+	t.Levels = append(t.Levels, make([]uint32, record.LevelCount)...)
 }
 
 // apart appends the templates, each followed by '\n', so that no word goes on in
@@ -104,8 +162,8 @@ func (s *splitter) split(l *Lines) bool {
 	}
 	clear(s.known)
 	clear(s.forms)
-	s.dict = Templates{Text: s.dict.Text[:0], Ends: s.dict.Ends[:0], Holes: s.dict.Holes[:0], Shapes: s.dict.Shapes[:0]}
-	s.ids, s.vars, s.first, s.lines = s.ids[:0], s.vars[:0], s.first[:0], s.lines[:0]
+	s.dict = Templates{Text: s.dict.Text[:0], Ends: s.dict.Ends[:0], Holes: s.dict.Holes[:0], Shapes: s.dict.Shapes[:0], Levels: s.dict.Levels[:0], columns: s.dict.columns[:0]}
+	s.ids, s.vars, s.seen, s.first, s.lines = s.ids[:0], s.vars[:0], s.seen[:0], s.first[:0], s.lines[:0]
 	for i := range n {
 		before := len(s.vars)
 		s.first = append(s.first, uint32(before))
@@ -125,6 +183,7 @@ func (s *splitter) split(l *Lines) bool {
 		}
 		s.ids = append(s.ids, id)
 		s.lines[s.dict.Shapes[id]]++
+		s.dict.Levels[int(id)*record.LevelCount+min(int(l.Levels[i]), record.LevelCount-1)]++
 	}
 	return true
 }
@@ -160,18 +219,19 @@ func (s *splitter) template(b []byte, base uint32) []byte {
 			i++
 			continue
 		}
-		start, seen := i, byte(0)
+		start, seen := i, Class(0)
 		for i < len(b) && s.class[b[i]] != 0 {
 			seen |= s.class[b[i]]
 			i++
 		}
-		if seen&digitClass == 0 {
+		if seen&Digits == 0 {
 			continue
 		}
 		out = append(out, b[kept:start]...)
 		out = append(out, Hole)
 		kept = i
 		s.vars = append(s.vars, span{base + uint32(start), base + uint32(i)})
+		s.seen = append(s.seen, seen)
 	}
 	s.line = append(out, b[kept:]...)
 	return s.line
@@ -179,7 +239,8 @@ func (s *splitter) template(b []byte, base uint32) []byte {
 
 // appendColumns writes the variables: for each shape, for each of its holes, the
 // values of its lines in order, each followed by '\n', which no variable
-// contains. A value equal to the one before it in its column is left empty.
+// contains. A value equal to the one before it in its column is left empty. The
+// templates learn where the columns are.
 func (s *splitter) appendColumns(dst []byte, l *Lines) []byte {
 	s.at = append(s.at[:0], 0)
 	for _, n := range s.lines {
@@ -191,20 +252,25 @@ func (s *splitter) appendColumns(dst []byte, l *Lines) []byte {
 		s.order[s.at[shape]] = uint32(i)
 		s.at[shape]++
 	}
-	end := uint32(0)
+	end, base := uint32(0), len(dst)
 	for _, n := range s.lines {
 		rows := s.order[end : end+n]
 		end += n
 		for hole := range s.dict.Holes[s.ids[rows[0]]] {
+			c := Column{Start: uint32(len(dst) - base)}
 			before := span{}
 			for _, i := range rows {
-				v := s.vars[s.first[i]+hole]
+				k := s.first[i] + hole
+				v := s.vars[k]
 				if value := l.Text[v.start:v.end]; string(value) != string(l.Text[before.start:before.end]) {
 					dst = append(dst, value...)
 					before = v
+					c.Class |= s.seen[k]
 				}
 				dst = append(dst, '\n')
 			}
+			c.End = uint32(len(dst) - base)
+			s.dict.columns = append(s.dict.columns, c)
 		}
 	}
 	return dst
@@ -218,7 +284,26 @@ func appendTemplates(dst []byte, t *Templates) []byte {
 		dst = binary.AppendUvarint(dst, uint64(t.Shapes[i]))
 		start = end
 	}
-	return append(dst, t.Text...)
+	dst = append(dst, t.Text...)
+	for i := range t.Len() {
+		mask, lines := uint64(0), t.Lines(i)
+		for k, n := range lines {
+			if n > 0 {
+				mask |= 1 << k
+			}
+		}
+		dst = binary.AppendUvarint(dst, mask)
+		for _, n := range lines {
+			if n > 0 {
+				dst = binary.AppendUvarint(dst, uint64(n))
+			}
+		}
+	}
+	for _, c := range t.columns {
+		dst = binary.AppendUvarint(dst, uint64(c.End-c.Start))
+		dst = append(dst, byte(c.Class))
+	}
+	return dst
 }
 
 // parseTemplates reads the templates of a block of n lines. Without shaped each
@@ -252,10 +337,11 @@ func parseTemplates(b []byte, n int, shaped bool) (*Templates, error) {
 		b = b[k:]
 		t.Shapes[i] = uint32(shape)
 	}
-	if uint64(len(b)) != end {
+	if uint64(len(b)) < end || !shaped && uint64(len(b)) > end {
 		return nil, ErrDamaged
 	}
-	t.Text = b
+	t.Text = b[:end:end]
+	b = b[end:]
 	holes := make([]uint32, count) // of each shape, and one more
 	for i, shape := range t.Shapes {
 		t.Holes[i] = uint32(bytes.Count(t.Of(i), []byte{Hole}))
@@ -264,7 +350,53 @@ func parseTemplates(b []byte, n int, shaped bool) (*Templates, error) {
 		}
 		holes[shape] = t.Holes[i] + 1
 	}
+	if shaped && !t.parseLines(b, n, holes) {
+		return nil, ErrDamaged
+	}
 	return t, nil
+}
+
+// parseLines reads what follows the texts: lines by level of each template, then
+// length and class of each column. holes are those of each shape, and one more.
+func (t *Templates) parseLines(b []byte, n int, holes []uint32) bool {
+	u := func() uint64 {
+		v, k := binary.Uvarint(b)
+		if k <= 0 || v > MaxBytes {
+			b = nil
+			return MaxBytes
+		}
+		b = b[k:]
+		return v
+	}
+	t.Levels = make([]uint32, t.Len()*record.LevelCount)
+	total := uint64(0)
+	for i := range t.Len() {
+		mask, lines := u(), t.Lines(i)
+		for k := range lines {
+			if mask>>k&1 > 0 {
+				v := u()
+				lines[k] = uint32(v)
+				if total += v; total > uint64(n) {
+					return false
+				}
+			}
+		}
+	}
+	t.first = make([]uint32, len(holes))
+	end := uint64(0)
+	for shape, h := range holes {
+		t.first[shape] = uint32(len(t.columns))
+		for range int(h) - 1 {
+			c := Column{Start: uint32(end)}
+			if end += u(); end > MaxBytes || len(b) == 0 {
+				return false
+			}
+			c.End, c.Class = uint32(end), Class(b[0])
+			b = b[1:]
+			t.columns = append(t.columns, c)
+		}
+	}
+	return total == uint64(n) && len(b) == 0
 }
 
 func appendIDs(dst []byte, ids []uint32) []byte {
