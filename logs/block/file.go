@@ -96,6 +96,7 @@ func open(path string, mode int, codec *Codec, verified int64) (f *File, metas [
 		metas = append(metas, m)
 		f.size += m.Size()
 	}
+	f.synced = min(f.size, verified)
 	lost.Cut = info.Size() - f.size
 	return f, metas, lost, nil
 }
@@ -188,7 +189,7 @@ func (f *File) Sync() (int64, error) {
 	return size, nil
 }
 
-// Synced is how many bytes Sync made durable. They never change.
+// Synced is how many bytes are known to be durable: they never change.
 func (f *File) Synced() int64 {
 	f.mu.RLock()
 	defer f.mu.RUnlock()

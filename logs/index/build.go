@@ -33,7 +33,7 @@ func Build(dir string, vocab *Vocabulary) (*Builder, error) {
 		err = writeVocabulary(filepath.Join(dir, "vocabulary"), vocab)
 	}
 	if err == nil {
-		b.filters, err = openFilters(filepath.Join(dir, "filters"), 0)
+		b.filters, err = openFilters(filepath.Join(dir, "filters"), 0, false)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("build index: %w", err)

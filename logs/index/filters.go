@@ -22,8 +22,12 @@ type filters struct {
 	mapped []byte // covers the file at least up to some earlier size
 }
 
-func openFilters(path string, keep int) (*filters, error) {
-	h, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+func openFilters(path string, keep int, readOnly bool) (*filters, error) {
+	mode := os.O_CREATE | os.O_RDWR
+	if readOnly {
+		mode = os.O_RDONLY
+	}
+	h, err := os.OpenFile(path, mode, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open filters: %w", err)
 	}
@@ -42,6 +46,9 @@ func openFilters(path string, keep int) (*filters, error) {
 		t.starts = append(t.starts, t.size+8)
 		t.lens = append(t.lens, int(n))
 		t.size += 8 + n
+	}
+	if readOnly {
+		return t, nil
 	}
 	if err := h.Truncate(t.size); err != nil {
 		return nil, errors.Join(fmt.Errorf("cut filters: %w", err), h.Close())

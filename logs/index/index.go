@@ -59,7 +59,12 @@ var uptoKey = []byte("upto")
 
 // Open opens the index in dir. blocks is the number of blocks that exist;
 // entries for later ones are forgotten. Any error means: create it again.
-func Open(dir string, blocks int) (x *Index, err error) {
+func Open(dir string, blocks int) (*Index, error) { return open(dir, blocks, false) }
+
+// OpenRead opens an index to be asked only. Its files are not changed.
+func OpenRead(dir string, blocks int) (*Index, error) { return open(dir, blocks, true) }
+
+func open(dir string, blocks int, readOnly bool) (x *Index, err error) {
 	defer func() {
 		if r := recover(); r != nil { // a damaged segment file can make the library panic
 			x, err = nil, fmt.Errorf("open index %s: %v", dir, r)
@@ -77,6 +82,7 @@ func Open(dir string, blocks int) (x *Index, err error) {
 	}()
 	b, err := scorch.NewScorch(scorch.Name, map[string]any{
 		"path":         filepath.Join(dir, "bleve"),
+		"read_only":    readOnly,
 		"unsafe_batch": true, // durability is upto's business
 		"scorchPersisterOptions": map[string]any{
 			"PersisterNapTimeMSec": 1000, "PersisterNapUnderNumFiles": 200,
@@ -101,7 +107,7 @@ func Open(dir string, blocks int) (x *Index, err error) {
 	if len(v) == 4 {
 		x.upto = min(int(binary.BigEndian.Uint32(v)), blocks)
 	}
-	if x.filters, err = openFilters(filepath.Join(dir, "filters"), x.upto); err != nil {
+	if x.filters, err = openFilters(filepath.Join(dir, "filters"), x.upto, readOnly); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
 	x.upto = min(x.upto, x.filters.count())

@@ -113,13 +113,19 @@ func (s *Store) room() error {
 	if s.closed {
 		return errClosed
 	}
+	if s.wal == nil {
+		return errCopy
+	}
 	if s.cutErr != nil && s.headBytes > 2*s.cfg.HeadBytes {
 		return fmt.Errorf("%w: %w", ErrFull, s.cutErr)
 	}
 	return nil
 }
 
-var errClosed = errors.New("log store is closed")
+var (
+	errClosed = errors.New("log store is closed")
+	errCopy   = errors.New("log store is a copy, to be read only")
+)
 
 // apply puts durable records into heads. Calls come in write-ahead order, one
 // at a time. replay leaves out what blocks hold already.

@@ -98,15 +98,17 @@ func (s *Store) writable() (*partition, error) {
 		p = s.parts[n-1]
 	}
 	s.mu.RUnlock()
-	if p != nil && (!s.roll || len(p.metas) == 0) && !decideRoll(now, p.start, p.file.Size(), len(p.metas), s.cfg) {
+	if p != nil && !p.lent && (!s.roll || len(p.metas) == 0) && !decideRoll(now, p.start, p.file.Size(), len(p.metas), s.cfg) {
 		return p, nil
 	}
 	var vocab *index.Vocabulary
-	if p != nil {
+	if p != nil && !p.lent {
 		if _, err := p.file.Sync(); err != nil {
 			return nil, err
 		}
 		vocab = s.relearn(p)
+	}
+	if p != nil {
 		now = latest(now, p.start.Add(time.Millisecond))
 	}
 	next, _, err := openPartition(s.cfg.Dir, now.Format(partitionName), s.codec, 0)

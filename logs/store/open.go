@@ -169,7 +169,7 @@ func readCheckpoint(dir string) (checkpoint, error) {
 // log still has it.
 func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name string, codec *block.Codec, verified int64) (*partition, int64, error)) error {
 	entries, err := os.ReadDir(partitionsDir(dir))
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // a copy begins without
 		return err
 	}
 	var names []string

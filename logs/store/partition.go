@@ -19,6 +19,7 @@ type partition struct {
 	name  string
 	start time.Time
 	file  *block.File
+	lent  bool // of another store's copy: only read
 
 	metas []*block.Meta // append-only; guarded by Store.mu
 
@@ -61,6 +62,26 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 		}
 	}
 	return p, lost.Skipped + lost.Cut, nil
+}
+
+// lend opens a partition of a copy, of which nothing is changed.
+func lend(dir, name string, codec *block.Codec, verified int64) (*partition, int64, error) {
+	start, err := time.Parse(partitionName, name)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
+	}
+	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start, lent: true}
+	file, metas, lost, err := block.OpenRead(p.blocksFile(), codec, verified)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
+	}
+	p.file, p.metas = file, metas
+	if lost.Skipped == 0 && index.Exists(p.indexDir()) {
+		if x, err := index.OpenRead(p.indexDir(), len(metas)); err == nil { // else blocks are scanned
+			p.idx = x
+		}
+	}
+	return p, 0, nil // blocks that are not there yet are not damage
 }
 
 func (p *partition) blocksFile() string { return filepath.Join(p.dir, "blocks.dat") }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -77,9 +78,42 @@ func Open(cfg Config, replay func(seq uint64, payload []byte) error, log *slog.L
 }
 
 func (l *Log) load(replay func(uint64, []byte) error) error {
-	names, err := os.ReadDir(l.cfg.Dir)
+	headless, err := scan(l.cfg.Dir, replay, func(s segment, lost int64, last bool) error {
+		l.segments = append(l.segments, s)
+		switch {
+		case lost == 0:
+		case last:
+			l.log.Info("torn tail cut", "bytes", lost)
+			return os.Truncate(segmentPath(l.cfg.Dir, s.number), s.size)
+		default:
+			l.m.broken.Inc()
+			l.log.Error("write-ahead segment was damaged", "count", s.number, "bytes", lost)
+		}
+		return nil
+	}, &l.next)
+	if err == nil && headless != 0 { // died while the segment was made
+		err = os.Remove(segmentPath(l.cfg.Dir, headless))
+	}
+	return err
+}
+
+// Read calls replay for every entry in dir in order, as Open does, and changes
+// nothing there. What is torn or damaged is left out.
+func Read(dir string, replay func(seq uint64, payload []byte) error) error {
+	next := uint64(1)
+	if _, err := scan(dir, replay, func(segment, int64, bool) error { return nil }, &next); err != nil {
+		return fmt.Errorf("read write-ahead log %s: %w", dir, err)
+	}
+	return nil
+}
+
+// scan replays the segments of dir. It tells found of each, with how many bytes
+// of it are lost, and in next the number after the last entry. A last segment
+// without a good header is returned by its number.
+func scan(dir string, replay func(uint64, []byte) error, found func(s segment, lost int64, last bool) error, next *uint64) (headless uint64, err error) {
+	names, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var numbers []uint64
 	for _, e := range names {
@@ -92,16 +126,14 @@ func (l *Log) load(replay func(uint64, []byte) error) error {
 	limits := make([]int64, len(numbers))
 	heads := make([]uint64, len(numbers))
 	for i := len(numbers) - 1; i >= 0; i-- {
-		first, before, err := readHeader(segmentPath(l.cfg.Dir, numbers[i]))
+		first, before, err := readHeader(segmentPath(dir, numbers[i]))
 		if err != nil {
-			if i == len(numbers)-1 { // died while the segment was made
-				if err := os.Remove(segmentPath(l.cfg.Dir, numbers[i])); err != nil {
-					return err
-				}
+			if i == len(numbers)-1 {
+				headless = numbers[i]
 				numbers = numbers[:i]
 				continue
 			}
-			return fmt.Errorf("segment %d: %w", numbers[i], err)
+			return 0, fmt.Errorf("segment %d: %w", numbers[i], err)
 		}
 		heads[i] = first
 		if i > 0 {
@@ -109,35 +141,25 @@ func (l *Log) load(replay func(uint64, []byte) error) error {
 		}
 	}
 	for i, n := range numbers {
-		path := segmentPath(l.cfg.Dir, n)
-		b, err := os.ReadFile(path)
+		b, err := os.ReadFile(segmentPath(dir, n))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		last := i == len(numbers)-1
 		if !last && limits[i] > 0 && limits[i] < int64(len(b)) {
 			b = b[:limits[i]]
 		}
-		valid, next, err := walk(b[headerBytes:], heads[i], replay)
+		valid, after, err := walk(b[headerBytes:], heads[i], replay)
 		if err != nil {
-			return fmt.Errorf("replay segment %d: %w", n, err)
+			return 0, fmt.Errorf("replay segment %d: %w", n, err)
 		}
 		size := int64(headerBytes + valid)
-		if size < int64(len(b)) {
-			if last {
-				l.log.Info("torn tail cut", "bytes", int64(len(b))-size)
-				if err := os.Truncate(path, size); err != nil {
-					return err
-				}
-			} else {
-				l.m.broken.Inc()
-				l.log.Error("write-ahead segment was damaged", "count", n, "bytes", int64(len(b))-size)
-			}
+		if err := found(segment{number: n, first: heads[i], size: size}, int64(len(b))-size, last); err != nil {
+			return 0, err
 		}
-		l.segments = append(l.segments, segment{number: n, first: heads[i], size: size})
-		l.next = max(next, heads[i])
+		*next = max(after, heads[i])
 	}
-	return nil
+	return headless, nil
 }
 
 func readHeader(path string) (uint64, int64, error) {
@@ -318,6 +340,25 @@ func (l *Log) Bytes() int64 {
 		n += s.size
 	}
 	return n
+}
+
+// Segment is a file of the log and how much of it is durable. What is durable
+// never changes.
+type Segment struct {
+	Name string // in the directory of the log
+	Size int64
+}
+
+// Segments lists the files of the log, oldest first. Truncate may remove some
+// at any time.
+func (l *Log) Segments() []Segment {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	out := make([]Segment, len(l.segments))
+	for i, s := range l.segments {
+		out[i] = Segment{filepath.Base(segmentPath("", s.number)), s.size}
+	}
+	return out
 }
 
 // Oldest is the sequence number of the first entry that is still kept, and of
