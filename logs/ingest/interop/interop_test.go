@@ -3,6 +3,7 @@ package interop
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -224,11 +225,17 @@ func recording(t *testing.T, next http.Handler) http.Handler {
 	})
 }
 
-// forward opens the Forward door. With keys nobody is known by address.
+// forward opens the Forward door, which takes TLS too. With keys nobody is known
+// by address.
 func forward(t *testing.T, m *memory, keys ...ingest.Key) *ingest.Forward {
 	t.Helper()
 	cfg := ingest.Default("127.0.0.1:0", "n1")
 	cfg.Keys = keys
+	pair, err := tls.LoadX509KeyPair(certificate(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Certificate = func() (*tls.Certificate, error) { return &pair, nil }
 	reg := prometheus.NewRegistry()
 	f, err := ingest.New(cfg, ingest.Parts{Identify: func(netip.Addr) (record.Stream, bool, bool) {
 		return record.Stream{Namespace: "shop", Pod: "web-1"}, true, len(keys) == 0
@@ -236,16 +243,22 @@ func forward(t *testing.T, m *memory, keys ...ingest.Key) *ingest.Forward {
 	if err != nil {
 		t.Fatal(err)
 	}
+	background(t, f.Run)
+	return f
+}
+
+// background runs a part until the test ends.
+func background(t *testing.T, part func(context.Context) error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
+	go func() { done <- part(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	return f
 }
 
 func port(f *ingest.Forward) string {
@@ -311,6 +324,20 @@ func TestClients(t *testing.T) {
 	t.Run("fluent node with a key", func(t *testing.T) {
 		m := newMemory()
 		run(t, node(t, "forward.mjs", "@fluent-org/logger", port(forward(t, m, ingest.Key{Name: "a", Secret: "x"}, ingest.Key{Name: "edge", Secret: "s3", Namespace: "branch"})), "s3"))
+		if r := m.lines(t, 100, `line \d+$`); r[0].Stream.Namespace != "branch" || field(r[0], "sender") != "edge" {
+			t.Errorf("%+v %+v", *r[0].Stream, r[0].Fields)
+		}
+	})
+	t.Run("fluent node over TLS", func(t *testing.T) {
+		m := newMemory()
+		ca, _ := certificate(t)
+		run(t, node(t, "forward.mjs", "@fluent-org/logger", port(forward(t, m)), "", ca))
+		ours(t, m.lines(t, 100, `line \d+$`))
+	})
+	t.Run("fluent node over TLS with a key", func(t *testing.T) {
+		m := newMemory()
+		ca, _ := certificate(t)
+		run(t, node(t, "forward.mjs", "@fluent-org/logger", port(forward(t, m, ingest.Key{Name: "edge", Secret: "s3", Namespace: "branch"})), "s3", ca))
 		if r := m.lines(t, 100, `line \d+$`); r[0].Stream.Namespace != "branch" || field(r[0], "sender") != "edge" {
 			t.Errorf("%+v %+v", *r[0].Stream, r[0].Fields)
 		}

@@ -1,8 +1,9 @@
 import { FluentClient } from '@fluent-org/logger'
-const [port, key] = process.argv.slice(2)
+import fs from 'fs'
+const [port, key, ca] = process.argv.slice(2)
 for (const mode of ['Message', 'Forward', 'PackedForward', 'CompressedPackedForward']) {
   const client = new FluentClient('shop', { eventMode: mode, ack: { ackTimeout: 10000 }, milliseconds: true,
-    socket: { host: '127.0.0.1', port: Number(port), timeout: 10000 },
+    socket: { host: '127.0.0.1', port: Number(port), timeout: 10000, ...(ca ? { tls: { ca: fs.readFileSync(ca) } } : {}) },
     ...(key ? { security: { clientHostname: 'edge', sharedKey: key } } : {}) })
   await client.connect()
   const sent = []
