@@ -7,9 +7,6 @@ import (
 	bleve "github.com/blevesearch/bleve_index_api"
 )
 
-// bytesString views b as a string; b must not change any more.
-func bytesString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
 const (
 	termField = "t"
 	idField   = "_id"

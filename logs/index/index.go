@@ -138,9 +138,26 @@ func (x *Index) Add(n int, texts ...[]byte) error {
 		panic(fmt.Sprintf("BUG: block %d added to index at %d", n, x.Added()))
 	}
 	terms, f := x.sorter.sort(texts)
+	return x.put(n, terms, f)
+}
+
+// Take indexes the blocks whose words l kept, the first of which must be the
+// next.
+func (x *Index) Take(l *Learner) error {
+	for i := range l.kept {
+		terms, f := x.sorter.part(&l.kept[i])
+		if err := x.put(x.Added(), terms, f); err != nil {
+			return err
+		}
+	}
+	l.kept = nil
+	return nil
+}
+
+func (x *Index) put(n int, terms []string, filter []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if err := x.filters.append(f); err != nil {
+	if err := x.filters.append(filter); err != nil {
 		return err
 	}
 	x.batch.Update(newDocument(n, terms))
@@ -287,12 +304,16 @@ func (q *question) prefix(p string, among Set) (Set, error) {
 	if len(p) < helperSize {
 		return among, nil
 	}
-	terms := append([]string{helperKey + p[:helperSize], helperKey + anyHelper}, q.x.vocab.withPrefix(p)...)
-	terms = append(terms, q.x.vocab.withPrefix(idKey+p)...)
+	terms := append(q.x.vocab.withPrefix(p), q.x.vocab.withPrefix(idKey+p)...)
 	if len(terms) > maxPrefixTerms {
 		return among, nil
 	}
 	out := NewSet(q.n)
+	for _, helper := range []string{p[:helperSize], anyHelper} {
+		if err := q.x.filters.mark(hash(helperKey+helper), among, out); err != nil {
+			return nil, err
+		}
+	}
 	for _, t := range terms {
 		if err := q.term(t, among, out); err != nil {
 			return nil, err

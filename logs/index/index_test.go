@@ -1,6 +1,7 @@
 package index
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -146,6 +147,65 @@ func TestBrokenIndexIsAnErrorNotAPanic(t *testing.T) {
 		}
 		if x, err := Open(dir, 70); err == nil {
 			t.Fatalf("%s: opened up to %d", name, x.Upto())
+		}
+	}
+}
+
+func TestWordsKeptWhileLearningAreIndexed(t *testing.T) {
+	texts := corpus(4, 40)
+	l := NewFirstLearner(20 << 10)
+	for i, s := range texts {
+		if more := l.Add([]byte(s)); !more {
+			texts = texts[:i+1]
+			break
+		}
+	}
+	if n := len(texts); n != l.Blocks() || n < 2 || n == 40 {
+		t.Fatalf("%d blocks kept, %d seen", n, l.Blocks())
+	}
+	x, err := Create(filepath.Join(t.TempDir(), "idx"), l.Vocabulary())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if err := errors.Join(x.Take(l), x.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if x.Upto() != len(texts) {
+		t.Fatalf("upto %d", x.Upto())
+	}
+	check(t, x, texts)
+}
+
+func TestALargeVocabularyIsNotOfTerms(t *testing.T) {
+	l := NewLearner()
+	for range 20 {
+		var b []byte
+		for i := range 3000 {
+			b = fmt.Appendf(b, "w%s ", strings.Map(func(r rune) rune { return r + 'a' - '0' }, fmt.Sprint(i)))
+		}
+		b = append(b, "GET POST"...)
+		l.Add(b)
+	}
+	if n := l.Vocabulary().Len(); n == 0 || n > maxTerms {
+		t.Errorf("%d words are terms, want at most %d", n, maxTerms)
+	}
+}
+
+func TestHashesOfShortWordsDiffer(t *testing.T) {
+	seen := map[uint64]string{}
+	word := []byte{}
+	for n := range 70 {
+		for _, c := range []byte("ab0") {
+			for at := range n {
+				word = append(word[:0], strings.Repeat("a", n)...)
+				word[at] = c
+				h := hashBytes(word)
+				if was, ok := seen[h]; ok && was != string(word) {
+					t.Fatalf("%q and %q", was, word)
+				}
+				seen[h] = string(word)
+			}
 		}
 	}
 }

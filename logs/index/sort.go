@@ -5,40 +5,47 @@ package index
 type sorter struct {
 	vocab *Vocabulary
 	g     *gatherer
+	keys  []uint64
 }
 
 // sort returns the terms and the filter of a block with these texts.
 func (s *sorter) sort(texts [][]byte) (terms []string, filter []byte) {
-	g := s.g
-	g.start()
+	s.g.start()
 	for _, t := range texts {
-		g.add(t)
+		s.g.add(t)
 	}
-	terms = make([]string, 0, len(g.words))
-	keys := g.ids
-	var helpers map[string]struct{}
-	for _, w := range g.words {
-		if s.vocab.Has(w) {
-			terms = append(terms, w)
+	return s.part(&s.g.gathered)
+}
+
+func (s *sorter) part(g *gathered) (terms []string, filter []byte) {
+	keys := append(s.keys[:0], g.ids...)
+	var helpers map[[helperSize]byte]struct{}
+	for i := range g.len() {
+		w := g.word(i)
+		if term, ok := s.vocab.find(w, g.hashes[i]); ok {
+			terms = append(terms, term)
 			continue
 		}
-		keys = append(keys, hash(w))
+		keys = append(keys, g.hashes[i])
 		if w[0] == idKey[0] {
 			w = w[1:]
 		}
-		if len(w) >= helperSize {
-			if helpers == nil {
-				helpers = map[string]struct{}{}
-			}
-			helpers[w[:helperSize]] = struct{}{}
+		if len(w) < helperSize || len(helpers) > maxHelpers {
+			continue
 		}
+		if helpers == nil {
+			helpers = map[[helperSize]byte]struct{}{}
+		}
+		helpers[[helperSize]byte(w)] = struct{}{}
 	}
 	if len(helpers) > maxHelpers {
-		helpers = map[string]struct{}{anyHelper: {}}
+		keys = append(keys, hash(helperKey+anyHelper))
+	} else {
+		for h := range helpers {
+			keys = append(keys, hash(helperKey+string(h[:])))
+		}
 	}
-	for h := range helpers {
-		terms = append(terms, helperKey+h)
-	}
+	s.keys = keys
 	filter = make([]byte, filterBytes(len(keys)))
 	for _, h := range keys {
 		filterAdd(filter, h)

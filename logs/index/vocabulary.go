@@ -13,16 +13,31 @@ import (
 // MaxVocabulary limits the number of words that may be Bleve terms.
 const MaxVocabulary = 16 << 10
 
+// maxTerms limits how many terms a block of the sample has on average. A term
+// costs a hundred times what a key of a filter does.
+const maxTerms = 512
+
 // Vocabulary is the frozen list of words that are Bleve terms in a partition.
 type Vocabulary struct {
 	words []string // sorted
-	known map[string]struct{}
+	slots []uint32 // open addressing by hash: number in words, and 1
 }
 
 // Has tells whether word is a Bleve term.
 func (v *Vocabulary) Has(word string) bool {
-	_, ok := v.known[word]
+	_, ok := v.find([]byte(word), hash(word))
 	return ok
+}
+
+// find returns the word of the vocabulary that is equal, given its hash.
+func (v *Vocabulary) find(word []byte, h uint64) (string, bool) {
+	mask := uint64(len(v.slots) - 1)
+	for i := h & mask; v.slots[i] != 0; i = (i + 1) & mask {
+		if w := v.words[v.slots[i]-1]; w == string(word) {
+			return w, true
+		}
+	}
+	return "", false
 }
 
 // Len is the number of words.
@@ -35,14 +50,22 @@ func (v *Vocabulary) withPrefix(p string) []string {
 	for end < len(v.words) && strings.HasPrefix(v.words[end], p) {
 		end++
 	}
-	return v.words[at:end]
+	return v.words[at:end:end]
 }
 
 func newVocabulary(words []string) *Vocabulary {
 	slices.Sort(words)
-	v := &Vocabulary{words: words, known: make(map[string]struct{}, len(words))}
-	for _, w := range words {
-		v.known[w] = struct{}{}
+	size := 16
+	for size < 3*len(words) {
+		size *= 2
+	}
+	v := &Vocabulary{words: words, slots: make([]uint32, size)}
+	for n, w := range words {
+		i := hash(w) & uint64(size-1)
+		for v.slots[i] != 0 {
+			i = (i + 1) & uint64(size-1)
+		}
+		v.slots[i] = uint32(n + 1)
 	}
 	return v
 }
@@ -52,6 +75,8 @@ type Learner struct {
 	g      *gatherer
 	blocks int
 	count  map[string]int
+	keep   int // bytes of words of blocks that may be kept
+	kept   []gathered
 }
 
 // NewLearner makes a learner that has seen nothing.
@@ -59,71 +84,101 @@ func NewLearner() *Learner {
 	return &Learner{g: newGatherer(), count: map[string]int{}}
 }
 
+// NewFirstLearner makes a learner that keeps the words of its blocks, up to so
+// many bytes, for Index.Take.
+func NewFirstLearner(keep int) *Learner {
+	l := NewLearner()
+	l.keep = keep
+	return l
+}
+
 // maxLearned bounds the words counted while learning; those met later than
 // that are rare.
-const maxLearned = 1 << 20
+const maxLearned = 1 << 18
 
-// Add counts the words of one block's texts.
-func (l *Learner) Add(texts ...[]byte) {
+// Add counts the words of one block's texts. It tells whether the learner may
+// keep those of another.
+func (l *Learner) Add(texts ...[]byte) bool {
 	l.g.start()
 	for _, t := range texts {
 		l.g.add(t)
 	}
 	l.blocks++
-	for _, w := range l.g.words {
-		if n, ok := l.count[w]; ok {
-			l.count[w] = n + 1
+	for i := range l.g.len() {
+		w := l.g.word(i)
+		if n, ok := l.count[string(w)]; ok {
+			l.count[string(w)] = n + 1
 		} else if len(l.count) < maxLearned {
-			l.count[strings.Clone(w)] = 1
+			l.count[string(w)] = 1
 		}
 	}
+	if l.keep > 0 {
+		l.kept = append(l.kept, l.g.clone())
+		l.keep -= l.g.bytes()
+	}
+	return l.keep > 0
 }
 
+// Blocks is the number of blocks seen.
+func (l *Learner) Blocks() int { return l.blocks }
+
 // Vocabulary is the list of words that appear in at least one of sixteen
-// blocks, and in two at least, most frequent first until the limit.
+// blocks, and in two at least, most frequent first until the limits.
 func (l *Learner) Vocabulary() *Vocabulary {
 	least := max(2, l.blocks/16)
 	var words []string
+	total := 0
 	for w, n := range l.count {
 		if n >= least {
 			words = append(words, w)
+			total += n
 		}
 	}
-	if len(words) > MaxVocabulary {
-		slices.SortFunc(words, func(a, b string) int {
-			if d := l.count[b] - l.count[a]; d != 0 {
-				return d
-			}
-			return strings.Compare(a, b)
-		})
-		words = words[:MaxVocabulary]
+	most := maxTerms * l.blocks
+	if len(words) <= MaxVocabulary && total <= most {
+		return newVocabulary(words)
+	}
+	slices.SortFunc(words, func(a, b string) int {
+		if d := l.count[b] - l.count[a]; d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	for i, w := range words {
+		if most -= l.count[w]; most < 0 || i == MaxVocabulary {
+			words = words[:i]
+			break
+		}
 	}
 	return newVocabulary(words)
 }
 
 var errVocabulary = errors.New("vocabulary is broken")
 
-// The file is a crc32c in hexadecimal, then one word per line.
+// The file is a version, which stands for the format of filters too, a crc32c in
+// hexadecimal, and then one word per line.
 func readVocabulary(path string) (*Vocabulary, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	if len(b) < 9 || fmt.Sprintf("%08x\n", crc32.Checksum(b[9:], crc32.MakeTable(crc32.Castagnoli))) != string(b[:9]) {
+	body := b[min(len(b), len(vocabularyHead(nil))):]
+	if !bytes.HasPrefix(b, vocabularyHead(body)) {
 		return nil, errVocabulary
 	}
-	if len(b) == 9 {
+	if len(body) == 0 {
 		return newVocabulary(nil), nil
 	}
-	return newVocabulary(strings.Split(string(b[9:]), "\n")), nil
+	return newVocabulary(strings.Split(string(body), "\n")), nil
+}
+
+func vocabularyHead(body []byte) []byte {
+	return fmt.Appendf(nil, "v2 %08x\n", crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 func writeVocabulary(path string, v *Vocabulary) error {
 	body := []byte(strings.Join(v.words, "\n"))
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%08x\n", crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
-	b.Write(body)
-	if err := os.WriteFile(path+".new", b.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", append(vocabularyHead(body), body...), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)

@@ -77,15 +77,36 @@ func (s *Store) cut(h *head) error {
 	s.mu.Unlock()
 	s.m.blocks.Inc()
 	s.m.blockBytes.Add(float64(len(s.encoded)))
-	if x := p.index(); x != nil && x.Added() == n {
-		if err := x.Add(n, s.codec.Words()...); err != nil {
-			s.log.Error("block was not indexed", "err", err)
-			if err := p.dropIndex(); err != nil {
-				s.log.Warn("index was not closed", "err", err)
-			}
-		}
-	}
+	s.indexNext(p, n, s.codec.Words())
 	return nil
+}
+
+// indexNext makes block n, which was just written, known to the partition's
+// index. Failure costs only that: completeIndex makes up for it.
+func (s *Store) indexNext(p *partition, n int, words [][]byte) {
+	var err error
+	if x := p.index(); x != nil {
+		if x.Added() != n {
+			return
+		}
+		err = x.Add(n, words...)
+	} else if s.learner != nil && s.learner.Blocks() == n {
+		if s.learner.Add(words...) && n+1 < s.cfg.LearnBlocks {
+			return
+		}
+		if x, err = index.Create(p.indexDir(), s.learner.Vocabulary()); err == nil {
+			err = x.Take(s.learner)
+			p.setIndex(x)
+		}
+		s.learner = nil
+	}
+	if err == nil {
+		return
+	}
+	s.log.Error("block was not indexed", "err", err)
+	if err := p.dropIndex(); err != nil {
+		s.log.Warn("index was not closed", "err", err)
+	}
 }
 
 // writable returns the partition for the next block, closing the current one
@@ -118,13 +139,13 @@ func (s *Store) writable() (*partition, error) {
 	if err := syncDirs(next.dir, partitionsDir(s.cfg.Dir)); err != nil {
 		return nil, fmt.Errorf("open partition %s: %w", next.name, err)
 	}
-	if vocab != nil {
-		x, err := index.Create(next.indexDir(), vocab)
-		if err != nil {
-			s.log.Error("index was not made", "err", err)
-		} else {
-			next.setIndex(x)
-		}
+	s.learner = nil
+	if vocab == nil {
+		s.learner = index.NewFirstLearner(learnBytes)
+	} else if x, err := index.Create(next.indexDir(), vocab); err != nil {
+		s.log.Error("index was not made", "err", err)
+	} else {
+		next.setIndex(x)
 	}
 	s.mu.Lock()
 	s.parts = append(s.parts, next)
@@ -132,6 +153,10 @@ func (s *Store) writable() (*partition, error) {
 	s.log.Info("partition opened", "part", next.name)
 	return next, nil
 }
+
+// learnBytes of words of the very first blocks may be kept until their
+// vocabulary is frozen.
+const learnBytes = 4 << 20
 
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"perch/logs/block"
+	"perch/logs/index"
 	"perch/logs/record"
 	"perch/logs/wal"
 )
@@ -33,7 +34,8 @@ type Store struct {
 
 	cutting sync.Mutex // held by the one that cuts; guards what follows
 	encoded []byte
-	roll    bool // the next block opens a partition
+	learner *index.Learner // of the partition being written; nil when it has a vocabulary
+	roll    bool           // the next block opens a partition
 
 	maintaining sync.Mutex // held by checkpoint
 	retained    time.Time  // when it was looked for what is due; belongs to Run

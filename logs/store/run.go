@@ -298,6 +298,9 @@ func (s *Store) blocks(p *partition) []*block.Meta {
 }
 
 func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) error {
+	if writing && s.learns() {
+		return nil
+	}
 	x := p.index()
 	if x == nil {
 		metas := s.blocks(p)
@@ -344,6 +347,14 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 		}
 	}
 	return x.Flush()
+}
+
+// learns tells whether cut is about to make the index of the partition being
+// written.
+func (s *Store) learns() bool {
+	s.cutting.Lock()
+	defer s.cutting.Unlock()
+	return s.learner != nil
 }
 
 // learnAll makes a vocabulary of a small partition.
