@@ -149,4 +149,8 @@ type Group struct {
 	AddToScheme func(*runtime.Scheme) error
 	OpenAPI     common.GetOpenAPIDefinitions // nil when openapi_gen.go has the types
 	Storage     func(Parts) (map[string]rest.Storage, error)
+
+	// Handler serves all paths of the version itself, where resources are not
+	// known beforehand; the fields above are nil then.
+	Handler func(Parts) (http.Handler, error)
 }

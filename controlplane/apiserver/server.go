@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -25,6 +27,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/path"
 	authzunion "k8s.io/apiserver/pkg/authorization/union"
+	"k8s.io/apiserver/pkg/endpoints/discovery"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
@@ -68,7 +71,9 @@ func New(cfg Config, with Collaborators, objects *store.Store, log *slog.Logger,
 	s := &Server{cfg: cfg, log: log}
 	var types []legal.AddToScheme
 	for _, g := range with.Groups {
-		types = append(types, legal.AddToScheme(g.AddToScheme))
+		if g.AddToScheme != nil {
+			types = append(types, legal.AddToScheme(g.AddToScheme))
+		}
 	}
 	rules, err := legal.New(types...)
 	if err != nil {
@@ -111,6 +116,9 @@ func New(cfg Config, with Collaborators, objects *store.Store, log *slog.Logger,
 	}
 	s.install.addReviews(gc.Authentication.Authenticator, gc.Authorization.Authorizer, resolver)
 	for _, g := range with.Groups {
+		if g.Handler != nil {
+			continue
+		}
 		served, err := g.Storage(s.parts)
 		if err != nil {
 			return nil, fmt.Errorf("build api server: group %s: %w", g.GroupVersion, err)
@@ -120,6 +128,9 @@ func New(cfg Config, with Collaborators, objects *store.Store, log *slog.Logger,
 		}
 	}
 	if err := s.serveGroups(); err != nil {
+		return nil, fmt.Errorf("build api server: %w", err)
+	}
+	if err := s.serveHandled(with.Groups); err != nil {
 		return nil, fmt.Errorf("build api server: %w", err)
 	}
 	if err := s.addHooks(with); err != nil {
@@ -288,6 +299,34 @@ func (s *Server) serveGroups() error {
 	}
 	if err := s.front.InstallAPIGroups(named...); err != nil {
 		return fmt.Errorf("install groups: %w", err)
+	}
+	return nil
+}
+
+// serveHandled serves and lists the groups that have a handler of their own.
+func (s *Server) serveHandled(all []Group) error {
+	groups := map[string]metav1.APIGroup{}
+	for _, g := range all {
+		if g.Handler == nil {
+			continue
+		}
+		h, err := g.Handler(s.parts)
+		if err != nil {
+			return fmt.Errorf("group %s: %w", g.GroupVersion, err)
+		}
+		root := "/apis/" + g.GroupVersion.String()
+		s.front.Handler.NonGoRestfulMux.Handle(root, h)
+		s.front.Handler.NonGoRestfulMux.HandlePrefix(root+"/", h)
+		s.front.AggregatedDiscoveryGroupManager.AddGroupVersion(g.Group, apidiscoveryv2.APIVersionDiscovery{Version: g.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent})
+		listed := groups[g.Group]
+		listed.Name = g.Group
+		listed.Versions = append(listed.Versions, metav1.GroupVersionForDiscovery{GroupVersion: g.GroupVersion.String(), Version: g.Version})
+		listed.PreferredVersion = listed.Versions[0]
+		groups[g.Group] = listed
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		s.front.DiscoveryGroupManager.AddGroup(groups[name])
+		s.front.Handler.NonGoRestfulMux.Handle("/apis/"+name, discovery.NewAPIGroupHandler(s.front.Serializer, groups[name]))
 	}
 	return nil
 }

@@ -113,12 +113,16 @@ func strongest(proposals []Proposal) (*Proposal, error) {
 	return best, errors.Join(errs...)
 }
 
-// errUnsupported is a metric of a type nobody measures yet.
-var errUnsupported = errors.New("not supported yet; use Resource or ContainerResource with cpu or memory")
+// errUnsupported is a metric of a type nobody measures.
+var errUnsupported = errors.New("not supported; use Resource or ContainerResource with cpu or memory, Pods, Object or External")
 
 func failureReason(err error) string {
 	if errors.Is(err, errUnsupported) {
 		return "InvalidMetricSourceType"
+	}
+	var of kindError
+	if errors.As(err, &of) {
+		return "FailedGet" + string(of.kind) + "Metric"
 	}
 	return "FailedGetResourceMetric"
 }

@@ -25,6 +25,18 @@ func (a *Autoscaler) measure(ctx context.Context, now time.Time, h *autoscalingv
 	}
 	tolerance := rulesOf(h.Spec.Behavior).tolerance(a.cfg.Tolerance)
 	for _, spec := range h.Spec.Metrics {
+		if spec.Type != autoscalingv2.ResourceMetricSourceType && spec.Type != autoscalingv2.ContainerResourceMetricSourceType {
+			p, status, answer := a.measureCustom(ctx, now, spec, h.Namespace, target.Spec.Replicas, pods, tolerance)
+			proposals = append(proposals, p)
+			if p.Err == nil {
+				current = append(current, status)
+			}
+			if answer.Partial {
+				partial, missing = true, append(missing, answer.Missing...)
+				a.metrics.partial.Inc()
+			}
+			continue
+		}
 		goal, err := goalOf(spec)
 		if err != nil {
 			proposals = append(proposals, Proposal{Err: err})

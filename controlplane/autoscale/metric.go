@@ -21,7 +21,7 @@ type Pod struct {
 
 // Goal is one metric a target is held to.
 type Goal struct {
-	Resource    string // "cpu" or "memory"
+	Resource    string // "cpu", "memory" or the name of an application's metric
 	Container   string // only this container's numbers; empty for the whole pod
 	Utilization int32  // percent of the request; 0 when Average is the goal
 	Average     int64  // thousandths of the unit per pod
@@ -38,7 +38,8 @@ type Timing struct {
 type Proposal struct {
 	Replicas    int32
 	Utilization int32 // percent; 0 when the goal is an average
-	Average     int64 // thousandths per pod
+	Average     int64 // thousandths per pod; of a metric with a value as its goal, thousandths in all
+	IsAverage   bool  // Average of an Object or External metric is per replica
 	Reason      string
 	Err         error
 }
@@ -201,6 +202,9 @@ func amount(resource string, thousandths float64, unit bool) string {
 			out += " cores"
 		}
 		return out
+	}
+	if resource != "memory" {
+		return milli(thousandths)
 	}
 	return fmt.Sprintf("%.0fMi", thousandths/1000/(1<<20))
 }

@@ -90,6 +90,7 @@ type Autoscaler struct {
 	scales      scale.ScalesGetter
 	mapper      meta.RESTMapper
 	query       Query
+	custom      Custom
 	autoscalers autoscalinglisters.HorizontalPodAutoscalerLister
 	pods        corelisters.PodLister
 	synced      []cache.InformerSynced
@@ -103,13 +104,13 @@ type Autoscaler struct {
 
 // New makes an autoscaler and registers its needs with the factory, which must be
 // started after New. It starts nothing.
-func New(cfg Config, kube kubernetes.Interface, scales scale.ScalesGetter, mapper meta.RESTMapper, factory informers.SharedInformerFactory, query Query, tell event.Tell, log *slog.Logger, reg prometheus.Registerer) (*Autoscaler, error) {
+func New(cfg Config, kube kubernetes.Interface, scales scale.ScalesGetter, mapper meta.RESTMapper, factory informers.SharedInformerFactory, query Query, custom Custom, tell event.Tell, log *slog.Logger, reg prometheus.Registerer) (*Autoscaler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	autoscalers, pods := factory.Autoscaling().V2().HorizontalPodAutoscalers(), factory.Core().V1().Pods()
 	return &Autoscaler{
-		cfg: cfg, kube: kube, scales: scales, mapper: mapper, query: query,
+		cfg: cfg, kube: kube, scales: scales, mapper: mapper, query: query, custom: custom,
 		autoscalers: autoscalers.Lister(), pods: pods.Lister(),
 		synced: []cache.InformerSynced{autoscalers.Informer().HasSynced, pods.Informer().HasSynced},
 		tell:   tell, log: log, metrics: newMetrics(reg), memory: map[types.UID]Memory{},

@@ -69,7 +69,7 @@ func TestALoadedDeploymentIsScaledAndTheEventTellsTheNumbers(t *testing.T) {
 		}
 		var told []event.Record
 		factory := informers.NewSharedInformerFactory(client, 0)
-		a, err := New(Default(), client, scales, mapper, factory, query, func(r event.Record) {
+		a, err := New(Default(), client, scales, mapper, factory, query, nil, func(r event.Record) {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, r)

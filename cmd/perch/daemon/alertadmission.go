@@ -18,11 +18,12 @@ import (
 	"perch/alerts/rule"
 	"perch/controlplane/apiserver"
 	"perch/controlplane/auth/admission"
+	"perch/metrics/custom"
 	"perch/metrics/remote"
 )
 
-// alertCheck refuses rules and configurations of alert routes and remote write
-// that would not be in force: who writes them hears it at once.
+// alertCheck refuses rules, metric queries and configurations of alert routes and
+// remote write that would not be in force: who writes them hears it at once.
 const alertCheck = "AlertCheck"
 
 // admitting are the plugins of the control plane and alertCheck.
@@ -52,12 +53,18 @@ func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmis
 	var check func(string) error
 	switch have := a.GetObject().(type) {
 	case *unstructured.Unstructured:
-		if a.GetResource().GroupResource() != prometheusRules.GroupResource() {
+		text := ruleText
+		switch a.GetResource().GroupResource() {
+		case prometheusRules.GroupResource():
+			check = checkRules
+		case metricQueries.GroupResource():
+			text, check = queryText, custom.Check
+		default:
 			return nil
 		}
-		now, check = ruleText(have), checkRules
+		now = text(have)
 		if old, ok := a.GetOldObject().(*unstructured.Unstructured); ok && old != nil {
-			before = ruleText(old)
+			before = text(old)
 		}
 	case *corev1.Secret:
 		key := ""

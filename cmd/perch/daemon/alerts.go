@@ -46,7 +46,7 @@ func openAlerts(r role, page *url.URL) (*alerts, error) {
 // watch evaluates the rules over the store and sends their alerts.
 func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, prom *promapi.API, missing func(context.Context) []string, lines *lines, page *url.URL) error {
 	a.courier = newCourier(r, a.router, prom, lines, page)
-	objects := watchRules(api.dynamic, r.part("objects"))
+	objects := ruleObjects{watchObjects(api.dynamic, prometheusRules, r.part("objects"))}
 	a.rules = rule.New(rule.Config{Interval: evaluation, Dir: r.cfg.RulesDir, ExternalURL: page},
 		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), n.store), missing), Queryable: n.store, Append: n.store,
 			Refresh: func(ctx context.Context) error {

@@ -26,6 +26,9 @@ const infoName = "perch-info"
 //go:embed crd_prometheusrule.yaml
 var prometheusRuleCRD []byte
 
+//go:embed crd_metricquery.yaml
+var metricQueryCRD []byte
+
 //go:embed crd_servicemonitor.yaml
 var serviceMonitorCRD []byte
 
@@ -76,7 +79,7 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 	if err := ensureRoles(ctx, c); err != nil {
 		return err
 	}
-	for _, text := range [][]byte{prometheusRuleCRD, serviceMonitorCRD, podMonitorCRD} {
+	for _, text := range [][]byte{prometheusRuleCRD, metricQueryCRD, serviceMonitorCRD, podMonitorCRD} {
 		if err := ensureCRD(ctx, c, text); err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ import (
 
 // deciders are the parts of the control plane that act on numbers and
 // heartbeats: the autoscaler and the watch over nodes.
-func (r role) deciders(loop clients, f informers.SharedInformerFactory, tell event.Tell) ([]namedRun, error) {
+func (r role) deciders(loop clients, apps *customMetrics, f informers.SharedInformerFactory, tell event.Tell) ([]namedRun, error) {
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(loop.kube.Discovery()))
 	scales, err := scale.NewForConfig(loop.rest, mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(loop.kube.Discovery()))
 	if err != nil {
@@ -32,7 +32,7 @@ func (r role) deciders(loop clients, f informers.SharedInformerFactory, tell eve
 			v.Samples = append(v.Samples, autoscale.Sample{Labels: s.labels, Time: s.at, Value: s.value})
 		}
 		return v, err
-	}, tell, r.part("autoscale"), r.reg)
+	}, apps.forAutoscaler, tell, r.part("autoscale"), r.reg)
 	if err != nil {
 		return nil, err
 	}

@@ -68,6 +68,7 @@ func buildServer(ctx context.Context, r role) error {
 		return err
 	}
 	var issuer *token.Issuer
+	apps := &customMetrics{}
 	api := apiserver.Default()
 	api.Listen = net.JoinHostPort("0.0.0.0", strconv.Itoa(r.cfg.APIPort))
 	api.Advertise = r.cfg.AdvertiseAddress.String()
@@ -97,7 +98,7 @@ func buildServer(ctx context.Context, r role) error {
 		Tokens:    func(apiserver.Parts) (rest.Storage, error) { return token.NewREST(issuer), nil },
 		Admission: admitting(),
 		Kubelet:   kubelet,
-		Groups:    r.apiGroups(),
+		Groups:    append(r.apiGroups(), apps.groups(r)...),
 		Handlers: func(apiserver.Parts) (map[string]http.Handler, error) {
 			return map[string]http.Handler{token.ConfigurationPath: issuer.Configuration(adminURL(r.cfg)), token.KeysPath: issuer.Keys()}, nil
 		},
@@ -145,7 +146,7 @@ func buildServer(ctx context.Context, r role) error {
 	signer := sign.New(certs, loop.kube, srv.Informers(), authority, r.part("sign"), r.reg)
 	counter := quota.New(loop.kube, objectsMeta, srv.Informers(), r.part("quota"), r.reg)
 	sums := rbac.NewAggregation(loop.kube, srv.Informers(), r.part("roles"), r.reg)
-	more, err := r.deciders(loop, srv.Informers(), facts.Tell)
+	more, err := r.deciders(loop, apps, srv.Informers(), facts.Tell)
 	if err != nil {
 		return err
 	}

@@ -24,23 +24,23 @@ import (
 
 var prometheusRules = schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: "prometheusrules"}
 
-// ruleObjects keeps PrometheusRule objects as rule sources.
-type ruleObjects struct {
+// watchedObjects keeps the objects of one kind whose type is a definition.
+type watchedObjects struct {
 	informer cache.SharedIndexInformer
 	source   dynamic.ResourceInterface
 	log      *slog.Logger
 }
 
-func watchRules(client dynamic.Interface, log *slog.Logger) *ruleObjects {
-	source := client.Resource(prometheusRules)
-	return &ruleObjects{source: source, log: log, informer: cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+func watchObjects(client dynamic.Interface, kind schema.GroupVersionResource, log *slog.Logger) *watchedObjects {
+	source := client.Resource(kind)
+	return &watchedObjects{source: source, log: log, informer: cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return source.List(ctx, o) },
 		WatchFuncWithContext: source.Watch,
-	}, client), &unstructured.Unstructured{}, 0, nil)}
+	}, client), &unstructured.Unstructured{}, 0, cache.Indexers{})}
 }
 
 // Run watches until ctx ends; without the kind it tries again.
-func (r *ruleObjects) Run(ctx context.Context) error {
+func (r *watchedObjects) Run(ctx context.Context) error {
 	untilAnswered(ctx, startLimit, r.log, func(ctx context.Context) error {
 		_, err := r.source.List(ctx, metav1.ListOptions{Limit: 1})
 		return err
@@ -49,8 +49,11 @@ func (r *ruleObjects) Run(ctx context.Context) error {
 	return nil
 }
 
+// ruleObjects keeps PrometheusRule objects as rule sources.
+type ruleObjects struct{ *watchedObjects }
+
 // sources are the objects as they are now, sorted by name.
-func (r *ruleObjects) sources() []rule.Source {
+func (r ruleObjects) sources() []rule.Source {
 	var out []rule.Source
 	for _, o := range r.informer.GetStore().List() {
 		u, ok := o.(*unstructured.Unstructured)
