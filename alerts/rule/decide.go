@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -16,6 +17,10 @@ import (
 type Source struct {
 	Name string // file path, or PrometheusRule/namespace/name: shown as the group's file
 	Text string // YAML with a top-level `groups`
+
+	// Namespace whose series alone the rules may read, see Data.Within, and
+	// whose label all their alerts and series get. Empty: they see everything.
+	Namespace string
 }
 
 // Problem is a rule, or a whole source, that is not in force, and why.
@@ -74,9 +79,17 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 			g := &groups.Groups[i]
 			var keep []rulefmt.Rule
 			for n, r := range g.Rules {
-				if !broken[brokenRule{g.Name, n}] {
-					keep = append(keep, r)
+				if broken[brokenRule{g.Name, n}] {
+					continue
 				}
+				if s.Namespace != "" {
+					r.Labels = maps.Clone(r.Labels)
+					if r.Labels == nil {
+						r.Labels = map[string]string{}
+					}
+					r.Labels["namespace"] = s.Namespace
+				}
+				keep = append(keep, r)
 			}
 			g.Rules = keep
 		}

@@ -111,7 +111,13 @@ func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
 		return // a newer evaluation has been: this one's samples would be out of order
 	}
 	turn.last = at
-	rules.DefaultEvalIterationFunc(ctx, g, at)
+	r.mu.Lock()
+	home, known := r.homes[g.File()]
+	r.mu.Unlock()
+	if !known {
+		return // its source went this moment: nobody knows any more what it may see
+	}
+	rules.DefaultEvalIterationFunc(r.within(ctx, home), g, at)
 }
 
 // keep forgets the gates of groups that are gone.

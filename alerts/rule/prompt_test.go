@@ -18,9 +18,9 @@ import (
 func TestWhichGroupsReadTheStateOfObjects(t *testing.T) {
 	p := parser.NewParser(parser.Options{})
 	good, bad := parse([]Source{
-		{"a", `groups: [{name: far, rules: [{alert: X, expr: 'shop:ready:sum < 1'}]}, {name: not, rules: [{alert: X, expr: 'node_load1 > 1'}]}]`},
-		{"b", `groups: [{name: records, rules: [{record: 'shop:ready:sum', expr: 'sum(shop:ready)'}, {record: 'shop:ready', expr: 'sum by (pod) (kube_pod_status_ready)'}]}]`},
-		{"c", `groups: [{name: matcher, rules: [{alert: X, expr: 'absent({__name__="kube_node_info"})'}]}]`},
+		{Name: "a", Text: `groups: [{name: far, rules: [{alert: X, expr: 'shop:ready:sum < 1'}]}, {name: not, rules: [{alert: X, expr: 'node_load1 > 1'}]}]`},
+		{Name: "b", Text: `groups: [{name: records, rules: [{record: 'shop:ready:sum', expr: 'sum(shop:ready)'}, {record: 'shop:ready', expr: 'sum by (pod) (kube_pod_status_ready)'}]}]`},
+		{Name: "c", Text: `groups: [{name: matcher, rules: [{alert: X, expr: 'absent({__name__="kube_node_info"})'}]}]`},
 	}, p)
 	if len(bad) > 0 {
 		t.Fatal(bad)

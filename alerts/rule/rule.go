@@ -57,6 +57,10 @@ type Data struct {
 	Queryable storage.Queryable
 	Append    storage.Appendable
 	Refresh   func(context.Context) error // stores the state of objects as it is now
+
+	// Within is a context in which Query sees only the series of a namespace, or
+	// everything when that is empty.
+	Within func(ctx context.Context, namespace string) context.Context
 }
 
 // Rules keeps the sources loaded and evaluated.
@@ -69,10 +73,12 @@ type Rules struct {
 	loader  *loader
 	parser  parser.Parser
 	refresh func(context.Context) error
+	within  func(context.Context, string) context.Context
 	prompt  *prompt
 
 	mu       sync.Mutex
 	problems []Problem
+	homes    map[string]string // namespace of sources that do not see everything
 }
 
 // loader is what the manager reads; it is replaced as a whole before each
@@ -83,7 +89,7 @@ type loader struct{ loaded }
 // that fire or have just resolved, and must not block for long: it holds up the
 // evaluation of its group.
 func New(cfg Config, data Data, objects func() []Source, send func(context.Context, ...Alert) error, log *slog.Logger, reg prometheus.Registerer) *Rules {
-	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, prompt: newPrompt(reg),
+	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, within: data.Within, prompt: newPrompt(reg),
 		parser: parser.NewParser(parser.Options{}),
 		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rules, or whole sources of rules, that are not in force because they cannot be read."})}
 	reg.MustRegister(r.broken)
@@ -182,8 +188,12 @@ func (r *Rules) use(sources []Source) error {
 		r.log.Warn("rule left out", "problem", p.String())
 	}
 	r.broken.Set(float64(len(problems)))
+	homes := map[string]string{}
+	for _, s := range sources {
+		homes[s.Name] = s.Namespace
+	}
 	r.mu.Lock()
-	r.problems = problems
+	r.problems, r.homes = problems, homes
 	r.mu.Unlock()
 	r.loader.groups = groups
 	if err := r.manager.Update(r.cfg.Interval, slices.Sorted(maps.Keys(groups)), labels.EmptyLabels(), r.cfg.ExternalURL.String(), r.evaluate); err != nil {
@@ -207,7 +217,7 @@ func Shipped() ([]Source, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read shipped rules: %w", err)
 		}
-		out = append(out, Source{"perch/" + filepath.Base(name), string(text)})
+		out = append(out, Source{Name: "perch/" + filepath.Base(name), Text: string(text)})
 	}
 	return out, nil
 }
@@ -243,7 +253,7 @@ func (r *Rules) sources() ([]Source, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read rules: %w", err)
 			}
-			out = append(out, Source{filepath.Join(r.cfg.Dir, e.Name()), string(text)})
+			out = append(out, Source{Name: filepath.Join(r.cfg.Dir, e.Name()), Text: string(text)})
 		}
 	}
 	out = append(out, objects...)

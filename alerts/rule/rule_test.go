@@ -39,7 +39,8 @@ func data(t *testing.T) Data {
 	}
 	t.Cleanup(func() { db.Close() })
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1000, Timeout: 10 * time.Second, Parser: parser.NewParser(parser.Options{})})
-	return Data{Query: rules.EngineQueryFunc(engine, db), Queryable: db, Append: db, Refresh: func(context.Context) error { return nil }}
+	return Data{Query: rules.EngineQueryFunc(engine, db), Queryable: db, Append: db, Refresh: func(context.Context) error { return nil },
+		Within: func(ctx context.Context, _ string) context.Context { return ctx }}
 }
 
 func write(t *testing.T, path, text string) {
@@ -136,7 +137,7 @@ func TestAFiringRuleReachesTheReceiverAndSoDoesItsEnd(t *testing.T) {
 func TestObjectsAreSourcesAndANameCountsOnce(t *testing.T) {
 	p := parser.NewParser(parser.Options{})
 	text := `groups: [{name: g, rules: [{record: a, expr: '1'}]}]`
-	good, bad := parse([]Source{{"PrometheusRule/shop/x", text}, {"PrometheusRule/shop/x", text}, {"PrometheusRule/shop/y", "groups: [{name: 3}, {rules: 4}]"}}, p)
+	good, bad := parse([]Source{{Name: "PrometheusRule/shop/x", Text: text}, {Name: "PrometheusRule/shop/x", Text: text}, {Name: "PrometheusRule/shop/y", Text: "groups: [{name: 3}, {rules: 4}]"}}, p)
 	if len(good) != 1 || len(bad) < 2 {
 		t.Errorf("good %v, bad %v", good, bad)
 	}

@@ -109,7 +109,7 @@ func Test(file string) ([]Result, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read rules: %w", err)
 			}
-			out = append(out, Source{name, string(text)})
+			out = append(out, Source{Name: name, Text: string(text)})
 		}
 		return out, nil
 	})

@@ -42,7 +42,7 @@ func TestShippedRulesPassTheirTestsAndEachAlertIsSeenToFire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		good, bad := parse([]Source{{name, string(text)}}, parser.NewParser(parser.Options{}))
+		good, bad := parse([]Source{{Name: name, Text: string(text)}}, parser.NewParser(parser.Options{}))
 		if len(bad) > 0 {
 			t.Fatal(bad)
 		}
@@ -66,7 +66,7 @@ func TestShippedRulesPassTheirTestsAndEachAlertIsSeenToFire(t *testing.T) {
 
 func TestAUnitTestThatDoesNotHoldSaysWhatWasWantedAndWhatIs(t *testing.T) {
 	load := func(string) ([]Source, error) {
-		return []Source{{"r", `groups: [{name: g, rules: [{alert: Down, expr: up == 0, for: 1m, labels: {a: b}, annotations: {summary: '{{ $labels.job }} is down'}}, {record: ups, expr: sum(up)}]}]`}}, nil
+		return []Source{{Name: "r", Text: `groups: [{name: g, rules: [{alert: Down, expr: up == 0, for: 1m, labels: {a: b}, annotations: {summary: '{{ $labels.job }} is down'}}, {record: ups, expr: sum(up)}]}]`}}, nil
 	}
 	file := `rule_files: [r]
 evaluation_interval: 30s
@@ -118,7 +118,7 @@ func TestABrokenRuleIsNamedAndTheRestOfItsGroupIsInForce(t *testing.T) {
 - name: other
   rules: [{alert: E, expr: up}]
 `
-	good, bad := parse([]Source{{"rules/shop.yaml", text}}, p)
+	good, bad := parse([]Source{{Name: "rules/shop.yaml", Text: text}}, p)
 	if len(bad) != 3 || bad[0].String() != `rules/shop.yaml:6:11: group "shop", rule 2 "B": could not parse expression: 1:7: parse error: unclosed left parenthesis` {
 		t.Errorf("problems %v", bad)
 	}

@@ -47,14 +47,18 @@ func openAlerts(r role, page *url.URL) (*alerts, error) {
 func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, prom *promapi.API, missing func(context.Context) []string, lines *lines, page *url.URL) error {
 	a.courier = newCourier(r, a.router, prom, lines, page)
 	objects := ruleObjects{watchObjects(api.dynamic, prometheusRules, r.part("objects"))}
+	from, err := newRuleSources(objects, api.dynamic, factory.Core().V1().Namespaces().Lister(), r.part("objects"))
+	if err != nil {
+		return err
+	}
 	a.rules = rule.New(rule.Config{Interval: evaluation, Dir: r.cfg.RulesDir, ExternalURL: page},
-		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), n.store), missing), Queryable: n.store, Append: n.store,
+		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), prom.Queryable()), missing), Queryable: n.store, Append: n.store, Within: withinNamespace,
 			Refresh: func(ctx context.Context) error {
 				ctx, cancel := context.WithTimeout(ctx, evaluation)
 				defer cancel()
 				return n.state.Gather(ctx)
 			}},
-		objects.sources, func(ctx context.Context, in ...rule.Alert) error {
+		from.sources, func(ctx context.Context, in ...rule.Alert) error {
 			return a.courier.Send(ctx, convert[evidence.Alert](in)...)
 		}, r.part("rules"), r.reg)
 	for what, informer := range map[string]cache.SharedIndexInformer{
@@ -75,6 +79,7 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 	r.group.Go("evidence", a.courier.Run)
 	r.group.Go("alertconfig", r.keep(api.kube, r.alertConfig(), a.router.Apply))
 	r.group.Go("ruleobjects", objects.Run)
+	r.group.Go("rulesources", from.Run)
 	r.group.Go("rules", a.rules.Run)
 	return nil
 }

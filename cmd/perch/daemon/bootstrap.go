@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"perch/cmd/perch/daemon/config"
+	"perch/cmd/perch/daemon/shipped"
 	"perch/controlplane/auth/rbac"
 )
 
@@ -93,16 +94,18 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 func ensureRoles(ctx context.Context, c clients) error {
 	api := c.kube.RbacV1()
 	for _, r := range []struct {
-		namespace string
-		rule      rbacv1.PolicyRule
-		subject   rbacv1.Subject
+		namespace, name string
+		rule            rbacv1.PolicyRule
+		subject         rbacv1.Subject
 	}{
-		{metav1.NamespacePublic, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{infoName}, Verbs: []string{"get"}},
+		{metav1.NamespacePublic, "perch:daemon", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{infoName}, Verbs: []string{"get"}},
 			rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "system:authenticated"}},
-		{metav1.NamespaceSystem, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{alertConfigName, remoteWriteName}, Verbs: []string{"get"}},
+		{metav1.NamespaceSystem, "perch:shipped", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{shipped.RecordName}, Verbs: []string{"get"}},
+			rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: rbac.TelemetryUser}},
+		{metav1.NamespaceSystem, "perch:daemon", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{alertConfigName, remoteWriteName}, Verbs: []string{"get"}},
 			rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: rbac.TelemetryUser}},
 	} {
-		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "perch:daemon", Namespace: r.namespace}, Rules: []rbacv1.PolicyRule{r.rule}}
+		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: r.name, Namespace: r.namespace}, Rules: []rbacv1.PolicyRule{r.rule}}
 		_, err := api.Roles(r.namespace).Create(ctx, role, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			_, err = api.Roles(r.namespace).Update(ctx, role, metav1.UpdateOptions{}) // an older perch may have made it

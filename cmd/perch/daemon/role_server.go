@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/metadata"
 	restclient "k8s.io/client-go/rest"
 
+	"perch/cmd/perch/daemon/shipped"
 	"perch/controlplane/apiserver"
 	"perch/controlplane/auth"
 	"perch/controlplane/auth/admission"
@@ -161,8 +162,15 @@ func buildServer(ctx context.Context, r role) error {
 	})
 	srv.Informers().Start(ctx.Done())
 	r.group.Go("events", facts.Run)
+	own, err := shippedObjects()
+	if err != nil {
+		return err
+	}
 	r.group.Go("own objects", func(ctx context.Context) error {
 		if err := ensureObjects(ctx, r.cfg, loop); err != nil && ctx.Err() == nil {
+			return err
+		}
+		if err := shipped.Keep(ctx, loop.dynamic, own, r.part("shipped")); err != nil && ctx.Err() == nil {
 			return err
 		}
 		<-ctx.Done()
@@ -176,10 +184,10 @@ func buildServer(ctx context.Context, r role) error {
 	r.group.Go("quota", counter.Run)
 	r.group.Go("controllers", set.Run)
 	r.group.Go("scheduler", placer.Run)
-	own := http.NewServeMux()
-	own.Handle("GET /metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
-	own.Handle("GET /metrics/etcd", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{})) // embedded etcd counts there
-	socket, err := newUnixDoor(r.cfg.Socket("server"), own)
+	doors := http.NewServeMux()
+	doors.Handle("GET /metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	doors.Handle("GET /metrics/etcd", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{})) // embedded etcd counts there
+	socket, err := newUnixDoor(r.cfg.Socket("server"), doors)
 	if err != nil {
 		return err
 	}

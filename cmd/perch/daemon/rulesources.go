@@ -1,0 +1,149 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"perch/alerts/rule"
+	"perch/cmd/perch/daemon/shipped"
+	"perch/metrics/dashboard"
+	"perch/metrics/promapi"
+)
+
+// rulesLabel of a Namespace, with the value cluster, lets the rules that live
+// there read every series. Rules of other namespaces read those of their own.
+const rulesLabel = "perch.io/rules"
+
+// withinNamespace limits a rule's queries to a namespace; empty: to nothing.
+func withinNamespace(ctx context.Context, namespace string) context.Context {
+	if namespace == "" {
+		return promapi.WithAccess(ctx, promapi.Everything())
+	}
+	return promapi.WithAccess(ctx, promapi.Access{Namespaces: []string{namespace}})
+}
+
+// shippedObjects are the rules and dashboards of this binary as objects.
+func shippedObjects() ([]*unstructured.Unstructured, error) {
+	all, err := rule.Shipped()
+	if err != nil {
+		return nil, err
+	}
+	var out []*unstructured.Unstructured
+	for _, s := range all {
+		var spec map[string]any
+		if err := yaml.Unmarshal([]byte(s.Text), &spec); err != nil {
+			return nil, fmt.Errorf("read %s: %w", s.Name, err)
+		}
+		out = append(out, shipped.Rules(stem(s.Name), spec))
+	}
+	boards, err := dashboard.Shipped()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range boards {
+		out = append(out, shipped.Dashboard(b.Name, b.JSON))
+	}
+	return out, nil
+}
+
+// stem of a shipped source: pods of perch/pods.yaml.
+func stem(source string) string { return strings.TrimSuffix(path.Base(source), ".yaml") }
+
+// ruleSources says which rules of objects are in force: those of people, and
+// shipped ones that people edited or deleted. A shipped object as perch wrote
+// it needs no say: the binary has the same rules, and they work before the API
+// does.
+type ruleSources struct {
+	objects ruleObjects
+	client  dynamic.Interface
+	spaces  corelisters.NamespaceLister
+	log     *slog.Logger
+	shipped []string // names of the objects
+	deleted atomic.Pointer[[]string]
+}
+
+func newRuleSources(objects ruleObjects, client dynamic.Interface, spaces corelisters.NamespaceLister, log *slog.Logger) (*ruleSources, error) {
+	all, err := rule.Shipped()
+	if err != nil {
+		return nil, err
+	}
+	out := &ruleSources{objects: objects, client: client, spaces: spaces, log: log}
+	for _, s := range all {
+		out.shipped = append(out.shipped, "perch-"+stem(s.Name))
+	}
+	return out, nil
+}
+
+// Run looks every few seconds which shipped objects were deleted.
+func (s *ruleSources) Run(ctx context.Context) error {
+	tick := time.NewTicker(3 * time.Second)
+	defer tick.Stop()
+	for {
+		if s.objects.informer.HasSynced() {
+			var absent []string
+			for _, name := range s.shipped {
+				if _, ok, _ := s.objects.informer.GetStore().GetByKey(metav1.NamespaceSystem + "/" + name); !ok {
+					absent = append(absent, name)
+				}
+			}
+			var gone []string
+			var err error
+			if len(absent) > 0 {
+				gone, err = shipped.Deleted(ctx, s.client, "PrometheusRule", absent)
+			}
+			if err == nil {
+				s.deleted.Store(&gone)
+			} else if ctx.Err() == nil {
+				s.log.Debug("deleted rules were not looked up", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// sources are the objects' rules as they are now, sorted by name.
+func (s *ruleSources) sources() []rule.Source {
+	out := s.objects.sources()
+	out = slices.DeleteFunc(out, func(x rule.Source) bool {
+		o, ok, err := s.objects.informer.GetStore().GetByKey(strings.TrimPrefix(x.Name, "PrometheusRule/"))
+		u, is := o.(*unstructured.Unstructured)
+		return ok && err == nil && is && u.GetNamespace() == metav1.NamespaceSystem && slices.Contains(s.shipped, u.GetName()) && shipped.AsShipped(u)
+	})
+	for i := range out {
+		out[i].Namespace = s.within(strings.Split(out[i].Name, "/")[1])
+	}
+	if gone := s.deleted.Load(); gone != nil {
+		for _, name := range *gone {
+			out = append(out, rule.Source{Name: "PrometheusRule/" + metav1.NamespaceSystem + "/" + name, Text: "groups: []"})
+		}
+	}
+	slices.SortFunc(out, func(a, b rule.Source) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(out, func(a, b rule.Source) bool { return a.Name == b.Name }) // deleted and made anew this moment
+}
+
+// within is the namespace that rules living in one are limited to.
+func (s *ruleSources) within(namespace string) string {
+	if namespace == metav1.NamespaceSystem {
+		return ""
+	}
+	if ns, err := s.spaces.Get(namespace); err == nil && ns.Labels[rulesLabel] == "cluster" {
+		return ""
+	}
+	return namespace
+}
