@@ -195,7 +195,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	}
 	ask := promapi.Default()
 	ask.Experimental = r.cfg.ExperimentalPromQL
-	prom, err := promapi.New(ask, promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg, Targets: targets,
+	prom, err := promapi.New(ask, promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg, Targets: targets, QueryLog: r.queryLog(),
 		Rules:         func(context.Context) promapi.Rules { return told.rules.Manager() },
 		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
 	if err != nil {
