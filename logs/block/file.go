@@ -196,6 +196,9 @@ func (f *File) Synced() int64 {
 	return f.synced
 }
 
+// Stat describes the open file, also when another has its name now.
+func (f *File) Stat() (os.FileInfo, error) { return f.f.Stat() }
+
 // Size is the number of bytes in the file.
 func (f *File) Size() int64 {
 	f.mu.RLock()

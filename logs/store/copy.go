@@ -9,6 +9,8 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,6 +25,7 @@ type File struct {
 	Path    string // relative to the store's directory, with slashes
 	Version string
 	Size    int64
+	Inode   uint64 `json:"-"` // what has another one under this path is another file
 }
 
 // Part is a partition: its blocks, and when it is sealed its index.
@@ -42,6 +45,9 @@ type Files struct {
 // CheckpointName is the file in the store's directory that holds
 // Files.Checkpoint.
 const CheckpointName = checkpointName
+
+// PartStart is when the partition of that name was opened.
+func PartStart(name string) (time.Time, error) { return time.Parse(partitionName, name) }
 
 // Files lists what a copy of the store is made of. Files may be removed or
 // replaced right after; what is left is then in other files.
@@ -67,7 +73,11 @@ func (s *Store) Files() (Files, error) {
 		out.Parts = append(out.Parts, Part{p.name, files})
 	}
 	for _, seg := range s.wal.Segments() {
-		out.Segments = append(out.Segments, File{Path: path.Join("wal", seg.Name), Size: seg.Size})
+		info, err := os.Stat(filepath.Join(walDir(s.cfg.Dir), seg.Name))
+		if err != nil {
+			return Files{}, fmt.Errorf("list files of log store: %w", err)
+		}
+		out.Segments = append(out.Segments, File{Path: path.Join("wal", seg.Name), Size: seg.Size, Inode: inode(info)})
 	}
 	return out, nil
 }
@@ -75,22 +85,27 @@ func (s *Store) Files() (Files, error) {
 // files lists the blocks and, once it does not change any more, the index.
 func (p *partition) files(blocks int, writing bool) ([]File, error) {
 	within := path.Join("parts", p.name)
-	size := p.file.Size()
+	main := File{Path: path.Join(within, "blocks.dat"), Size: p.file.Size()}
 	if writing {
-		size = p.file.Synced()
+		main.Size = p.file.Synced()
 	}
+	info, err := p.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	main.Inode = inode(info)
 	if !p.isSealed() {
-		return []File{{Path: path.Join(within, "blocks.dat"), Size: size}}, nil
+		return []File{main}, nil
 	}
 	mark, err := os.Stat(p.sealMark())
 	if errors.Is(err, fs.ErrNotExist) { // it could not be sealed
-		return []File{{Path: path.Join(within, "blocks.dat"), Size: size}}, nil
+		return []File{main}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	version := strconv.FormatInt(mark.ModTime().UnixNano(), 36)
-	out := []File{{Path: path.Join(within, "blocks.dat"), Version: version, Size: size}}
+	main.Version = strconv.FormatInt(mark.ModTime().UnixNano(), 36)
+	out := []File{main}
 	x := p.index()
 	if x == nil || x.Upto() < blocks {
 		return out, nil
@@ -105,11 +120,21 @@ func (p *partition) files(blocks int, writing bool) ([]File, error) {
 		}
 		rel, err := filepath.Rel(p.dir, name)
 		if err == nil {
-			out = append(out, File{Path: path.Join(within, filepath.ToSlash(rel)), Version: version, Size: info.Size()})
+			out = append(out, File{Path: path.Join(within, filepath.ToSlash(rel)), Version: main.Version, Size: info.Size(), Inode: inode(info)})
 		}
 		return err
 	})
+	if errors.Is(err, fs.ErrNotExist) { // it is being replaced
+		return out[:1], nil
+	}
 	return out, err
+}
+
+func inode(i fs.FileInfo) uint64 {
+	if s, ok := i.Sys().(*syscall.Stat_t); ok {
+		return s.Ino
+	}
+	return 0
 }
 
 // OpenCopy opens, to be read only, a copy of another store's Files in the

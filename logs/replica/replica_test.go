@@ -1,0 +1,784 @@
+package replica
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"perch/logs/cluster"
+	"perch/logs/query"
+	"perch/logs/record"
+	"perch/logs/store"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func small(dir string) store.Config {
+	c := store.Default(dir)
+	c.BlockBytes, c.HeadBytes, c.LearnBlocks = 4<<10, 32<<10, 4
+	c.PartitionBytes = 24 << 10
+	c.CheckpointEvery = 20 * time.Millisecond
+	return c
+}
+
+func openStore(t testing.TB, dir string) *store.Store {
+	t.Helper()
+	s, err := store.Open(small(dir), quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// line makes line n of one of three streams.
+func line(n int) record.Record {
+	st := &record.Stream{Namespace: "shop", Pod: fmt.Sprintf("web-%d", n%3), Container: "app", Instance: "0", Node: "owner", Output: record.Stdout, Kind: record.KindLog}
+	return record.Record{Time: int64(1e18) + int64(n)*1e6, Stream: st, Body: fmt.Appendf(nil, "line %d served req%d from cache", n, n*7919%100003)}
+}
+
+func write(t testing.TB, s *store.Store, first, n int) {
+	t.Helper()
+	for i := first; i < first+n; i += 20 {
+		var b []record.Record
+		for k := i; k < min(i+20, first+n); k++ {
+			b = append(b, line(k))
+		}
+		if err := s.Append(t.Context(), b, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// follower is a node that keeps copies, behind a door that can fail.
+type follower struct {
+	k      *Keeper
+	cfg    KeepConfig
+	door   *httptest.Server
+	broken atomic.Int64 // requests are cut off after so many bytes, if not 0
+}
+
+func openKeeper(t testing.TB, cfg KeepConfig) *Keeper {
+	t.Helper()
+	k, err := NewKeeper(cfg, quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func openFollower(t testing.TB) *follower {
+	t.Helper()
+	cfg := DefaultKeep(filepath.Join(t.TempDir(), "copies"), filepath.Join(t.TempDir(), "scratch"))
+	cfg.FreeBytes = 0
+	f := &follower{cfg: cfg, k: openKeeper(t, cfg)}
+	f.door = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := f.broken.Load(); n > 0 && r.Method == http.MethodPost {
+			r.Body = http.MaxBytesReader(w, r.Body, n)
+		}
+		if strings.HasPrefix(r.URL.Path, Prefix) {
+			f.k.Ships().ServeHTTP(w, r)
+		} else {
+			f.k.Reads().ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(f.door.Close)
+	t.Cleanup(func() { f.k.closeAll() })
+	return f
+}
+
+// restart opens what is on the follower's disk as a new process would.
+func (f *follower) restart(t testing.TB) {
+	f.k.closeAll()
+	f.k = openKeeper(t, f.cfg)
+}
+
+func (f *follower) member(name string) Member { return Member{Node: name, URL: f.door.URL} }
+
+func newShipper(t testing.TB, dir string, s *store.Store, members func() []Member) *Shipper {
+	t.Helper()
+	cfg := DefaultShip("owner", dir)
+	cfg.Idle = 0
+	sh, err := NewShipper(cfg, s.Files, members, http.DefaultClient, quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sh
+}
+
+// steps ships until nothing is left; waits between failures are left out.
+func steps(t testing.TB, s *Shipper, n int) {
+	t.Helper()
+	for range n {
+		for _, l := range s.links {
+			l.again = time.Time{}
+		}
+		s.step(t.Context(), time.Now(), time.Now())
+		if st := s.Status(); st.Follower != "" && st.Next == "" && st.Error == "" && st.Pending == 0 && st.Whole {
+			return
+		}
+	}
+	t.Fatalf("after %d steps: %+v", n, s.Status())
+}
+
+// lines reads all lines of the copy over the follower's door.
+func (f *follower) lines(t testing.TB) map[string]string {
+	t.Helper()
+	all := f.k.Copies()
+	if len(all) != 1 {
+		t.Fatalf("the follower has %d copies, want 1: %+v", len(all), all)
+	}
+	return read(t, cluster.NewRemote(cluster.Peer{Node: "owner", URL: f.door.URL + ReadPrefix + all[0].Owner + "/" + all[0].ID, Client: http.DefaultClient}))
+}
+
+// read maps ids to lines.
+func read(t testing.TB, s query.Searcher) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	var cursor *query.Cursor
+	for {
+		r := query.Request{Text: "*", From: 0, To: 1 << 62, Limit: query.MaxLimit, Order: query.OldestFirst, Cursor: cursor}
+		r, err := r.Normal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := s.Query(t.Context(), r, func(l *query.Line) error {
+			if was, twice := out[l.ID()]; twice {
+				t.Fatalf("line %s is there twice: %q, %q", l.ID(), was, l.Body)
+			}
+			out[l.ID()] = string(l.Body)
+			c := l.Cursor
+			cursor = &c
+			return nil
+		})
+		if err != nil || sum.Partial {
+			t.Fatalf("query: %v, %+v", err, sum)
+		}
+		if sum.Cursor == "" {
+			return out
+		}
+	}
+}
+
+func same(t testing.TB, want, have map[string]string) {
+	t.Helper()
+	for id, text := range want {
+		if have[id] != text {
+			t.Fatalf("line %s is %q in the store, %q in the copy (%d and %d lines)", id, text, have[id], len(want), len(have))
+		}
+	}
+	if len(have) != len(want) {
+		t.Fatalf("%d lines in the store, %d in the copy", len(want), len(have))
+	}
+}
+
+// What was acknowledged to the owner before a shipment can be read from the
+// copy, whatever the store did, wherever shipments broke off, and whoever was
+// started again.
+func TestTheCopyHasEveryLineThroughWhateverHappens(t *testing.T) {
+	for seed := range uint64(5) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 7))
+			dir := t.TempDir()
+			s := openStore(t, dir)
+			f := openFollower(t)
+			members := func() []Member { return []Member{f.member("follower")} }
+			sh := newShipper(t, dir, s, members)
+			n := 0
+			for range 40 {
+				k := 1 + rnd.IntN(150)
+				write(t, s, n, k)
+				n += k
+				switch rnd.IntN(8) {
+				case 0:
+					if err := s.Flush(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				case 1:
+					if err := s.Seal(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				case 2: // the owner restarts
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = openStore(t, dir)
+					sh = newShipper(t, dir, s, members)
+				case 3:
+					f.restart(t)
+				case 4: // a shipment that breaks off somewhere
+					f.broken.Store(1 + rnd.Int64N(20_000))
+					for _, l := range sh.links {
+						l.again = time.Time{}
+					}
+					sh.step(t.Context(), time.Now(), time.Now())
+					f.broken.Store(0)
+				case 5, 6:
+					steps(t, sh, 6)
+					same(t, read(t, query.New(s, quiet())), f.lines(t))
+				}
+			}
+			steps(t, sh, 6)
+			same(t, read(t, query.New(s, quiet())), f.lines(t))
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestSmallPortionsComeNewestFirstAndEndWhole(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	for i := range 8 {
+		write(t, s, i*400, 400)
+		if err := s.Seal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, s, 3200, 50)
+	f := openFollower(t)
+	sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
+	sh.step(t.Context(), time.Now(), time.Now())
+	files, err := s.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := sh.links["follower"]
+	// As if everything older had not been there yet.
+	p := decideShipment(files, map[fileKey]int64{}, nil, "", 150<<10)
+	if !p.commit || p.whole || len(p.older) == 0 || p.from != files.Parts[len(files.Parts)-2].Name {
+		t.Errorf("the first portion has a commit %v, all %v, %d older files, from %q", p.commit, p.whole, len(p.older), p.from)
+	}
+	if l.at.IsZero() {
+		t.Error("nothing was committed")
+	}
+	for rounds, have, seen := 0, map[fileKey]int64{}, []store.File(nil); ; rounds++ {
+		p := decideShipment(files, have, seen, "", 24<<10)
+		if p.whole {
+			if p.from != "" || len(p.files) == 0 || rounds < 3 {
+				t.Errorf("whole after %d rounds, from %q", rounds, p.from)
+			}
+			break
+		}
+		if rounds > 100 {
+			t.Fatal("never whole")
+		}
+		for _, sends := range [][]send{p.log, p.parts, p.older} {
+			for _, x := range sends {
+				if have[keyFor(x.file)] != x.from {
+					t.Fatalf("%s goes on at %d, is at %d", x.file.Path, x.from, have[keyFor(x.file)])
+				}
+				have[keyFor(x.file)] = x.file.Size
+			}
+		}
+		if p.commit {
+			for _, x := range p.files {
+				if have[keyFor(x)] < x.Size {
+					t.Fatalf("round %d commits %s with %d of %d bytes", rounds, x.Path, have[keyFor(x)], x.Size)
+				}
+			}
+			seen = p.files
+		}
+	}
+}
+
+func TestAChangedFileIsSentAnew(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	write(t, s, 0, 2000)
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f := openFollower(t)
+	members := func() []Member { return []Member{f.member("follower")} }
+	steps(t, newShipper(t, dir, s, members), 6)
+	blocks, err := filepath.Glob(filepath.Join(f.cfg.Dir, "owner", "*", "parts", "*", "blocks.dat"))
+	if err != nil || len(blocks) == 0 {
+		t.Fatalf("%v %v", blocks, err)
+	}
+	b, err := os.ReadFile(blocks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-3] ^= 1
+	if err := os.WriteFile(blocks[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	steps(t, newShipper(t, dir, s, members), 6)
+	same(t, read(t, query.New(s, quiet())), f.lines(t))
+}
+
+func TestAFullFollowerDropsTheOldestAndIsNotAskedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	f := openFollower(t)
+	sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
+	for i := range 10 {
+		write(t, s, i*400, 400)
+		if err := s.Seal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		steps(t, sh, 6)
+	}
+	f.cfg.MaxBytes = f.k.Copies()[0].Bytes // no more than this
+	f.restart(t)
+	for i := range 3 {
+		write(t, s, 4000+i*400, 400)
+		if err := s.Seal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range sh.links {
+			l.again = time.Time{}
+		}
+		steps(t, sh, 8)
+	}
+	c := f.k.Copies()[0]
+	if c.Bytes > f.cfg.MaxBytes || c.From.IsZero() {
+		t.Errorf("the copy has %d of %d bytes, from %s", c.Bytes, f.cfg.MaxBytes, c.From)
+	}
+	whole, have := read(t, query.New(s, quiet())), f.lines(t)
+	for id, text := range have {
+		if whole[id] != text {
+			t.Fatalf("line %s is %q in the copy, %q in the store", id, text, whole[id])
+		}
+	}
+	if len(have) >= len(whole) || len(have) < 1000 {
+		t.Errorf("%d lines of %d are in the copy", len(have), len(whole))
+	}
+	before := sh.Status()
+	steps(t, sh, 2)
+	if now := sh.Status(); now.Pending != 0 || !now.At.After(before.At) {
+		t.Errorf("then %+v", now)
+	}
+}
+
+func TestADiskWithoutRoomRefusesAndTheOwnerGoesOnLater(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	write(t, s, 0, 500)
+	f := openFollower(t)
+	f.k.free = func(string) (int64, error) { return 0, nil }
+	sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
+	sh.step(t.Context(), time.Now(), time.Now())
+	if st := sh.Status(); st.Pending == 0 || !strings.Contains(st.Error, "507") || st.Follower != "" {
+		t.Errorf("while the disk is full: %+v", st)
+	}
+	if len(f.k.Copies()) != 0 {
+		t.Error("a copy without anything can be read")
+	}
+	f.k.free = func(string) (int64, error) { return 1 << 40, nil }
+	steps(t, sh, 4)
+	same(t, read(t, query.New(s, quiet())), f.lines(t))
+}
+
+func TestTheCopyMovesWithTheRingAndTheOldOneIsDropped(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	write(t, s, 0, 700)
+	a, b := openFollower(t), openFollower(t)
+	members := []Member{a.member("a"), b.member("b")}
+	sh := newShipper(t, dir, s, func() []Member { return members })
+	steps(t, sh, 6)
+	if len(a.k.Copies()) != 1 || len(b.k.Copies()) != 0 {
+		t.Fatalf("a has %v, b has %v", a.k.Copies(), b.k.Copies())
+	}
+	members = []Member{b.member("b"), a.member("a")} // the ring names another: not at once
+	sh.step(t.Context(), time.Now(), time.Now())
+	if st := sh.Status(); st.Follower != "a" || st.Next != "" {
+		t.Errorf("at once: %+v", st)
+	}
+	sh.since = time.Now().Add(-time.Hour)
+	steps(t, sh, 6)
+	if len(a.k.Copies()) != 0 || len(b.k.Copies()) != 1 {
+		t.Errorf("a has %v, b has %v", a.k.Copies(), b.k.Copies())
+	}
+	write(t, s, 700, 100)
+	b.door.Close() // b dies
+	members = []Member{a.member("a")}
+	steps(t, sh, 6)
+	same(t, read(t, query.New(s, quiet())), a.lines(t))
+}
+
+// A node that was set up anew keeps what its follower has of its former store.
+func TestAStoreMadeAnewDoesNotOverwriteTheFormerCopy(t *testing.T) {
+	f := openFollower(t)
+	for i := range 2 {
+		dir := t.TempDir()
+		s := openStore(t, dir)
+		write(t, s, i*1000, 100)
+		steps(t, newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} }), 6)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := f.k.Copies(); len(all) != 2 || all[0].Owner != "owner" || all[1].Owner != "owner" || all[0].ID == all[1].ID {
+		t.Errorf("copies are %+v", all)
+	}
+}
+
+func TestAnOpenedCopyIsAsOfOneTime(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	f := openFollower(t)
+	sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
+	write(t, s, 0, 100)
+	steps(t, sh, 4)
+	if n := len(f.lines(t)); n != 100 {
+		t.Fatalf("%d lines", n)
+	}
+	again := f.k.opened[copyKey{"owner", sh.id}]
+	if n := len(f.lines(t)); n != 100 || f.k.opened[copyKey{"owner", sh.id}] != again {
+		t.Fatalf("%d lines, opened anew for nothing", n)
+	}
+	write(t, s, 100, 50)
+	steps(t, sh, 4)
+	if n := len(f.lines(t)); n != 150 {
+		t.Errorf("%d lines after more came", n)
+	}
+	f.k.closeIdle(time.Now().Add(time.Hour))
+	if left, err := os.ReadDir(f.cfg.Scratch); err != nil || len(left) != 0 || len(f.k.opened) != 0 {
+		t.Errorf("an idle copy stays open: %v, %v", left, err)
+	}
+}
+
+// TestChild is a process that the next test kills: it is the owner or the
+// follower.
+func TestChild(t *testing.T) {
+	switch os.Getenv("REPLICA_CHILD") {
+	case "owner":
+		s := openStore(t, os.Getenv("REPLICA_DIR"))
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go func() { _ = s.Run(ctx) }()
+		cfg := DefaultShip("owner", os.Getenv("REPLICA_DIR"))
+		cfg.Every, cfg.Idle = 20*time.Millisecond, 20*time.Millisecond
+		m := Member{Node: "follower", URL: os.Getenv("REPLICA_URL")}
+		sh, err := NewShipper(cfg, s.Files, func() []Member { return []Member{m} }, http.DefaultClient, quiet(), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = sh.Run(ctx) }()
+		first, err := strconv.Atoi(os.Getenv("REPLICA_FIRST"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := first; ; n += 7 { // until killed
+			write(t, s, n, 7)
+			fmt.Printf("have %d %d\n", n+7, time.Now().UnixNano())
+		}
+	case "follower":
+		cfg := DefaultKeep(os.Getenv("REPLICA_DIR"), filepath.Join(os.Getenv("REPLICA_DIR")+"-scratch"))
+		cfg.FreeBytes = 0
+		k := openKeeper(t, cfg)
+		t.Fatal(http.ListenAndServe(os.Getenv("REPLICA_ADDR"), k.Ships()))
+	default:
+		t.Skip("runs in a child process only")
+	}
+}
+
+func child(t *testing.T, env ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd, bufio.NewScanner(out)
+}
+
+// Owner and follower are killed at any moment; what the owner acknowledged
+// before the time of the copy is in the copy, once.
+func TestKillLosesNothingOlderThanTheCopy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes for seconds")
+	}
+	owner, keep := t.TempDir(), filepath.Join(t.TempDir(), "copies")
+	free := httptest.NewServer(nil)
+	addr := free.Listener.Addr().String()
+	free.Close()
+	first := 0
+	for round := range 6 {
+		follower, _ := child(t, "REPLICA_CHILD=follower", "REPLICA_DIR="+keep, "REPLICA_ADDR="+addr)
+		writer, out := child(t, "REPLICA_CHILD=owner", "REPLICA_DIR="+owner, "REPLICA_URL=http://"+addr, "REPLICA_FIRST="+strconv.Itoa(first))
+		type acked struct {
+			n  int
+			at time.Time
+		}
+		var have []acked
+		stop := time.After(time.Duration(600+round*150) * time.Millisecond)
+		restart := time.After(time.Duration(200+round*40) * time.Millisecond)
+		lines := make(chan string)
+		go func() {
+			defer close(lines)
+			for out.Scan() {
+				lines <- out.Text()
+			}
+		}()
+		for open := true; open; {
+			select {
+			case l, ok := <-lines:
+				var n int
+				var at int64
+				if open = ok; !ok {
+					break
+				}
+				if _, err := fmt.Sscanf(l, "have %d %d", &n, &at); err == nil {
+					have = append(have, acked{n, time.Unix(0, at)})
+				}
+			case <-restart:
+				_ = follower.Process.Kill()
+				_ = follower.Wait()
+				follower, _ = child(t, "REPLICA_CHILD=follower", "REPLICA_DIR="+keep, "REPLICA_ADDR="+addr)
+			case <-stop:
+				_ = writer.Process.Kill()
+			}
+		}
+		_ = writer.Wait()
+		_ = follower.Process.Kill()
+		_ = follower.Wait()
+		if len(have) == 0 {
+			t.Fatal("the owner wrote nothing")
+		}
+		cfg := DefaultKeep(keep, filepath.Join(t.TempDir(), "scratch"))
+		f := &follower2{openKeeper(t, cfg)}
+		all := f.k.Copies()
+		if len(all) != 1 {
+			t.Fatalf("round %d: copies are %+v", round, all)
+		}
+		var must int
+		for _, a := range have {
+			if a.at.Before(all[0].At) {
+				must = a.n
+			}
+		}
+		texts := f.read(t)
+		numbers := map[int]bool{}
+		for _, text := range texts {
+			n, err := strconv.Atoi(strings.Fields(text)[1])
+			if err != nil || numbers[n] {
+				t.Fatalf("line %q, twice: %v (%v)", text, numbers[n], err)
+			}
+			numbers[n] = true
+		}
+		for n := range must {
+			if !numbers[n] {
+				t.Fatalf("round %d: line %d of %d is not in the copy as of %s", round, n, must, all[0].At)
+			}
+		}
+		last := have[len(have)-1]
+		t.Logf("round %d: %d lines acknowledged, %d in the copy, which is %s older", round, last.n, len(texts), last.at.Sub(all[0].At))
+		// The owner comes back with all its lines; it goes on where they end.
+		s := openStore(t, owner)
+		own := read(t, query.New(s, quiet()))
+		for id, text := range texts {
+			if own[id] != text {
+				t.Fatalf("round %d: line %s is %q in the copy, %q in the store", round, id, text, own[id])
+			}
+		}
+		first = len(own)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// follower2 reads a copy in this process.
+type follower2 struct{ k *Keeper }
+
+func (f *follower2) read(t *testing.T) map[string]string {
+	t.Helper()
+	door := httptest.NewServer(f.k.Reads())
+	defer door.Close()
+	defer f.k.closeAll()
+	c := f.k.Copies()[0]
+	return read(t, cluster.NewRemote(cluster.Peer{Node: "owner", URL: door.URL + ReadPrefix + c.Owner + "/" + c.ID, Client: http.DefaultClient}))
+}
+
+func TestOnlyFilesOfAStoreAreWritten(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		good bool
+	}{
+		{"wal/00000001.wal", true},
+		{"parts/20260102T030405.000Z/blocks.dat", true},
+		{"parts/20260102T030405.000Z/index/bleve/root.bolt", true},
+		{"", false}, {"/etc/passwd", false}, {"wal/../../x", false}, {"parts/../x/y", false}, {"checkpoint.json", false},
+		{"copy.json", false}, {"parts/x", false}, {"wal/a~b", false}, {"./wal/x", false}, {"wal//x", false},
+	} {
+		if legal(c.path) != c.good {
+			t.Errorf("%q is legal: %v", c.path, !c.good)
+		}
+	}
+	for _, path := range []string{"node/0a", "../x", "node/..", "a/b/c", "node", "node/", ".hidden/0a", "NODE/0a"} {
+		if _, ok := keyOf(path); ok != (path == "node/0a") {
+			t.Errorf("%q is a copy: %v", path, ok)
+		}
+	}
+}
+
+func TestDecidePlace(t *testing.T) {
+	now := time.Now()
+	a, b, c := &Member{Node: "a"}, &Member{Node: "b"}, &Member{Node: "c"}
+	list := func(ms ...*Member) (out []Member) {
+		for _, m := range ms {
+			out = append(out, *m)
+		}
+		return out
+	}
+	long, justNow := now.Add(-time.Hour), now.Add(-time.Second)
+	for _, x := range []struct {
+		name  string
+		have  placement
+		want  []Member
+		since time.Time
+		out   placement
+	}{
+		{"the first follower is taken at once", placement{}, list(a, b), justNow, placement{next: a}},
+		{"alone nothing happens", placement{}, nil, long, placement{}},
+		{"where it is, it stays", placement{at: a}, list(a, b), long, placement{at: a}},
+		{"a follower that is not healthy is replaced at once", placement{at: a}, list(b, c), justNow, placement{at: a, next: b}},
+		{"a healthy one only after a while", placement{at: a}, list(b, a), justNow, placement{at: a}},
+		{"then it moves", placement{at: a}, list(b, a), long, placement{at: a, next: b}},
+		{"the old one is back before the new one has all", placement{at: a, next: b}, list(a, b), long, placement{at: a}},
+		{"the new one dies too", placement{at: a, next: b}, list(c), justNow, placement{at: a, next: c}},
+		{"what comes up is not moved at once", placement{at: a, next: b}, list(c, b), justNow, placement{at: a, next: b}},
+		{"but later it is", placement{at: a, next: b}, list(c, b), long, placement{at: a, next: c}},
+		{"nobody healthy changes nothing", placement{at: a, next: b}, nil, long, placement{at: a, next: b}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			out, reason := decidePlace(now, x.have, x.want, x.since, time.Minute)
+			eq := func(p, q *Member) bool { return p == nil && q == nil || p != nil && q != nil && *p == *q }
+			if !eq(out.at, x.out.at) || !eq(out.next, x.out.next) || reason == "" {
+				t.Errorf("at %v, next %v: %s", out.at, out.next, reason)
+			}
+		})
+	}
+}
+
+func TestDecideRoom(t *testing.T) {
+	x, y := &held{owner: "x"}, &held{owner: "y"}
+	for _, c := range []struct {
+		name string
+		uses []use
+		n    int64
+		of   *held
+		part string
+		ok   bool
+	}{
+		{"there is room", []use{{x, 50, map[string]int64{"1": 50}}}, 50, nil, "", true},
+		{"the oldest of all goes", []use{{x, 60, map[string]int64{"2": 20, "3": 20, "4": 20}}, {y, 40, map[string]int64{"1": 10, "5": 10, "6": 20}}}, 1, y, "1", true},
+		{"two of each stay", []use{{x, 60, map[string]int64{"2": 20, "3": 40}}, {y, 40, map[string]int64{"1": 10, "5": 30}}}, 1, nil, "", false},
+		{"what is being written stays", []use{{x, 100, nil}}, 1, nil, "", false},
+	} {
+		v, ok := decideRoom(c.uses, c.n, 100)
+		if ok != c.ok || v.of != c.of || v.part != c.part {
+			t.Errorf("%s: %+v %v", c.name, v, ok)
+		}
+	}
+}
+
+func TestDecideAge(t *testing.T) {
+	now := time.Date(2026, 5, 10, 0, 0, 0, 0, time.UTC)
+	parts := map[string]string{"parts/20260501T000000.000Z/blocks.dat": "", "parts/20260502T000000.000Z/blocks.dat": "", "parts/20260505T000000.000Z/blocks.dat": "", "wal/1.wal": ""}
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		name   string
+		m      meta
+		reason string
+		upto   string
+	}{
+		{"an owner that lives shortens its copy itself", meta{Committed: true, At: now, Keep: day, Versions: parts}, "", ""},
+		{"one that is gone loses what ended before", meta{Committed: true, At: now.Add(-5 * day), Keep: 7 * day, Versions: parts}, "", "20260501T000000.000Z"},
+		{"and in the end all", meta{Committed: true, At: now.Add(-8 * day), Keep: 7 * day, Versions: parts}, "age", ""},
+		{"kept for ever", meta{Committed: true, At: now.Add(-800 * day), Versions: parts}, "", ""},
+		{"what never could be read goes after a day", meta{Touched: now.Add(-25 * time.Hour)}, "incomplete", ""},
+		{"not before", meta{Touched: now.Add(-time.Hour)}, "", ""},
+	} {
+		if reason, upto := decideAge(now, c.m); reason != c.reason || upto != c.upto {
+			t.Errorf("%s: %q %q", c.name, reason, upto)
+		}
+	}
+}
+
+func FuzzFrames(f *testing.F) {
+	body := []byte("bytes")
+	f.Add(append(frame{kind: frameData, path: "wal/00000001.wal", version: "0a", body: body}.appendHead(nil), body...))
+	f.Add(frame{kind: frameMark, offset: 12}.appendHead(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, buf := bytes.NewReader(in), []byte(nil)
+		for {
+			var x frame
+			var err error
+			if x, buf, err = readFrame(r, buf); err != nil {
+				return
+			}
+			if x.kind == frameData && !legal(x.path) {
+				t.Fatalf("a file is called %q", x.path)
+			}
+			text := append(x.appendHead(nil), x.body...)
+			if end := len(in) - r.Len(); !bytes.Equal(in[end-len(text):end], text) {
+				t.Fatalf("%q is read as %+v", in[end-len(text):end], x)
+			}
+		}
+	})
+}
+
+// FuzzShipment goes to the disk: its seeds are what counts.
+func FuzzShipment(f *testing.F) {
+	body := []byte("bytes")
+	good := append(frame{kind: frameData, path: "wal/00000001.wal", body: body}.appendHead(nil), body...)
+	mark := frame{kind: frameMark, offset: 12}.appendHead(nil)
+	text := []byte(`{"at":"2026-01-02T03:04:05Z","files":[{"Path":"wal/00000001.wal","Size":5}],"checkpoint":"e30="}`)
+	f.Add(slices.Concat(good, mark, frame{kind: frameCommit, body: text}.appendHead(nil), text))
+	f.Add(good[:20])
+	f.Fuzz(func(t *testing.T, in []byte) {
+		dir := t.TempDir()
+		h, err := openHeld("x", "y", filepath.Join(dir, "copy"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.receive(strings.NewReader(string(in)), func(int64) error { return nil })
+		if err != nil && !errors.Is(err, errFrame) && !errors.Is(err, errMismatch) && !strings.Contains(err.Error(), "file name") && !strings.Contains(err.Error(), "directory") {
+			t.Errorf("refused by %v", err)
+		}
+		if names, _ := os.ReadDir(dir); len(names) != 1 {
+			t.Errorf("written outside of the copy: %v", names)
+		}
+		was := h.meta
+		again, err := openHeld("x", "y", filepath.Join(dir, "copy"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(again.meta.Sizes) != len(was.Sizes) {
+			t.Errorf("files were %v, are %v", was.Sizes, again.meta.Sizes)
+		}
+	})
+}
