@@ -104,6 +104,7 @@ func (w *worker) startSandbox(ctx context.Context, step pod.Step, want *corev1.P
 	}
 	defer done()
 	start := time.Now()
+	w.agent.metrics.kubelet.startedPods.Inc()
 	handler := ""
 	if want.Spec.RuntimeClassName != nil {
 		handler = *want.Spec.RuntimeClassName
@@ -145,6 +146,7 @@ func (w *worker) startContainer(ctx context.Context, step pod.Step, want *corev1
 	if c == nil || sandbox == nil {
 		return fmt.Errorf("start container %s: its sandbox is gone", step.Key)
 	}
+	w.agent.metrics.kubelet.started.WithLabelValues(containerType(want, c.Name)).Inc()
 	id, err := w.runContainer(ctx, step, want, c, sandbox)
 	if err != nil || id == "" {
 		return err
@@ -262,6 +264,7 @@ func (w *worker) image(ctx context.Context, want *corev1.Pod, c *corev1.Containe
 	case err != nil:
 		return got, err
 	case got.Pulled:
+		w.birth.pulls.Add(int64(got.Took))
 		w.event(event.Normal, c.Name, "Pulled", fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.",
 			c.Image, (got.Took-got.Waited).Round(time.Millisecond), got.Took.Round(time.Millisecond), got.Image.GetSize()))
 	default:

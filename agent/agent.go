@@ -120,8 +120,9 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		return nil, fmt.Errorf("find directory of pods: %w", err)
 	}
 	a.metrics = newMetrics(reg, a)
+	a.parts.Cgroups = timed{parts.Cgroups, a.metrics.kubelet.cgroups}
 	a.objects = newObjects(parts.API, log.With("part", "objects"), a.wakeAll)
-	a.volumes = volume.New(volume.Config{Pods: a.places.Pods}, a.objects, log.With("part", "volume"))
+	a.volumes = volume.New(volume.Config{Pods: a.places.Pods, Done: a.metrics.kubelet.mounted}, a.objects, log.With("part", "volume"))
 	a.probes = probe.New(probe.Default(), parts.Runtime, probe.Hooks{Changed: a.wake, Tell: parts.Tell, Observe: parts.Observe}, log.With("part", "probe"), reg)
 	return a, nil
 }

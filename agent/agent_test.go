@@ -50,6 +50,7 @@ type world struct {
 	stop func()
 	a    *Agent
 	cg   *fakeCgroups
+	reg  *prometheus.Registry // of the agent that runs
 
 	mu     sync.Mutex
 	events []event.Record
@@ -112,6 +113,7 @@ func (w *world) start() {
 	if w.via != nil {
 		rt = w.via
 	}
+	w.reg = prometheus.NewRegistry()
 	cfg := Default()
 	cfg.Node, cfg.IPs, cfg.Data, cfg.ClusterDNS = "n1", []string{"192.0.2.1"}, w.dir, []string{"10.43.0.10"}
 	a, err := New(cfg, Parts{
@@ -121,7 +123,7 @@ func (w *world) start() {
 		Conditions: func() []corev1.NodeCondition { return nil },
 		Drained:    func(context.Context, string) bool { return true },
 		Observe:    func(probe.Result) {},
-	}, slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})), prometheus.NewRegistry())
+	}, slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})), w.reg)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -67,6 +67,12 @@ func (w *worker) fail(o outcome) {
 	f.Retry = now.Add(f.Delay)
 	w.failures[o.step.Key] = f
 	w.agent.metrics.failures.WithLabelValues(f.Reason).Inc()
+	switch o.step.Verb {
+	case pod.StartSandbox:
+		w.agent.metrics.kubelet.podErrors.Inc()
+	case pod.StartContainer:
+		w.agent.metrics.kubelet.containerErrors.WithLabelValues(containerType(w.want, o.step.Key), f.Reason).Inc()
+	}
 	if o.step.Key == keyStatus {
 		w.statusFailed(o.err)
 		return

@@ -6,9 +6,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"perch/agent/pod"
 )
 
 type metrics struct {
+	kubelet         *kubelet
 	steps           *prometheus.HistogramVec
 	stepErrors      *prometheus.CounterVec
 	failures        *prometheus.CounterVec
@@ -24,6 +27,7 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 	m := &metrics{
+		kubelet: newKubelet(reg, a),
 		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "perch_agent_step_seconds", Help: "Time one step of a pod's life took, by verb.",
 			Buckets: []float64{.001, .005, .02, .1, .3, 1, 5, 30, 120},
@@ -53,6 +57,7 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 
 func (m *metrics) step(verb string, took time.Duration, err error) {
 	m.steps.WithLabelValues(verb).Observe(took.Seconds())
+	m.kubelet.worker.WithLabelValues(operation(pod.Verb(verb))).Observe(took.Seconds())
 	if err != nil && !errors.Is(err, context.Canceled) {
 		m.stepErrors.WithLabelValues(verb).Inc()
 	}

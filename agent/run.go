@@ -223,7 +223,7 @@ type listed struct {
 }
 
 func (a *Agent) list(ctx context.Context) (map[string]listed, error) {
-	out := map[string]listed{}
+	out, start := map[string]listed{}, time.Now()
 	sandboxes, err := a.parts.Runtime.ListPodSandbox(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list sandboxes: %w", err)
@@ -238,6 +238,7 @@ func (a *Agent) list(ctx context.Context) (map[string]listed, error) {
 	for _, c := range containers {
 		out[c.GetId()] = listed{types.UID(c.GetLabels()[pod.LabelUID]), int32(c.GetState())}
 	}
+	a.metrics.kubelet.listed(start, sandboxes, containers)
 	return out, nil
 }
 

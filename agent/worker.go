@@ -26,6 +26,9 @@ type worker struct {
 	shown atomic.Pointer[corev1.Pod] // with its newest status
 	box   atomic.Pointer[string]     // id of the sandbox that runs, nil before the first
 
+	mounted atomic.Bool // its volumes are
+	birth   birth
+
 	mu sync.Mutex // guards in
 	in inbox
 
@@ -84,7 +87,8 @@ func newWorker(a *Agent, want *corev1.Pod) *worker {
 	return &worker{
 		agent: a, uid: want.UID, log: a.log.With("namespace", want.Namespace, "pod", want.Name, "uid", want.UID),
 		wakeC: make(chan struct{}, 1), done: make(chan outcome), quit: make(chan struct{}),
-		in: inbox{want: want}, busy: map[string]running{}, failures: map[string]pod.Failure{}, waits: map[string]time.Time{}, seen: newSeen(),
+		birth: birth{seen: time.Now(), old: want.Status.Phase != corev1.PodPending && want.Status.Phase != ""},
+		in:    inbox{want: want}, busy: map[string]running{}, failures: map[string]pod.Failure{}, waits: map[string]time.Time{}, seen: newSeen(),
 		held: true, // until shown otherwise: the agent before this one may have left something
 	}
 }
@@ -141,6 +145,7 @@ const maxIdle = time.Minute
 
 // look does one round and says how long the worker may sleep.
 func (w *worker) look(ctx context.Context) time.Duration {
+	start := time.Now()
 	w.take()
 	if !w.removed && len(w.want.Spec.Containers) == 0 {
 		return maxIdle // known only from the runtime; the API will say
@@ -165,6 +170,7 @@ func (w *worker) look(ctx context.Context) time.Duration {
 	plan := pod.Next(want, have, now)
 	status := pod.Status(want, have, plan.Waits, pod.Host{IPs: w.agent.cfg.IPs}, now)
 	w.show(want, status)
+	w.agent.metrics.kubelet.look(&w.birth, want, &status, start, now)
 	if w.ending(want, &have, now) && w.stopSince.IsZero() {
 		w.stopSince = now
 		have.StopSince = now
@@ -320,9 +326,11 @@ func (w *worker) finish(o outcome) {
 		}
 	case pod.Prepare:
 		w.prepared, w.held = true, true
+		w.mounted.Store(true)
 		w.refresh = time.Now().Add(w.agent.cfg.Refresh)
 	case pod.Release:
 		w.prepared, w.held = false, false
+		w.mounted.Store(false)
 	case pod.Clean:
 		w.gone = true
 	}

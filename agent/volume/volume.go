@@ -22,6 +22,10 @@ import (
 // Config says where volumes lie.
 type Config struct {
 	Pods string // D/pods
+
+	// Done takes how long it took to mount or unmount a volume, by plugin as
+	// kubelet names them; nil tells nobody.
+	Done func(plugin, operation string, took time.Duration, err error)
 }
 
 // Source gives the objects that volumes are written from. An object that does
@@ -57,7 +61,10 @@ func (v *Volumes) dir(uid, kind, name string) string {
 func (v *Volumes) Mount(ctx context.Context, p *corev1.Pod, facts pod.Facts) error {
 	var errs error
 	for i := range p.Spec.Volumes {
-		if err := v.mount(ctx, p, &p.Spec.Volumes[i], facts); err != nil {
+		start := time.Now()
+		err := v.mount(ctx, p, &p.Spec.Volumes[i], facts)
+		v.done(Plugin(&p.Spec.Volumes[i]), "volume_mount", start, err)
+		if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("mount volume %q: %w", p.Spec.Volumes[i].Name, err))
 		}
 	}
@@ -105,6 +112,23 @@ func (v *Volumes) mount(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, 
 		return fmt.Errorf("persistent volume claim %q: persistent volumes are not supported yet", vol.PersistentVolumeClaim.ClaimName)
 	}
 	return errors.New("this kind of volume is not supported yet")
+}
+
+func (v *Volumes) done(plugin, operation string, start time.Time, err error) {
+	if v.cfg.Done != nil {
+		v.cfg.Done(plugin, operation, time.Since(start), err)
+	}
+}
+
+// Plugin is what kubelet calls the part that mounts a volume.
+func Plugin(vol *corev1.Volume) string {
+	switch {
+	case vol.HostPath != nil:
+		return "kubernetes.io/host-path"
+	case vol.PersistentVolumeClaim != nil, vol.Ephemeral != nil:
+		return "kubernetes.io/csi"
+	}
+	return "kubernetes.io/" + kindOf(vol)
 }
 
 func written(vol *corev1.Volume) bool {
@@ -227,7 +251,7 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 // Release unmounts and removes all volumes of a pod. It stops at the first mount
 // that cannot be undone, so that nothing behind a mount is ever deleted.
 func (v *Volumes) Release(_ context.Context, uid string) error {
-	root := filepath.Join(v.cfg.Pods, uid)
+	root, start := filepath.Join(v.cfg.Pods, uid), time.Now()
 	points, err := mountsBelow(root)
 	if err != nil {
 		return fmt.Errorf("release volumes of pod %s: %w", uid, err)
@@ -237,10 +261,14 @@ func (v *Volumes) Release(_ context.Context, uid string) error {
 			return fmt.Errorf("unmount %s: %w", point, err)
 		}
 	}
+	had, _ := filepath.Glob(filepath.Join(root, "volumes", "*", "*")) // fails only for a bad pattern
 	for _, sub := range []string{"volumes", "volume-subpaths"} {
 		if err := os.RemoveAll(filepath.Join(root, sub)); err != nil {
 			return fmt.Errorf("remove volumes of pod %s: %w", uid, err)
 		}
+	}
+	for _, dir := range had {
+		v.done("kubernetes.io/"+filepath.Base(filepath.Dir(dir)), "volume_unmount", start, nil)
 	}
 	v.mu.Lock()
 	for k := range v.tokens {
