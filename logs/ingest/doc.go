@@ -21,5 +21,6 @@
 //
 // Each connection has one goroutine within Run. When the sink refuses or the
 // sender is over its limits, the connection waits, so that the sender feels the
-// pressure. Start reading at Forward.Run in forward.go; decoding is in decode.go.
+// pressure; so it does while large messages of others take the memory there is
+// (budget.go). Start reading at Forward.Run in forward.go; decoding is in decode.go.
 package ingest

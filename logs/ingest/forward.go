@@ -31,6 +31,7 @@ type Config struct {
 	Hostname       string                           // told in the handshake
 	MaxMessage     int                              // bytes of one message as sent
 	MaxUnpacked    int64                            // bytes of one message's entries
+	MaxPending     int64                            // bytes of all messages over 64 KB that are being received or stored; more wait
 	MaxConnections int
 	Idle           time.Duration // a connection that is silent for so long is closed
 	Greeting       time.Duration // time for TLS, and for showing a key
@@ -38,7 +39,7 @@ type Config struct {
 
 // Default returns the configuration for a node.
 func Default(listen, node string) Config {
-	return Config{Listen: listen, Node: node, Hostname: node, MaxMessage: 32 << 20, MaxUnpacked: 64 << 20, MaxConnections: 512, Idle: 10 * time.Minute, Greeting: 10 * time.Second}
+	return Config{Listen: listen, Node: node, Hostname: node, MaxMessage: 32 << 20, MaxUnpacked: 64 << 20, MaxPending: 8 << 20, MaxConnections: 512, Idle: 10 * time.Minute, Greeting: 10 * time.Second}
 }
 
 // Key lets senders in that are not known by their address, and is who they are.
@@ -68,7 +69,7 @@ func (c Config) Validate() error {
 	if c.OnlyTLS && c.Certificate == nil {
 		errs = append(errs, errors.New("forward senders must use TLS, but there is no certificate"))
 	}
-	if c.MaxMessage <= 0 || c.MaxUnpacked <= 0 || c.MaxConnections <= 0 || c.Idle <= 0 || c.Greeting <= 0 {
+	if c.MaxMessage <= 0 || c.MaxUnpacked <= 0 || c.MaxPending <= 0 || c.MaxConnections <= 0 || c.Idle <= 0 || c.Greeting <= 0 {
 		errs = append(errs, errors.New("forward limits must be more than 0"))
 	}
 	return errors.Join(errs...)
@@ -95,6 +96,9 @@ type Forward struct {
 	m     *metrics
 	tcp   net.Listener
 	udp   net.PacketConn
+
+	pending *budget
+	records sync.Pool // of *[]record.Record
 }
 
 // New opens the listeners.
@@ -110,7 +114,9 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open forward heartbeat: %w", err), tcp.Close())
 	}
-	return &Forward{cfg: cfg, parts: parts, log: log, m: newMetrics(reg), tcp: tcp, udp: udp}, nil
+	f := &Forward{cfg: cfg, parts: parts, log: log, m: newMetrics(reg), tcp: tcp, udp: udp}
+	f.pending = &budget{limit: cfg.MaxPending, used: f.m.pending, waits: f.m.waits}
+	return f, nil
 }
 
 // Addr is where the door listens.
@@ -256,7 +262,8 @@ type origin struct {
 
 // serve reads messages of one connection.
 func (f *Forward) serve(ctx context.Context, c net.Conn) error {
-	r := &reader{c: c, limit: f.cfg.MaxMessage, idle: f.cfg.Idle, m: f.m}
+	r := &reader{c: c, limit: f.cfg.MaxMessage, idle: f.cfg.Idle, m: f.m, pending: f.pending, ended: ctx.Done()}
+	defer r.close()
 	from, err := f.who(r)
 	defer func() {
 		if t, ok := r.c.(*tls.Conn); ok {
@@ -266,7 +273,6 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 	if err != nil {
 		return err
 	}
-	var records []record.Record
 	for {
 		m, err := r.next()
 		if err != nil {
@@ -275,13 +281,13 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 		lines := 0
 		err = f.parts.Seen.Store(ctx, from.stream, m.chunk, func(mark []record.Position) error {
 			var err error
-			records, err = f.store(ctx, from, m, mark, records[:0])
-			lines = len(records)
+			lines, err = f.store(ctx, from, m, mark)
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		r.done()
 		// Reading waits, then the acknowledgement, so that the sender feels it.
 		if err := source.Rest(ctx, f.parts.Sources.Take("forward", from.name, time.Now(), lines, r.taken())); err != nil {
 			return err
@@ -334,18 +340,45 @@ func (f *Forward) who(r *reader) (origin, error) {
 	return from, nil
 }
 
-// store hands a message's entries to the sink and waits until they are taken.
-func (f *Forward) store(ctx context.Context, from origin, m message, mark []record.Position, records []record.Record) ([]record.Record, error) {
+// store hands a message's entries to the sink, waits until they are taken and
+// tells how many that were.
+func (f *Forward) store(ctx context.Context, from origin, m message, mark []record.Position) (int, error) {
 	packed := m.packed
 	if m.compressed {
 		var err error
 		if packed, err = inflate(packed, f.cfg.MaxUnpacked); err != nil {
-			return records, err
+			return 0, err
 		}
 	}
+	room, ok := f.records.Get().(*[]record.Record)
+	if !ok {
+		room = new([]record.Record)
+	}
+	records, err := f.recordsOf(from, m.tag, packed, (*room)[:0])
+	if err == nil {
+		err = f.keep(ctx, records, mark)
+	}
+	if err == nil {
+		f.m.lines.Add(float64(len(records)))
+	}
+	if n := len(records); cap(records) <= maxRoom {
+		clear(records)
+		*room = records[:0]
+		f.records.Put(room)
+		return n, err
+	}
+	return len(records), err
+}
+
+// recordsOf appends the records of packed entries.
+func (f *Forward) recordsOf(from origin, tag string, packed []byte, records []record.Record) ([]record.Record, error) {
 	now := time.Now().UnixNano()
-	if len(m.tag) > maxTag {
-		m.tag = m.tag[:maxTag]
+	var common []record.Field // of all entries
+	if tag != "" {
+		common = append(common, record.Field{Key: "tag", Value: tag[:min(len(tag), maxTag)]})
+	}
+	if from.key != "" {
+		common = append(common, record.Field{Key: "sender", Value: from.key})
 	}
 	size, left := int64(0), 0
 	bad, err := entries(packed, func(at int64, meta, fields []byte) error {
@@ -363,11 +396,10 @@ func (f *Forward) store(ctx context.Context, from origin, m message, mark []reco
 			return err
 		}
 		left += n
-		if m.tag != "" {
-			r.Fields = append(r.Fields, record.Field{Key: "tag", Value: m.tag})
-		}
-		if from.key != "" {
-			r.Fields = append(r.Fields, record.Field{Key: "sender", Value: from.key})
+		if len(r.Fields) == 0 {
+			r.Fields = common[:len(common):len(common)]
+		} else {
+			r.Fields = append(r.Fields, common...)
 		}
 		if len(r.Body) > record.MaxBody {
 			r.Body = record.Cut(r.Body, 0)
@@ -384,25 +416,19 @@ func (f *Forward) store(ctx context.Context, from origin, m message, mark []reco
 	})
 	f.m.bad.Add(float64(bad))
 	f.m.fields.Add(float64(left))
-	if err != nil {
-		return records, err
+	if err == nil && bad > 0 && len(records) == 0 { // nothing in it is what it should be
+		err = fmt.Errorf("%w: %d entries are not [time, map]", errFormat, bad)
 	}
-	if bad > 0 && len(records) == 0 { // nothing in it is what it should be
-		return records, fmt.Errorf("%w: %d entries are not [time, map]", errFormat, bad)
-	}
-	if err := f.keep(ctx, records, mark); err != nil {
-		return records, err
-	}
-	f.m.lines.Add(float64(len(records)))
-	return records, nil
+	return records, err
 }
 
 // What an entry costs beside its text, so that many small ones are not cheaper
-// than they are.
+// than they are; and for how many records memory is kept.
 const (
 	recordBytes = 160 // a Record, and the slice growing
 	fieldBytes  = 40
 	maxTag      = 256 // bytes of it are kept; it is repeated in each record
+	maxRoom     = 4096
 )
 
 // keep tries until the sink takes the records or ctx ends.
@@ -411,89 +437,4 @@ func (f *Forward) keep(ctx context.Context, records []record.Record, mark []reco
 		return nil
 	}
 	return source.Keep(ctx, f.m.refused, func() error { return f.parts.Sink(ctx, records, mark) })
-}
-
-// reader cuts a connection into messages.
-type reader struct {
-	c     net.Conn
-	buf   []byte
-	at    int // start of what is not decoded
-	limit int
-	idle  time.Duration
-	m     *metrics
-	need  int       // bytes the next message has at least
-	came  int       // bytes of messages since taken was asked
-	until time.Time // if set, when reading ends
-}
-
-// taken tells how many bytes the messages had since it was asked last.
-func (r *reader) taken() int {
-	n := r.came
-	r.came = 0
-	return n
-}
-
-const readBytes = 64 << 10
-
-// next returns the next message; its bytes are valid until the next call.
-func (r *reader) next() (message, error) {
-	ahead := newExtent()
-	for {
-		if have := r.buf[r.at:]; len(have) > 0 && len(have) >= r.need {
-			need, err := ahead.pass(have, r.limit)
-			if err != nil {
-				return message{}, err
-			}
-			if r.need = need; need == 0 {
-				m, _, err := decode(have[:ahead.at])
-				if err != nil {
-					return message{}, fmt.Errorf("%w: %w", errFormat, err)
-				}
-				r.at += ahead.at
-				r.came += ahead.at
-				return m, nil
-			}
-		}
-		if err := r.fill(); err != nil {
-			return message{}, err
-		}
-	}
-}
-
-func (r *reader) fill() error {
-	if r.at > 0 && r.at == len(r.buf) {
-		r.buf, r.at = r.buf[:0], 0
-		if cap(r.buf) > 4<<20 {
-			r.buf = nil
-		}
-	}
-	if cap(r.buf)-len(r.buf) < readBytes/2 {
-		have := len(r.buf) - r.at
-		if r.at >= have && cap(r.buf) >= have+readBytes {
-			copy(r.buf, r.buf[r.at:])
-			r.buf = r.buf[:have]
-		} else {
-			bigger := make([]byte, have, max(2*have, r.need+1024, have+readBytes))
-			copy(bigger, r.buf[r.at:])
-			r.buf = bigger
-		}
-		r.at = 0
-	}
-	end := r.until
-	if end.IsZero() {
-		end = time.Now().Add(r.idle)
-	}
-	if err := r.c.SetReadDeadline(end); err != nil {
-		return err
-	}
-	n, err := r.c.Read(r.buf[len(r.buf):cap(r.buf)])
-	r.buf = r.buf[:len(r.buf)+n]
-	r.m.bytes.Add(float64(n))
-	if n > 0 {
-		return nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
 }

@@ -10,6 +10,8 @@ type metrics struct {
 	refused     prometheus.Counter
 	rejected    *prometheus.CounterVec
 	connections prometheus.Gauge
+	pending     prometheus.Gauge
+	waits       prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -21,10 +23,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refused:     prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_refused_batches_total", Help: "Batches the store refused; they are tried again."}),
 		rejected:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_ingest_rejected_connections_total", Help: "Connections closed because of what they sent."}, []string{"reason"}),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ingest_connections", Help: "Open Forward connections."}),
+		pending:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ingest_pending_bytes", Help: "Memory of messages over 64 KB that are being received or stored over Forward."}),
+		waits:       prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_pending_waits_total", Help: "Messages over Forward that waited for others to be stored, because of their memory."}),
 	}
 	for _, r := range []string{"format", "large", "key", "many", "unknown", "accept", "tls"} {
 		m.rejected.WithLabelValues(r)
 	}
-	reg.MustRegister(m.lines, m.bytes, m.bad, m.fields, m.refused, m.rejected, m.connections)
+	reg.MustRegister(m.lines, m.bytes, m.bad, m.fields, m.refused, m.rejected, m.connections, m.pending, m.waits)
 	return m
 }

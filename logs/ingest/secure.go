@@ -51,7 +51,7 @@ func (f *Forward) secure(r *reader, speaks bool) (bool, error) {
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return false, err
 	}
-	r.c, r.buf, r.at = c, nil, 0
+	r.c, r.buf, r.small, r.at = c, nil, nil, 0 // what was read belongs to resumed
 	return true, nil
 }
 

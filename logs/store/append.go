@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -22,14 +23,16 @@ const (
 	packFrom  = 2 << 10 // shorter batches are not compressed
 )
 
+// pack returns an entry that holds b.
 func (s *Store) pack(b []byte) []byte {
 	if len(b) < packFrom {
-		return append(append(s.scratch(1+len(b)), packedRaw), b...)
+		return append(append(s.entries.get(1+len(b)), packedRaw), b...)
 	}
-	n := 1 + s2.MaxEncodedLen(len(b))
-	out := s.scratch(n)[:n]
-	out[0] = packedS2
-	return out[:1+len(s2.Encode(out[1:], b))]
+	n := s2.MaxEncodedLen(len(b))
+	z := s2.Encode(s.buffers.get(n)[:n], b)
+	entry := append(append(s.entries.get(1+len(z)), packedS2), z...)
+	s.buffers.put(z)
+	return entry
 }
 
 func unpack(b []byte) ([]byte, error) {
@@ -73,14 +76,14 @@ func (s *Store) Append(ctx context.Context, records []record.Record, positions [
 		}
 		raw += len(r.Body)
 	}
-	plain := record.AppendBatch(s.scratch(raw+raw/8+1024), records, positions)
+	plain := record.AppendBatch(s.buffers.get(raw+raw/8+1024), records, positions)
 	if len(plain) > maxBatch {
-		s.unscratch(plain)
+		s.buffers.put(plain)
 		return fmt.Errorf("append %d lines: %d bytes are more than %d", len(records), len(plain), maxBatch)
 	}
 	payload := s.pack(plain)
-	s.unscratch(plain)
-	defer s.unscratch(payload)
+	s.buffers.put(plain)
+	defer s.entries.put(payload)
 	err := s.wal.Append(ctx, payload, func(seq uint64) { s.apply(seq, records, positions, false) })
 	if err != nil {
 		s.m.refused.WithLabelValues("write").Inc()
@@ -91,17 +94,23 @@ func (s *Store) Append(ctx context.Context, records []record.Record, positions [
 	return s.help()
 }
 
-// scratch returns an empty buffer for at least n bytes.
-func (s *Store) scratch(n int) []byte {
-	if b, ok := s.buffers.Get().(*[]byte); ok && cap(*b) >= n {
+// spare is memory that is used again. Many entries wait for the disk at the
+// same time, so they have memory of their size.
+type spare struct{ pool sync.Pool }
+
+const spareStep = 32 << 10
+
+// get returns empty memory for n bytes.
+func (s *spare) get(n int) []byte {
+	if b, ok := s.pool.Get().(*[]byte); ok && cap(*b) >= n {
 		return (*b)[:0]
 	}
-	return make([]byte, 0, n)
+	return make([]byte, 0, (n+spareStep-1)/spareStep*spareStep)
 }
 
-func (s *Store) unscratch(b []byte) {
+func (s *spare) put(b []byte) {
 	if cap(b) <= 4<<20 {
-		s.buffers.Put(&b)
+		s.pool.Put(&b)
 	}
 }
 
@@ -146,7 +155,10 @@ func (s *Store) apply(seq uint64, records []record.Record, positions []record.Po
 		h := src.head
 		if h == nil {
 			h = &head{stream: src.stream, hash: src.hash, first: src.next, oldest: seq, born: now}
-			if src.fast { // room for a whole block, instead of growing into it
+			if n := len(s.spare); src.fast && n > 0 { // room for a whole block, instead of growing into it
+				h.lines = s.spare[n-1]
+				s.spare = s.spare[:n-1]
+			} else if src.fast {
 				h.lines.Grow(src.lines+src.lines/8, s.cfg.BlockBytes+s.cfg.BlockBytes/16)
 			}
 			src.head = h

@@ -74,11 +74,25 @@ func (s *Store) cut(h *head) error {
 		src.done = h.last
 	}
 	s.dirty = true
+	unseen := s.views.Load() == 0 // no view has the head, and none can get it any more
 	s.mu.Unlock()
 	s.m.blocks.Inc()
 	s.m.blockBytes.Add(float64(len(s.encoded)))
 	s.indexNext(p, n, s.codec.Words())
+	if unseen {
+		s.keepMemory(h)
+	}
 	return nil
+}
+
+// keepMemory keeps the memory of a head that was cut for another one.
+func (s *Store) keepMemory(h *head) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := cap(h.lines.Text); len(s.spare) < maxSealed && n >= s.cfg.BlockBytes && n <= 2*s.cfg.BlockBytes {
+		h.lines.Reset()
+		s.spare = append(s.spare, h.lines)
+	}
 }
 
 // indexNext makes block n, which was just written, known to the partition's

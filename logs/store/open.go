@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,7 +31,9 @@ type Store struct {
 	wal   *wal.Log
 	wake  chan struct{}
 
-	buffers sync.Pool
+	buffers spare // to encode batches
+	entries spare // of the write-ahead log
+	views   atomic.Int64
 
 	cutting sync.Mutex // held by the one that cuts; guards what follows
 	encoded []byte
@@ -49,6 +52,7 @@ type Store struct {
 	sealed      []*head // to be cut, in order
 	headBytes   int     // heads and sealed
 	sealedBytes int
+	spare       []block.Lines // of heads that were cut
 	positions   map[fileKey]record.Position
 	lastSeq     uint64
 	cutErr      error

@@ -74,6 +74,7 @@ type View struct {
 	parts  []*partition
 	blocks [][]*block.Meta
 	heads  []Piece
+	ended  bool
 }
 
 // View pictures the store: every durable line is in exactly one piece.
@@ -83,6 +84,7 @@ func (s *Store) View() (*View, error) {
 	if s.closed {
 		return nil, errClosed
 	}
+	s.views.Add(1)
 	v := &View{s: s, parts: append([]*partition(nil), s.parts...)}
 	for _, p := range v.parts {
 		p.take()
@@ -108,6 +110,10 @@ func (v *View) Release() error {
 	var errs error
 	for _, p := range v.parts {
 		errs = errors.Join(errs, p.drop())
+	}
+	if !v.ended {
+		v.ended = true
+		v.s.views.Add(-1)
 	}
 	v.parts = nil
 	return errs
