@@ -90,6 +90,9 @@ type Templates struct {
 
 	columns []Column // of each shape and hole
 	first   []uint32 // of each shape, in columns; nil when columns are not known
+	holes   []uint32 // of each shape, and one more
+	starts  []uint32 // memory for first
+	levels  []uint32 // memory for Levels
 }
 
 // Column is a part of a block's columns: the variables of one hole of the lines
@@ -309,21 +312,28 @@ func appendTemplates(dst []byte, t *Templates) []byte {
 // parseTemplates reads the templates of a block of n lines. Without shaped each
 // has a shape of its own.
 func parseTemplates(b []byte, n int, shaped bool) (*Templates, error) {
+	t := &Templates{}
+	return t, t.parse(b, n, shaped)
+}
+
+// parse is parseTemplates with the memory of an earlier use.
+func (t *Templates) parse(b []byte, n int, shaped bool) error {
 	count, k := binary.Uvarint(b)
 	if k <= 0 || count == 0 || count > uint64(n) {
-		return nil, ErrDamaged
+		return ErrDamaged
 	}
 	b = b[k:]
-	t := &Templates{Ends: make([]uint32, count), Holes: make([]uint32, count), Shapes: make([]uint32, count)}
+	t.Ends, t.Holes, t.Shapes = grow(t.Ends, int(count)), grow(t.Holes, int(count)), grow(t.Shapes, int(count))
+	t.Levels, t.columns, t.first = nil, t.columns[:0], nil
 	end := uint64(0)
 	for i := range t.Ends {
 		v, k := binary.Uvarint(b)
 		if k <= 0 || v > MaxBytes {
-			return nil, ErrDamaged
+			return ErrDamaged
 		}
 		b = b[k:]
 		if end += v; end > MaxBytes {
-			return nil, ErrDamaged
+			return ErrDamaged
 		}
 		t.Ends[i] = uint32(end)
 		t.Shapes[i] = uint32(i)
@@ -332,33 +342,35 @@ func parseTemplates(b []byte, n int, shaped bool) (*Templates, error) {
 		}
 		shape, k := binary.Uvarint(b)
 		if k <= 0 || shape >= count {
-			return nil, ErrDamaged
+			return ErrDamaged
 		}
 		b = b[k:]
 		t.Shapes[i] = uint32(shape)
 	}
 	if uint64(len(b)) < end || !shaped && uint64(len(b)) > end {
-		return nil, ErrDamaged
+		return ErrDamaged
 	}
 	t.Text = b[:end:end]
 	b = b[end:]
-	holes := make([]uint32, count) // of each shape, and one more
+	t.holes = grow(t.holes, int(count))
+	clear(t.holes)
+	holes := t.holes
 	for i, shape := range t.Shapes {
 		t.Holes[i] = uint32(bytes.Count(t.Of(i), []byte{Hole}))
 		if holes[shape] != 0 && holes[shape] != t.Holes[i]+1 {
-			return nil, ErrDamaged
+			return ErrDamaged
 		}
 		holes[shape] = t.Holes[i] + 1
 	}
-	if shaped && !t.parseLines(b, n, holes) {
-		return nil, ErrDamaged
+	if shaped && !t.parseLines(b, n) {
+		return ErrDamaged
 	}
-	return t, nil
+	return nil
 }
 
 // parseLines reads what follows the texts: lines by level of each template, then
-// length and class of each column. holes are those of each shape, and one more.
-func (t *Templates) parseLines(b []byte, n int, holes []uint32) bool {
+// length and class of each column.
+func (t *Templates) parseLines(b []byte, n int) bool {
 	u := func() uint64 {
 		v, k := binary.Uvarint(b)
 		if k <= 0 || v > MaxBytes {
@@ -368,7 +380,9 @@ func (t *Templates) parseLines(b []byte, n int, holes []uint32) bool {
 		b = b[k:]
 		return v
 	}
-	t.Levels = make([]uint32, t.Len()*record.LevelCount)
+	t.levels = grow(t.levels, t.Len()*record.LevelCount)
+	t.Levels = t.levels
+	clear(t.Levels)
 	total := uint64(0)
 	for i := range t.Len() {
 		mask, lines := u(), t.Lines(i)
@@ -382,9 +396,10 @@ func (t *Templates) parseLines(b []byte, n int, holes []uint32) bool {
 			}
 		}
 	}
-	t.first = make([]uint32, len(holes))
+	t.starts = grow(t.starts, t.Len())
+	t.first = t.starts
 	end := uint64(0)
-	for shape, h := range holes {
+	for shape, h := range t.holes {
 		t.first[shape] = uint32(len(t.columns))
 		for range int(h) - 1 {
 			c := Column{Start: uint32(end)}
@@ -408,6 +423,11 @@ func appendIDs(dst []byte, ids []uint32) []byte {
 
 func parseIDs(b []byte, ids []uint32, templates int) error {
 	for i := range ids {
+		if len(b) > 0 && b[0] < 0x80 && int(b[0]) < templates {
+			ids[i] = uint32(b[0])
+			b = b[1:]
+			continue
+		}
 		v, k := binary.Uvarint(b)
 		if k <= 0 || v >= uint64(templates) {
 			return ErrDamaged
