@@ -24,6 +24,8 @@ type Config struct {
 	LabelLimit  uint  // of one series
 	TargetLimit int   // of all
 
+	Sockets map[string]string // host names in URLs of jobs that mean a unix socket
+
 	Own   []Own   // perch's parts in other processes
 	Local []Local // registries of this process
 }
@@ -47,7 +49,7 @@ func (c Config) Validate() error {
 	}
 	names := map[string]bool{}
 	for _, o := range c.Own {
-		if o.Name == "" || o.Name == podPool || o.Name == firstPool || names[o.Name] || o.Address == "" && o.Socket == "" {
+		if o.Name == "" || o.Name == podPool || names[o.Name] || o.Address == "" && o.Socket == "" {
 			errs = errors.Join(errs, errors.New("scrape: own part "+o.Name+" needs a unique name and an address or socket"))
 		}
 		names[o.Name] = true
@@ -121,9 +123,20 @@ type Parts struct {
 	// Objects are the pods and services of now; it must answer from memory.
 	Objects func() ([]*corev1.Pod, []*corev1.Service)
 
-	// Monitors are the ServiceMonitors and PodMonitors of now, from memory; may be
-	// nil.
-	Monitors func() []target.Monitor
+	// Jobs are what objects ask this node to scrape now, and what of them is left
+	// out, from memory; may be nil.
+	Jobs func() ([]target.Job, []target.Dropped)
+
+	// Others are the targets of other nodes and what these leave out, for the
+	// listing; may be nil.
+	Others func() ([]Status, []target.Dropped)
+
+	// Resolve finds the address behind a name of a Service; may be nil.
+	Resolve func(host string) (ip string, ok bool)
+
+	// CutOff hears of a target whose answer is not or not wholly stored, when that
+	// begins and when its reason changes; may be nil.
+	CutOff func(Status)
 
 	// Changed says that Objects may answer differently; may be nil, targets are
 	// looked at every second anyway.

@@ -2,14 +2,10 @@ package scrape
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
-	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,20 +14,21 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/scrape"
-	"go.yaml.in/yaml/v2"
 
 	"perch/metrics/target"
 )
 
 const (
-	podPool   = "pods"
-	firstPool = "pods-first-look" // the same targets while they are new
+	podPool = "pods" // targets by annotation
 
 	firstInterval = 2 * time.Second
 	firstSpan     = 2*firstInterval + time.Second
 	lookInterval  = time.Second
+
+	// What the scraper tells itself about a target; not stored.
+	fromLabel = "__perch_from" // the object that asks
+	keyLabel  = "__perch_key"  // which target it is, whatever its interval
 )
 
 // Loop scrapes. It implements what promapi asks of Targets.
@@ -40,13 +37,19 @@ type Loop struct {
 	parts   Parts
 	log     *slog.Logger
 	manager *scrape.Manager
-	pools   *config.Config
-	targets prometheus.Gauge
-	left    prometheus.Gauge
+	gate    *gate
+	pools   *config.Config // those that are always there
+	sockets map[string]string
+	metrics *metrics
+	cuts    cuts
 
-	mu      sync.Mutex
-	dropped []target.Dropped
-	since   map[string]time.Time // target key → first seen
+	mu       sync.Mutex
+	dropped  []target.Dropped
+	since    map[string]time.Time      // target → first seen
+	jobPools map[string]pool           // by name
+	current  *config.Config            // with the pools of jobs
+	open     map[string]bool           // addresses that may be this machine
+	newest   map[string]*scrape.Target // by key
 }
 
 // New reads the configuration; nothing is scraped yet.
@@ -60,109 +63,39 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if reg == nil {
 		reg = prometheus.NewRegistry()
 	}
-	sockets := map[string]string{}
-	for _, o := range cfg.Own {
-		if o.Socket != "" {
-			sockets[o.host()+":80"] = o.Socket
-			sockets[o.host()] = o.Socket
-		}
-	}
-	dialer := &net.Dialer{Timeout: cfg.Timeout}
-	manager, err := scrape.NewManager(&scrape.Options{
-		DiscoveryReloadInterval:  model.Duration(lookInterval),
-		DiscoveryReloadOnStartup: true,
-		HTTPClientOptions: []config_util.HTTPClientOption{config_util.WithDialContextFunc(
-			func(ctx context.Context, network, address string) (net.Conn, error) {
-				if path, ok := sockets[address]; ok {
-					return dialer.DialContext(ctx, "unix", path)
-				}
-				return dialer.DialContext(ctx, network, address)
-			})},
-	}, log, nil, nil, parts.Into, reg)
-	if err != nil {
-		return nil, fmt.Errorf("build scrape pools: %w", err)
-	}
 	full, err := cfg.prometheus(log)
 	if err != nil {
 		return nil, err
 	}
 	l := &Loop{
-		cfg: cfg, parts: parts, log: log, manager: manager, pools: full, since: map[string]time.Time{},
-		targets: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets", Help: "Targets that are scraped."}),
-		left:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets_left_out", Help: "Objects that ask to be scraped and are not."}),
+		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, refused: map[*scrape.Target]int{}}, sockets: map[string]string{},
+		since: map[string]time.Time{}, jobPools: map[string]pool{}, metrics: newMetrics(reg), cuts: cuts{},
 	}
-	reg.MustRegister(l.targets, l.left)
+	for _, o := range cfg.Own {
+		if o.Socket != "" {
+			l.sockets[o.host()+":80"], l.sockets[o.host()] = o.Socket, o.Socket
+		}
+	}
+	for name, path := range cfg.Sockets {
+		l.sockets[name+":80"], l.sockets[name] = path, path
+	}
+	l.manager, err = scrape.NewManager(&scrape.Options{
+		DiscoveryReloadInterval:  model.Duration(lookInterval),
+		DiscoveryReloadOnStartup: true,
+		PassMetadataInContext:    true, // names the target to gate
+		HTTPClientOptions:        []config_util.HTTPClientOption{config_util.WithDialContextFunc(l.dial)},
+	}, log, nil, nil, l.gate, reg)
+	if err != nil {
+		return nil, fmt.Errorf("build scrape pools: %w", err)
+	}
 	return l, nil
-}
-
-// host stands for a socket in a URL.
-func (o Own) host() string { return o.Name + ".socket" }
-
-// prometheus is the configuration in Prometheus' own words: its package takes
-// only what went through its parser.
-func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
-	seconds := func(d time.Duration) string { return model.Duration(d).String() }
-	job := func(name string, interval, timeout time.Duration) map[string]any {
-		return map[string]any{
-			"job_name": name, "scrape_interval": seconds(interval), "scrape_timeout": seconds(timeout),
-			"sample_limit": c.SampleLimit, "label_limit": c.LabelLimit, "body_size_limit": fmt.Sprintf("%dB", c.BodyLimit),
-			"fallback_scrape_protocol": "PrometheusText0.0.4", "keep_dropped_targets": 100,
-		}
-	}
-	jobs := []any{
-		job(podPool, c.Interval, c.Timeout),
-		job(firstPool, firstInterval, min(c.Timeout, firstInterval)),
-	}
-	for _, o := range c.Own {
-		j := job(o.Name, c.Interval, c.Timeout)
-		if o.Scheme != "" {
-			j["scheme"] = o.Scheme
-		}
-		if o.Path != "" {
-			j["metrics_path"] = o.Path
-		}
-		if o.TokenFile != "" {
-			j["authorization"] = map[string]any{"credentials_file": o.TokenFile}
-		}
-		if o.Scheme == "https" {
-			tls := map[string]any{}
-			for key, v := range map[string]string{"ca_file": o.CA, "cert_file": o.Cert, "key_file": o.Key, "server_name": o.ServerName} {
-				if v != "" {
-					tls[key] = v
-				}
-			}
-			j["tls_config"] = tls
-		}
-		if rules := o.relabelling(); len(rules) > 0 {
-			j["metric_relabel_configs"] = rules
-		}
-		jobs = append(jobs, j)
-	}
-	text, err := yaml.Marshal(map[string]any{"scrape_configs": jobs})
-	if err != nil {
-		return nil, fmt.Errorf("write scrape configuration: %w", err)
-	}
-	full, err := config.Load(string(text), log)
-	if err != nil {
-		return nil, fmt.Errorf("read scrape configuration: %w", err)
-	}
-	return full, nil
 }
 
 // Run scrapes until ctx ends.
 func (l *Loop) Run(ctx context.Context) error {
 	sets := make(chan map[string][]*targetgroup.Group)
 	var parts sync.WaitGroup
-	broken := make(chan error, 1)
-	parts.Go(func() {
-		// The library asks DNS for this machine's full name here, which takes ten
-		// seconds where no DNS answers. What comes from memory does not wait.
-		if err := l.manager.ApplyConfig(l.pools); err != nil {
-			broken <- fmt.Errorf("build scrape pools: %w", err)
-			return
-		}
-		_ = l.manager.Run(sets) // ends with nil only
-	})
+	parts.Go(func() { _ = l.manager.Run(sets) }) // ends with nil only
 	for i := range l.cfg.Local {
 		parts.Go(func() { l.runLocal(ctx, l.cfg.Local[i]) })
 	}
@@ -172,18 +105,25 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer tick.Stop()
 	last := ""
 	for {
-		want, mark := l.look(time.Now())
+		now := time.Now()
+		want, pools, mark := l.look(now)
 		if mark != last {
+			if pools != nil {
+				// The library asks DNS for this machine's full name here, which takes ten
+				// seconds where no DNS answers. What comes from memory does not wait.
+				if err := l.manager.ApplyConfig(pools); err != nil {
+					l.log.Error("not all scrape pools were built", "err", err)
+				}
+			}
 			l.keepAlive(want)
 			select {
 			case sets <- want:
 				last = mark
-			case err := <-broken:
-				return err
 			case <-ctx.Done():
 				return nil
 			}
 		}
+		l.watchCuts(now)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -193,76 +133,112 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// look decides the targets of now. The mark differs when they differ.
-func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, string) {
-	want := map[string][]*targetgroup.Group{podPool: {}, firstPool: {}}
+// look decides the targets of now; the pools are nil while they stay what they
+// were. The mark differs when anything differs.
+func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Config, string) {
+	want := map[string][]*targetgroup.Group{podPool: {}}
+	open := map[string]bool{}
 	for _, o := range l.cfg.Own {
 		address := o.Address
 		if o.Socket != "" {
 			address = o.host()
 		}
-		want[o.Name] = []*targetgroup.Group{group(o.Name, address, l.withNode(o.Labels), nil)}
+		open[address] = true
+		want[o.Name] = []*targetgroup.Group{group(o.Name, address, l.withNode(o.Labels))}
 	}
-	var targets []target.Target
+	var annotated []target.Target
 	var dropped []target.Dropped
 	if l.parts.Objects != nil {
 		pods, services := l.parts.Objects()
-		targets, dropped = target.Decide(l.cfg.Node, pods, services)
-		if l.parts.Monitors != nil {
-			more, left := target.Monitored(l.cfg.Node, l.parts.Monitors(), pods, services)
-			targets, dropped = append(targets, more...), append(dropped, left...)
-		}
+		annotated, dropped = target.Decide(l.cfg.Node, pods, services)
 	}
-	if n := len(targets); n > l.cfg.TargetLimit {
-		for _, t := range targets[l.cfg.TargetLimit:] {
-			dropped = append(dropped, target.Dropped{From: t.From, Reason: fmt.Sprintf("this node has %d targets, the limit is %d", n, l.cfg.TargetLimit)})
-		}
-		targets = targets[:l.cfg.TargetLimit]
+	var jobs []target.Job
+	if l.parts.Jobs != nil {
+		var left []target.Dropped
+		jobs, left = l.parts.Jobs()
+		dropped = append(dropped, left...)
 	}
-	mark := ""
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	live := make(map[string]bool, len(targets))
-	for _, t := range targets {
-		key := t.Key()
-		if live[key] {
-			dropped = append(dropped, target.Dropped{From: t.From, Reason: "scraped already: " + key})
+	pools, changed, left := l.plan(jobs)
+	dropped = append(dropped, left...)
+	if !changed {
+		pools = nil
+	}
+	mark := ""
+	live := map[string]bool{}
+	add := func(pool string, t target.Target, every time.Duration) {
+		id := t.Key() + fmt.Sprint(t.Labels)
+		switch {
+		case live[id]:
+			dropped = append(dropped, target.Dropped{From: t.From, Reason: "scraped already: " + t.Key(), Partly: true})
+			return
+		case len(live) >= l.cfg.TargetLimit:
+			dropped = append(dropped, target.Dropped{From: t.From, Reason: fmt.Sprintf("%s is left out: this node has %d targets, its limit", t.Key(), l.cfg.TargetLimit)})
+			return
+		}
+		live[id] = true
+		if t.Labels["pod"] != "" {
+			open[t.Address] = true // on the host's network it may be this machine
+		}
+		if l.since[id].IsZero() {
+			l.since[id] = now
+		}
+		more := map[string]string{"__scheme__": t.Scheme, "__metrics_path__": t.Path, fromLabel: t.From, keyLabel: id}
+		if now.Sub(l.since[id]) < firstSpan && every > firstInterval && t.Labels[model.ScrapeIntervalLabel] == "" {
+			more[model.ScrapeIntervalLabel], more[model.ScrapeTimeoutLabel] = seconds(firstInterval), seconds(min(firstInterval, l.cfg.Timeout))
+		}
+		mark += pool + " " + id + more[model.ScrapeIntervalLabel] + "\n"
+		want[pool] = append(want[pool], group(id, t.Address, t.Labels, more))
+	}
+	for _, t := range annotated {
+		add(podPool, t, l.cfg.Interval)
+	}
+	for _, j := range jobs {
+		p := l.jobPools[j.Name]
+		if p.err != nil {
 			continue
 		}
-		live[key] = true
-		if l.since[key].IsZero() {
-			l.since[key] = now
+		mark += j.Name + "\n" + string(j.Settings)
+		want[j.Name] = []*targetgroup.Group{}
+		for _, t := range j.Targets {
+			add(j.Name, t, time.Duration(p.parsed.ScrapeInterval))
 		}
-		pool := podPool
-		if now.Sub(l.since[key]) < firstSpan {
-			pool = firstPool
-		}
-		mark += pool + " " + key + fmt.Sprint(t.Labels) + "\n"
-		want[pool] = append(want[pool], group(key, t.Address, t.Labels, map[string]string{
-			"__scheme__": t.Scheme, "__metrics_path__": t.Path,
-		}))
 	}
-	l.dropped = dropped
-	maps.DeleteFunc(l.since, func(key string, _ time.Time) bool { return !live[key] })
-	l.targets.Set(float64(len(targets) + len(l.cfg.Own) + len(l.cfg.Local)))
-	l.left.Set(float64(len(dropped)))
-	return want, mark + "."
+	l.dropped, l.open = dropped, open
+	maps.DeleteFunc(l.since, func(id string, _ time.Time) bool { return !live[id] })
+	l.metrics.targets.Set(float64(len(live) + len(l.cfg.Own) + len(l.cfg.Local)))
+	out := 0
+	for _, d := range dropped {
+		if !d.Partly {
+			out++
+		}
+	}
+	l.metrics.left.Set(float64(out))
+	return want, pools, mark + "."
 }
 
-// keepAlive tells the first-look pool which of its targets only change pools:
-// their series go on, so they must not be marked as ended.
+// keepAlive tells the library which targets only change their interval, after
+// the first look: their series go on, so they must not be marked as ended.
 func (l *Loop) keepAlive(want map[string][]*targetgroup.Group) {
-	stays := map[string]bool{}
-	for _, g := range want[podPool] {
-		stays[string(g.Targets[0][model.AddressLabel])] = true
-	}
-	var moving []*scrape.Target
-	for _, t := range l.manager.TargetsActive()[firstPool] {
-		if stays[t.URL().Host] {
-			moving = append(moving, t)
+	active := l.active()
+	for pool, groups := range want {
+		stays := map[string]bool{}
+		for _, g := range groups {
+			if one := g.Targets[0]; one[model.ScrapeIntervalLabel] == "" {
+				stays[string(one[keyLabel])] = true
+			}
+		}
+		var moving []*scrape.Target
+		for _, t := range active[pool] {
+			if key := t.GetValue(keyLabel); key != "" && stays[key] && t.GetValue(model.ScrapeIntervalLabel) == seconds(firstInterval) {
+				moving = append(moving, t)
+			}
+		}
+		if len(moving) > 0 {
+			l.manager.DisableEndOfRunStalenessMarkers(pool, moving)
 		}
 	}
-	l.manager.DisableEndOfRunStalenessMarkers(firstPool, moving)
 }
 
 func (l *Loop) withNode(have map[string]string) map[string]string {
@@ -279,61 +255,4 @@ func group(source, address string, lists ...map[string]string) *targetgroup.Grou
 		}
 	}
 	return &targetgroup.Group{Source: source, Targets: []model.LabelSet{one}}
-}
-
-// TargetsActive, TargetsDropped, TargetsDroppedCounts, ScrapePoolConfig and
-// ScrapePools are what Prometheus' API asks.
-func (l *Loop) TargetsActive() map[string][]*scrape.Target { return l.manager.TargetsActive() }
-
-// TargetsDropped are targets dropped by relabelling.
-func (l *Loop) TargetsDropped() map[string][]*scrape.Target { return l.manager.TargetsDropped() }
-
-// TargetsDroppedCounts counts them.
-func (l *Loop) TargetsDroppedCounts() map[string]int { return l.manager.TargetsDroppedCounts() }
-
-// ScrapePoolConfig is the configuration of one pool.
-func (l *Loop) ScrapePoolConfig(name string) (*config.ScrapeConfig, error) {
-	return l.manager.ScrapePoolConfig(name)
-}
-
-// ScrapePools lists the pools.
-func (l *Loop) ScrapePools() []string { return l.manager.ScrapePools() }
-
-// Dropped are the objects that ask to be scraped and are not, with reasons.
-func (l *Loop) Dropped() []target.Dropped {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.dropped)
-}
-
-// Status is one row of the target listing.
-type Status struct {
-	URL    string            `json:"url"`
-	Labels map[string]string `json:"labels"`
-	Health string            `json:"health"`
-	Last   time.Time         `json:"last"`
-	Took   float64           `json:"took"` // seconds
-	Error  string            `json:"error,omitempty"`
-}
-
-// ServeHTTP lists targets and what is left out as JSON:
-// {"targets":[Status…],"leftOut":[{"from","reason"}…]}.
-func (l *Loop) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	rows := []Status{}
-	for _, list := range l.manager.TargetsActive() {
-		for _, t := range list {
-			s := Status{URL: t.URL().String(), Labels: t.Labels(labels.NewBuilder(labels.EmptyLabels())).Map(), Health: string(t.Health()), Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds()}
-			if err := t.LastError(); err != nil {
-				s.Error = err.Error()
-			}
-			rows = append(rows, s)
-		}
-	}
-	slices.SortFunc(rows, func(a, b Status) int { return slices.Compare([]string{a.URL}, []string{b.URL}) })
-	left := l.Dropped()
-	if left == nil {
-		left = []target.Dropped{}
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"targets": rows, "leftOut": left}) // the client is gone otherwise
 }

@@ -3,6 +3,7 @@ package target
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -14,20 +15,31 @@ import (
 
 // Target is one URL to scrape.
 type Target struct {
-	Scheme  string // http or https
-	Address string // host:port
-	Path    string
-	Labels  map[string]string // job, instance, namespace, pod, container, node, service
-	From    string            // the object that asks: pod/NAMESPACE/NAME or service/…
+	Scheme  string            `json:"scheme"`  // http or https
+	Address string            `json:"address"` // host:port
+	Path    string            `json:"path"`
+	Labels  map[string]string `json:"labels"`         // job, instance, namespace, pod, container, node, service; __param_NAME, __scrape_*
+	From    string            `json:"from"`           // the object that asks: pod/NAMESPACE/NAME or service/…
+	Node    string            `json:"node,omitempty"` // that scrapes it; set by Plan
 }
 
 // Key tells targets apart.
-func (t Target) Key() string { return t.Scheme + "://" + t.Address + t.Path + " " + t.Labels["job"] }
+func (t Target) Key() string {
+	key := t.Scheme + "://" + t.Address + t.Path + " " + t.Labels["job"]
+	for _, name := range slices.Sorted(maps.Keys(t.Labels)) {
+		if strings.HasPrefix(name, "__param_") {
+			key += " " + strings.TrimPrefix(name, "__param_") + "=" + t.Labels[name]
+		}
+	}
+	return key
+}
 
-// Dropped is an object that asks to be scraped and is not.
+// Dropped is an object that asks to be scraped and is not, or of which a field
+// does nothing (Partly).
 type Dropped struct {
 	From   string `json:"from"`
 	Reason string `json:"reason"`
+	Partly bool   `json:"partly,omitempty"`
 }
 
 // The annotations.
@@ -46,7 +58,7 @@ func Decide(node string, pods []*corev1.Pod, services []*corev1.Service) ([]Targ
 	ask := func(from string, pod *corev1.Pod, service *corev1.Service, marks map[string]string) {
 		list, why := targetsOf(from, node, pod, service, marks)
 		if why != "" {
-			dropped = append(dropped, Dropped{from, why})
+			dropped = append(dropped, Dropped{From: from, Reason: why})
 		}
 		for _, t := range list {
 			url := t.Scheme + "://" + t.Address + t.Path
@@ -72,7 +84,7 @@ func Decide(node string, pods []*corev1.Pod, services []*corev1.Service) ([]Targ
 		}
 		from := "service/" + s.Namespace + "/" + s.Name
 		if len(s.Spec.Selector) == 0 {
-			dropped = append(dropped, Dropped{from, "the service has no selector, so its pods are not known"})
+			dropped = append(dropped, Dropped{From: from, Reason: "the service has no selector, so its pods are not known"})
 			continue
 		}
 		selector := labels.SelectorFromSet(s.Spec.Selector)

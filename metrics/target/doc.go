@@ -1,9 +1,13 @@
-// Package target decides what to scrape on this node: pods and services that
-// carry the annotations prometheus.io/scrape, port, path and scheme (Decide), and
-// what ServiceMonitor and PodMonitor objects ask for (Monitored).
+// Package target decides what to scrape, and says of everything that asks to be
+// scraped and is not why: pods and services of one node that carry the
+// annotations prometheus.io/scrape, port, path and scheme (Decide), and what
+// ServiceMonitor, PodMonitor, Probe and ScrapeConfig objects ask for on all nodes
+// (Plan). Check says at write what is wrong with an object and what of it does
+// nothing.
 //
-// They are pure functions and their types. What is not scraped although it asks
-// to be comes back with the reason. It never connects to anything.
+// They are pure functions and their types. It never connects to anything and
+// reads no Secret but through World.Value, only from the namespace of the object
+// that names it.
 //
-// Start reading at Decide in decide.go.
+// Start reading at Plan in plan.go.
 package target

@@ -3,351 +3,390 @@ package target
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/prometheus/common/model"
 	promlabels "github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/relabel"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// The kinds of Monitor.
-const (
-	ServiceMonitor = "ServiceMonitor"
-	PodMonitor     = "PodMonitor"
-)
-
-// Monitor is a ServiceMonitor or PodMonitor of monitoring.coreos.com/v1: which
-// pods to scrape and how. What is not here is refused or told, see Endpoint.
-type Monitor struct {
-	Kind     string
-	Metadata metav1.ObjectMeta
-	Spec     MonitorSpec
+type namespaceSelector struct {
+	Any        bool     `json:"any"`
+	MatchNames []string `json:"matchNames"`
 }
 
-// MonitorSpec has the fields of both kinds.
-type MonitorSpec struct {
+// monitorSpec has the fields of ServiceMonitor and PodMonitor.
+type monitorSpec struct {
 	JobLabel          string               `json:"jobLabel"`
 	TargetLabels      []string             `json:"targetLabels"`    // labels of the Service to carry over
 	PodTargetLabels   []string             `json:"podTargetLabels"` // labels of the pod to carry over
 	Selector          metav1.LabelSelector `json:"selector"`
-	NamespaceSelector struct {
-		Any        bool     `json:"any"`
-		MatchNames []string `json:"matchNames"`
-	} `json:"namespaceSelector"`
-	Endpoints           []Endpoint `json:"endpoints"`           // ServiceMonitor
-	PodMetricsEndpoints []Endpoint `json:"podMetricsEndpoints"` // PodMonitor
+	NamespaceSelector namespaceSelector    `json:"namespaceSelector"`
+	AttachMetadata    struct {
+		Node bool `json:"node"`
+	} `json:"attachMetadata"`
+	Endpoints           []endpoint `json:"endpoints"`           // ServiceMonitor
+	PodMetricsEndpoints []endpoint `json:"podMetricsEndpoints"` // PodMonitor
+
+	// How Prometheus finds the pods; here they are known anyway.
+	SelectorMechanism    string `json:"selectorMechanism"`
+	ServiceDiscoveryRole string `json:"serviceDiscoveryRole"`
+	limitSpec
 }
 
-// Endpoint is one port of a Monitor.
-type Endpoint struct {
-	Port          string              `json:"port"`
-	PortNumber    int32               `json:"portNumber"`
-	TargetPort    *intstr.IntOrString `json:"targetPort"`
-	Path          string              `json:"path"`
-	Scheme        string              `json:"scheme"`
-	Params        map[string][]string `json:"params"`
-	Interval      string              `json:"interval"`
-	ScrapeTimeout string              `json:"scrapeTimeout"`
-	Relabelings   []Relabeling        `json:"relabelings"`
-
-	// These need credentials this role may not read: such an endpoint is left out.
-	TLSConfig         map[string]any `json:"tlsConfig"`
-	BasicAuth         map[string]any `json:"basicAuth"`
-	Authorization     map[string]any `json:"authorization"`
-	OAuth2            map[string]any `json:"oauth2"`
-	BearerTokenFile   string         `json:"bearerTokenFile"`
-	BearerTokenSecret map[string]any `json:"bearerTokenSecret"`
-
-	// These are not applied yet: the endpoint is scraped and that is told.
-	HonorLabels       bool             `json:"honorLabels"`
-	MetricRelabelings []map[string]any `json:"metricRelabelings"`
+// endpoint is one port of a monitor.
+type endpoint struct {
+	Port                     string              `json:"port"`
+	PortNumber               *int32              `json:"portNumber"`
+	TargetPort               *intstr.IntOrString `json:"targetPort"`
+	Path                     string              `json:"path"`
+	Scheme                   string              `json:"scheme"`
+	Params                   map[string][]string `json:"params"`
+	Interval                 string              `json:"interval"`
+	ScrapeTimeout            string              `json:"scrapeTimeout"`
+	HonorLabels              *bool               `json:"honorLabels"`
+	HonorTimestamps          *bool               `json:"honorTimestamps"`
+	TrackTimestampsStaleness *bool               `json:"trackTimestampsStaleness"`
+	Relabelings              []relabeling        `json:"relabelings"`
+	MetricRelabelings        []relabeling        `json:"metricRelabelings"`
+	FilterRunning            *bool               `json:"filterRunning"` // without it pods that ended are left out
+	clientSpec
 }
 
-// Relabeling is one step of target relabelling.
-type Relabeling struct {
-	SourceLabels []string `json:"sourceLabels"`
-	Separator    *string  `json:"separator"`
-	TargetLabel  string   `json:"targetLabel"`
-	Regex        string   `json:"regex"`
-	Modulus      uint64   `json:"modulus"`
-	Replacement  *string  `json:"replacement"`
-	Action       string   `json:"action"`
-}
-
-// Monitored lists what the monitors ask for on a node, and what of it is left
-// out or not done and why. It goes on where one monitor is broken.
-func Monitored(node string, monitors []Monitor, pods []*corev1.Pod, services []*corev1.Service) ([]Target, []Dropped) {
-	var out []Target
-	var dropped []Dropped
-	for _, m := range monitors {
-		from := strings.ToLower(m.Kind) + "/" + m.Metadata.Namespace + "/" + m.Metadata.Name
-		tell := func(format string, a ...any) { dropped = append(dropped, Dropped{from, fmt.Sprintf(format, a...)}) }
-		selector, err := metav1.LabelSelectorAsSelector(&m.Spec.Selector)
-		if err != nil {
-			tell("selector: %v", err)
-			continue
-		}
-		endpoints := m.Spec.Endpoints
-		if m.Kind == PodMonitor {
-			endpoints = m.Spec.PodMetricsEndpoints
-		}
-		if len(endpoints) == 0 {
-			tell("it names no endpoint")
-		}
-		pairs := m.match(node, selector, pods, services)
-		if len(pairs) == 0 {
-			tell("no pod on node %s matches: selector %s in %s", node, cmp.Or(selector.String(), "{}"), m.scope())
-		}
-		for i, e := range endpoints {
-			if why := e.refused(); why != "" {
-				tell("endpoint %d: %s", i, why)
-				continue
-			}
-			steps, err := e.steps()
-			if err != nil {
-				tell("endpoint %d: %v", i, err)
-				continue
-			}
-			if e.HonorLabels || len(e.MetricRelabelings) > 0 {
-				tell("endpoint %d is scraped, but honorLabels and metricRelabelings are not applied", i)
-			}
-			for _, p := range pairs {
-				t, why := m.target(from, node, e, steps, p)
-				if why != "" {
-					tell("endpoint %d: %s", i, why)
-					continue
-				}
-				out = append(out, t)
-			}
-		}
+func (m *monitorSpec) list(kind string) (string, []endpoint) {
+	if kind == PodMonitor {
+		return "spec.podMetricsEndpoints", m.PodMetricsEndpoints
 	}
-	slices.SortFunc(out, func(a, b Target) int { return cmp.Compare(a.Key()+a.From, b.Key()+b.From) })
-	return out, dropped
+	return "spec.endpoints", m.Endpoints
 }
 
-// scope says in words which namespaces a monitor looks at.
-func (m Monitor) scope() string {
-	switch s := m.Spec.NamespaceSelector; {
+func (m *monitorSpec) settings(path string, e endpoint) wireSettings {
+	return wireSettings{path: path, interval: e.Interval, timeout: e.ScrapeTimeout, intervalField: "interval", timeoutField: "scrapeTimeout",
+		honorLabels: e.HonorLabels, honorTimestamps: e.HonorTimestamps, trackTimestamps: e.TrackTimestampsStaleness,
+		metricRelabelings: e.MetricRelabelings, params: e.Params, client: e.clientSpec, limits: m.limitSpec}
+}
+
+// settings are those of all endpoints.
+func (o Object) settings() []wireSettings {
+	var out []wireSettings
+	switch {
+	case o.broken != nil:
+	case o.monitor != nil:
+		path, list := o.monitor.list(o.Kind)
+		for i, e := range list {
+			out = append(out, o.monitor.settings(fmt.Sprintf("%s[%d]", path, i), e))
+		}
+	case o.probe != nil:
+		out = append(out, o.probe.settings())
+	case o.config != nil:
+		out = append(out, o.config.settings())
+	}
+	return out
+}
+
+func (m *monitorSpec) check(c *check, kind string) {
+	if _, err := metav1.LabelSelectorAsSelector(&m.Selector); err != nil {
+		c.bad("spec.selector", "%v", err)
+	}
+	path, list := m.list(kind)
+	if len(list) == 0 {
+		c.bad(path, "names no endpoint")
+	}
+	if kind == PodMonitor {
+		c.does(len(m.Endpoints) > 0, "spec.endpoints", "a PodMonitor has podMetricsEndpoints")
+		c.does(len(m.TargetLabels) > 0, "spec.targetLabels", "a PodMonitor has no Service")
+	} else {
+		c.does(len(m.PodMetricsEndpoints) > 0, "spec.podMetricsEndpoints", "a ServiceMonitor has endpoints")
+	}
+	for i, e := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if s := strings.ToLower(e.Scheme); s != "" && s != "http" && s != "https" {
+			c.bad(at+".scheme", "%q, want http or https", e.Scheme)
+		}
+		if e.Port == "" && e.TargetPort == nil && e.PortNumber == nil && kind == ServiceMonitor {
+			c.bad(at, "names neither port nor targetPort")
+		}
+		if _, _, err := steps(at+".relabelings", e.Relabelings); err != nil {
+			c.wrong = append(c.wrong, err.Error())
+		}
+		m.settings(at, e).check(c)
+	}
+}
+
+// scope says in words which namespaces a selector looks at.
+func (s namespaceSelector) scope(own string) string {
+	switch {
 	case s.Any:
 		return "any namespace"
 	case len(s.MatchNames) > 0:
 		return "namespaces " + strings.Join(s.MatchNames, ", ")
 	}
-	return "namespace " + m.Metadata.Namespace
+	return "namespace " + own
 }
 
-func (m Monitor) looksAt(namespace string) bool {
-	switch s := m.Spec.NamespaceSelector; {
+// namespaces lists those of have, sorted, that a selector looks at.
+func namespaces[T any](s namespaceSelector, own string, have map[string][]T) []string {
+	switch {
 	case s.Any:
-		return true
+		return slices.Sorted(maps.Keys(have))
 	case len(s.MatchNames) > 0:
-		return slices.Contains(s.MatchNames, namespace)
+		return s.MatchNames
 	}
-	return namespace == m.Metadata.Namespace
+	return []string{own}
 }
 
-type pair struct {
+// place is where an endpoint may be scraped: a pod, or an address somebody wrote
+// into the Endpoints of a Service without a selector.
+type place struct {
 	pod     *corev1.Pod
 	service *corev1.Service // nil for a PodMonitor
+	address string          // when pod is nil
+	ports   []corev1.EndpointPort
 }
 
-func (m Monitor) match(node string, selector labels.Selector, pods []*corev1.Pod, services []*corev1.Service) []pair {
-	var out []pair
-	live := func(p *corev1.Pod) bool {
-		return p.Spec.NodeName == node && p.Status.PodIP != "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+func (p *planner) monitor(o Object) {
+	m := o.monitor
+	selector, err := metav1.LabelSelectorAsSelector(&m.Selector)
+	if err != nil {
+		p.tell(o, "spec.selector: %v", err)
+		return
 	}
-	if m.Kind == PodMonitor {
-		for _, p := range pods {
-			if live(p) && m.looksAt(p.Namespace) && selector.Matches(labels.Set(p.Labels)) {
-				out = append(out, pair{p, nil})
+	places := p.places(o, selector)
+	path, list := m.list(o.Kind)
+	for i, e := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		run, _, err := steps(at+".relabelings", e.Relabelings)
+		if err != nil {
+			p.tell(o, "%v", err)
+			continue
+		}
+		var found []candidate
+		told := map[string]bool{}
+		for _, pl := range places {
+			c, why := p.candidate(o, e, pl)
+			if why != "" {
+				if !told[why] {
+					told[why] = true
+					p.tell(o, "%s: %s", at, why)
+				}
+				continue
 			}
+			found = append(found, c...)
+		}
+		p.add(o, o.pool(i), m.settings(at, e), found, run)
+	}
+}
+
+// places are what a monitor selects; where there is nothing it is told why.
+func (p *planner) places(o Object, selector labels.Selector) []place {
+	m := o.monitor
+	words := fmt.Sprintf("selector %s in %s", cmp.Or(selector.String(), "{}"), m.NamespaceSelector.scope(o.Namespace))
+	var out []place
+	if o.Kind == PodMonitor {
+		matched := 0
+		for _, ns := range namespaces(m.NamespaceSelector, o.Namespace, p.pods) {
+			for _, pod := range p.pods[ns] {
+				if selector.Matches(labels.Set(pod.Labels)) {
+					if matched++; alive(pod) {
+						out = append(out, place{pod: pod})
+					}
+				}
+			}
+		}
+		switch {
+		case matched == 0:
+			p.tell(o, "no pod matches: %s", words)
+		case len(out) == 0:
+			p.tell(o, "none of the %d pods that match is running with an address: %s", matched, words)
 		}
 		return out
 	}
-	for _, s := range services {
-		if !m.looksAt(s.Namespace) || len(s.Spec.Selector) == 0 || !selector.Matches(labels.Set(s.Labels)) {
-			continue
+	matched := 0
+	for _, ns := range namespaces(m.NamespaceSelector, o.Namespace, p.services) {
+		for _, s := range p.services[ns] {
+			if !selector.Matches(labels.Set(s.Labels)) {
+				continue
+			}
+			matched++
+			before := len(out)
+			if len(s.Spec.Selector) == 0 {
+				out = append(out, p.written(s)...)
+				if len(out) == before {
+					p.tell(o, "service %s/%s has no selector, and no Endpoints object of its name has addresses", s.Namespace, s.Name)
+				}
+				continue
+			}
+			behind := labels.SelectorFromSet(s.Spec.Selector)
+			for _, pod := range p.pods[s.Namespace] {
+				if alive(pod) && behind.Matches(labels.Set(pod.Labels)) {
+					out = append(out, place{pod: pod, service: s})
+				}
+			}
+			if len(out) == before {
+				p.tell(o, "service %s/%s has no running pod", s.Namespace, s.Name)
+			}
 		}
-		behind := labels.SelectorFromSet(s.Spec.Selector)
-		for _, p := range pods {
-			if live(p) && p.Namespace == s.Namespace && behind.Matches(labels.Set(p.Labels)) {
-				out = append(out, pair{p, s})
+	}
+	if matched == 0 {
+		p.tell(o, "no service matches: %s", words)
+	}
+	return out
+}
+
+// written are the addresses that somebody wrote for a Service without a selector.
+func (p *planner) written(s *corev1.Service) []place {
+	var out []place
+	if e := p.endpoints[s.Namespace+"/"+s.Name]; e != nil {
+		for _, set := range e.Subsets {
+			for _, a := range set.Addresses {
+				out = append(out, place{service: s, address: a.IP, ports: set.Ports})
 			}
 		}
 	}
 	return out
 }
 
-// refused says why an endpoint cannot be scraped.
-func (e Endpoint) refused() string {
-	if e.BasicAuth != nil || e.Authorization != nil || e.OAuth2 != nil || e.BearerTokenSecret != nil || e.BearerTokenFile != "" || len(e.TLSConfig) > 0 {
-		return "it needs credentials or TLS settings, which are not supported"
-	}
-	if s := strings.ToLower(e.Scheme); s != "" && s != "http" && s != "https" {
-		return fmt.Sprintf("scheme is %q, want http or https", e.Scheme)
-	}
-	every, why := duration("interval", e.Interval)
-	if why != "" {
-		return why
-	}
-	limit, why := duration("scrapeTimeout", e.ScrapeTimeout)
-	if why == "" && every > 0 && limit > every {
-		why = fmt.Sprintf("scrapeTimeout %s is longer than interval %s", e.ScrapeTimeout, e.Interval)
-	}
-	return why
+func alive(p *corev1.Pod) bool {
+	return p.Spec.NodeName != "" && p.Status.PodIP != "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
 }
 
-// duration reads a time in Prometheus' words; zero when it is not given.
-func duration(name, text string) (model.Duration, string) {
-	if text == "" {
-		return 0, ""
-	}
-	d, err := model.ParseDuration(text)
-	if err != nil || d == 0 {
-		return 0, fmt.Sprintf("%s is %q, want for example 30s", name, text)
-	}
-	return d, ""
-}
-
-func (e Endpoint) steps() ([]*relabel.Config, error) {
-	var out []*relabel.Config
-	for i, r := range e.Relabelings {
-		c := relabel.DefaultRelabelConfig
-		c.NameValidationScheme = model.UTF8Validation
-		for _, l := range r.SourceLabels {
-			c.SourceLabels = append(c.SourceLabels, model.LabelName(l))
-		}
-		if r.Separator != nil {
-			c.Separator = *r.Separator
-		}
-		if r.Regex != "" {
-			regex, err := relabel.NewRegexp(r.Regex)
-			if err != nil {
-				return nil, fmt.Errorf("relabeling %d: %w", i, err)
+// candidate is one endpoint at one place with the labels prometheus-operator
+// gives. A PodMonitor's endpoint without a port means every port of the pod.
+func (p *planner) candidate(o Object, e endpoint, pl place) ([]candidate, string) {
+	if pl.pod != nil && o.Kind == PodMonitor && e.Port == "" && e.TargetPort == nil && e.PortNumber == nil {
+		var out []candidate
+		for _, c := range pl.pod.Spec.Containers {
+			for _, have := range c.Ports {
+				one := e
+				one.PortNumber = &have.ContainerPort
+				more, why := p.candidate(o, one, pl)
+				if why != "" {
+					return nil, why
+				}
+				out = append(out, more...)
 			}
-			c.Regex = regex
 		}
-		if r.Replacement != nil {
-			c.Replacement = *r.Replacement
+		if len(out) == 0 {
+			return nil, fmt.Sprintf("pod %s declares no port, and the endpoint names none", pl.pod.Name)
 		}
-		c.TargetLabel, c.Modulus, c.Action = r.TargetLabel, r.Modulus, cmp.Or(relabel.Action(strings.ToLower(r.Action)), relabel.Replace)
-		if err := c.Validate(model.UTF8Validation); err != nil {
-			return nil, fmt.Errorf("relabeling %d: %w", i, err)
-		}
-		out = append(out, &c)
+		return out, ""
 	}
-	return out, nil
-}
-
-// target is one endpoint of one pod with the labels prometheus-operator gives.
-func (m Monitor) target(from, node string, e Endpoint, steps []*relabel.Config, p pair) (Target, string) {
-	number, container, why := e.port(p)
-	if why != "" {
-		return Target{}, why
-	}
-	address := net.JoinHostPort(p.pod.Status.PodIP, strconv.Itoa(int(number)))
 	b := promlabels.NewBuilder(promlabels.EmptyLabels())
-	meta := func(prefix string, set map[string]string) {
-		for k, v := range set {
-			name := safe(k)
-			b.Set(prefix+"label_"+name, v)
-			b.Set(prefix+"labelpresent_"+name, "true")
+	var number int32
+	var container, why string
+	if pl.pod != nil {
+		if number, container, why = e.port(pl); why != "" {
+			return nil, why
 		}
+		p.fromPod(b, o.monitor, pl.pod, number, container)
+	} else if number, why = e.writtenPort(pl); why != "" {
+		return nil, why
 	}
-	meta("__meta_kubernetes_pod_", p.pod.Labels)
-	for k, v := range p.pod.Annotations {
-		b.Set("__meta_kubernetes_pod_annotation_"+safe(k), v)
+	host, node := pl.address, p.Home
+	if pl.pod != nil {
+		host, node = pl.pod.Status.PodIP, pl.pod.Spec.NodeName
 	}
-	job := m.Metadata.Namespace + "/" + m.Metadata.Name
-	for k, v := range map[string]string{
-		"__meta_kubernetes_namespace": p.pod.Namespace, "__meta_kubernetes_pod_name": p.pod.Name, "__meta_kubernetes_pod_ip": p.pod.Status.PodIP,
-		"__meta_kubernetes_pod_node_name": node, "__meta_kubernetes_pod_container_name": container, "__meta_kubernetes_pod_uid": string(p.pod.UID),
-		"__address__": address, "namespace": p.pod.Namespace, "pod": p.pod.Name, "container": container, "node": node,
-		"endpoint": cmp.Or(e.Port, strconv.Itoa(int(number))), "instance": address,
-	} {
-		b.Set(k, v)
-	}
+	address := net.JoinHostPort(host, strconv.Itoa(int(number)))
+	job := o.Namespace + "/" + o.Name
+	b.Set("__address__", address).Set("instance", address).Set("endpoint", cmp.Or(e.Port, e.targetText(), strconv.Itoa(int(number))))
 	carry := func(names []string, set map[string]string) {
 		for _, k := range names {
 			b.Set(safe(k), set[k])
 		}
 	}
-	if p.service != nil {
-		meta("__meta_kubernetes_service_", p.service.Labels)
-		b.Set("__meta_kubernetes_service_name", p.service.Name).Set("__meta_kubernetes_endpoint_port_name", e.Port)
-		b.Set("service", p.service.Name)
-		carry(m.Spec.TargetLabels, p.service.Labels)
-		job = cmp.Or(p.service.Labels[m.Spec.JobLabel], p.service.Name)
+	if s := pl.service; s != nil {
+		metaService(b, s)
+		b.Set(metaPrefix+"endpoint_port_name", e.Port).Set(metaPrefix+"endpoints_name", s.Name).Set(metaPrefix+"endpoint_ready", "true")
+		b.Set("namespace", s.Namespace).Set("service", s.Name)
+		carry(o.monitor.TargetLabels, s.Labels)
+		job = cmp.Or(s.Labels[o.monitor.JobLabel], s.Name)
 	} else {
-		job = cmp.Or(p.pod.Labels[m.Spec.JobLabel], job)
+		job = cmp.Or(pl.pod.Labels[o.monitor.JobLabel], job)
 	}
-	carry(m.Spec.PodTargetLabels, p.pod.Labels)
+	if pl.pod != nil {
+		carry(o.monitor.PodTargetLabels, pl.pod.Labels)
+	}
 	b.Set("job", job).Set("__scheme__", cmp.Or(strings.ToLower(e.Scheme), "http")).Set("__metrics_path__", cmp.Or(e.Path, "/metrics"))
 	for k, v := range e.Params {
 		if len(v) > 0 {
 			b.Set("__param_"+k, v[0])
 		}
 	}
-	if e.Interval != "" {
-		b.Set("__scrape_interval__", e.Interval)
-		if e.ScrapeTimeout == "" { // the default may be longer
-			b.Set("__scrape_timeout__", e.Interval)
+	what := "address " + address
+	if pl.pod != nil {
+		what = "pod " + pl.pod.Namespace + "/" + pl.pod.Name
+	}
+	return []candidate{{labels: b, node: node, what: what}}, ""
+}
+
+func (p *planner) fromPod(b *promlabels.Builder, m *monitorSpec, pod *corev1.Pod, number int32, container string) {
+	metaPod(b, pod)
+	for _, c := range pod.Spec.Containers {
+		if c.Name == container {
+			var at *corev1.ContainerPort
+			for _, have := range c.Ports {
+				if have.ContainerPort == number {
+					at = &have
+				}
+			}
+			metaPort(b, c, at)
 		}
 	}
-	if e.ScrapeTimeout != "" {
-		b.Set("__scrape_timeout__", e.ScrapeTimeout)
+	b.Set(metaPrefix+"endpoint_address_target_kind", "Pod").Set(metaPrefix+"endpoint_address_target_name", pod.Name)
+	if n := p.nodes[pod.Spec.NodeName]; n != nil && m.AttachMetadata.Node {
+		metaNode(b, n)
 	}
-	if !relabel.ProcessBuilder(b, steps...) {
-		return Target{}, fmt.Sprintf("pod %s is dropped by relabelings", p.pod.Name)
+	b.Set("namespace", pod.Namespace).Set("pod", pod.Name).Set("container", container).Set("node", pod.Spec.NodeName)
+}
+
+func (e endpoint) targetText() string {
+	if e.TargetPort == nil {
+		return ""
 	}
-	t := Target{From: from, Labels: map[string]string{}}
-	b.Labels().Range(func(l promlabels.Label) {
-		switch {
-		case l.Name == "__address__":
-			t.Address = l.Value
-		case l.Name == "__scheme__":
-			t.Scheme = l.Value
-		case l.Name == "__metrics_path__":
-			t.Path = l.Value
-		case strings.HasPrefix(l.Name, "__param_"), strings.HasPrefix(l.Name, "__scrape_"), !strings.HasPrefix(l.Name, "__"):
-			t.Labels[l.Name] = l.Value
+	return e.TargetPort.String()
+}
+
+// writtenPort finds the number behind the endpoint's port where no pod is known.
+func (e endpoint) writtenPort(pl place) (int32, string) {
+	for _, p := range pl.ports {
+		if e.Port != "" && p.Name == e.Port || e.Port == "" && e.TargetPort != nil && (e.TargetPort.StrVal != "" && p.Name == e.TargetPort.StrVal || e.TargetPort.IntVal == p.Port) {
+			return p.Port, ""
 		}
-	})
-	return t, ""
+	}
+	return 0, fmt.Sprintf("the Endpoints of service %s have no port %q", pl.service.Name, cmp.Or(e.Port, e.targetText()))
 }
 
 // port finds the number behind the endpoint's port, and its container.
-func (e Endpoint) port(p pair) (int32, string, string) {
+func (e endpoint) port(pl place) (int32, string, string) {
 	named := func(name string) (int32, string, string) {
-		for _, c := range p.pod.Spec.Containers {
+		for _, c := range pl.pod.Spec.Containers {
 			for _, have := range c.Ports {
 				if have.Name == name {
 					return have.ContainerPort, c.Name, ""
 				}
 			}
 		}
-		return 0, "", fmt.Sprintf("pod %s has no port named %q", p.pod.Name, name)
+		return 0, "", fmt.Sprintf("pod %s has no port named %q", pl.pod.Name, name)
 	}
 	numbered := func(n int32) (int32, string, string) {
 		var declared []port
-		for _, c := range p.pod.Spec.Containers {
+		for _, c := range pl.pod.Spec.Containers {
 			for _, have := range c.Ports {
 				declared = append(declared, port{have.ContainerPort, c.Name})
 			}
 		}
-		return n, owner(p.pod, declared, n), ""
+		return n, owner(pl.pod, declared, n), ""
 	}
 	at := e.TargetPort
-	if p.service != nil && e.Port != "" {
+	if pl.service != nil && e.Port != "" {
 		found := false
-		for _, s := range p.service.Spec.Ports {
+		for _, s := range pl.service.Spec.Ports {
 			if s.Name == e.Port {
 				target := s.TargetPort
 				if target.IntVal == 0 && target.StrVal == "" {
@@ -357,7 +396,7 @@ func (e Endpoint) port(p pair) (int32, string, string) {
 			}
 		}
 		if !found {
-			return 0, "", fmt.Sprintf("service %s has no port named %q", p.service.Name, e.Port)
+			return 0, "", fmt.Sprintf("service %s has no port named %q", pl.service.Name, e.Port)
 		}
 	} else if e.Port != "" {
 		return named(e.Port)
@@ -367,18 +406,8 @@ func (e Endpoint) port(p pair) (int32, string, string) {
 		return named(at.StrVal)
 	case at != nil && at.IntVal > 0:
 		return numbered(at.IntVal)
-	case e.PortNumber > 0:
-		return numbered(e.PortNumber)
+	case e.PortNumber != nil && *e.PortNumber > 0:
+		return numbered(*e.PortNumber)
 	}
 	return 0, "", "it names neither port nor targetPort"
-}
-
-// safe is a Kubernetes label's name as a Prometheus label's.
-func safe(name string) string {
-	return strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' {
-			return c
-		}
-		return '_'
-	}, name)
 }

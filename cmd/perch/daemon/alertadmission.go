@@ -26,16 +26,19 @@ import (
 // remote write that would not be in force: who writes them hears it at once.
 const alertCheck = "AlertCheck"
 
-// admitting are the plugins of the control plane and alertCheck.
+// admitting are the plugins of the control plane, alertCheck and monitorCheck.
 func admitting() apiserver.Admission {
 	order := admission.Order()
 	quota := len(order) - 1 // counts last
 	return apiserver.Admission{
-		Order: slices.Insert(order, quota, alertCheck),
+		Order: slices.Insert(order, quota, alertCheck, monitorCheck),
 		Register: func(p *kadmission.Plugins) {
 			admission.Register(p)
 			p.Register(alertCheck, func(io.Reader) (kadmission.Interface, error) {
 				return alertPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
+			})
+			p.Register(monitorCheck, func(io.Reader) (kadmission.Interface, error) {
+				return monitorPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
 			})
 		},
 	}

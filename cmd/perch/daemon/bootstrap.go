@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"time"
 
@@ -10,10 +9,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"sigs.k8s.io/yaml"
 
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/shipped"
@@ -23,18 +19,6 @@ import (
 // infoName is the ConfigMap in kube-public that tells clients where the web
 // door is; rbac.ClusterConfigMap in kube-system tells joining nodes the same.
 const infoName = "perch-info"
-
-//go:embed crd_prometheusrule.yaml
-var prometheusRuleCRD []byte
-
-//go:embed crd_metricquery.yaml
-var metricQueryCRD []byte
-
-//go:embed crd_servicemonitor.yaml
-var serviceMonitorCRD []byte
-
-//go:embed crd_podmonitor.yaml
-var podMonitorCRD []byte
 
 // ensureObjects keeps the objects that perch itself needs: repeated until all
 // are there, since the API may still be starting.
@@ -80,12 +64,7 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 	if err := ensureRoles(ctx, c); err != nil {
 		return err
 	}
-	for _, text := range [][]byte{prometheusRuleCRD, metricQueryCRD, serviceMonitorCRD, podMonitorCRD} {
-		if err := ensureCRD(ctx, c, text); err != nil {
-			return err
-		}
-	}
-	return nil
+	return ensureCRDs(ctx, c)
 }
 
 // ensureRoles adds to the default roles what belongs to objects of this file:
@@ -118,19 +97,6 @@ func ensureRoles(ctx context.Context, c clients) error {
 		if _, err := api.RoleBindings(r.namespace).Create(ctx, bind, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create RoleBinding %s/%s: %w", r.namespace, role.Name, err)
 		}
-	}
-	return nil
-}
-
-var crds = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-
-func ensureCRD(ctx context.Context, c clients, text []byte) error {
-	var want unstructured.Unstructured
-	if err := yaml.Unmarshal(text, &want.Object); err != nil {
-		return fmt.Errorf("read shipped definition: %w", err)
-	}
-	if _, err := c.dynamic.Resource(crds).Create(ctx, &want, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("create CustomResourceDefinition %s: %w", want.GetName(), err)
 	}
 	return nil
 }

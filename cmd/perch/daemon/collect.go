@@ -13,14 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"perch/cmd/perch/daemon/config"
+	"perch/controlplane/event"
 	"perch/metrics/exporter"
 	"perch/metrics/scrape"
-	"perch/metrics/target"
 )
 
 // collect scrapes the pods of this node, reads the machine, perch's own parts
 // and, on servers, the state of all objects.
-func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers, monitors func() []target.Monitor) (*scrape.Loop, error) {
+func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers, jobs *scrapeJobs, tell event.Tell) (*scrape.Loop, error) {
 	services := factory.Core().V1().Services().Lister()
 
 	cfg := scrape.Default()
@@ -50,7 +50,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		cfg.Own = append(cfg.Own, api, etcd,
 			scrape.Own{Name: "perch-server", Labels: map[string]string{"job": "perch-server", "instance": instance}, Socket: r.cfg.Socket("server")})
 	}
-	loop, err := scrape.New(cfg, scrape.Parts{
+	parts := scrape.Parts{
 		Into: n.store,
 		Inlet: func() func(context.Context, []scrape.Sample) error {
 			inlet := n.store.Inlet("local")
@@ -59,13 +59,16 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 				return err
 			}
 		},
-		Objects:  func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
-		Monitors: monitors,
-	}, r.part("scrape"), r.reg)
+		Objects: func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
+		Resolve: clusterName(services, r.cfg.ClusterDomain), CutOff: tellCutOff(tell, pods),
+	}
+	jobs.parts(&parts)
+	loop, err := scrape.New(cfg, parts, r.part("scrape"), r.reg)
 	if err != nil {
 		return nil, err
 	}
 	r.group.Go("scrape", loop.Run)
+	jobs.follow(r, loop)
 	return loop, nil
 }
 

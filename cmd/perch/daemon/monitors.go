@@ -2,67 +2,95 @@ package daemon
 
 import (
 	"cmp"
-	"context"
+	"encoding/json"
 	"slices"
+	"strings"
+	"sync"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 
-	"perch/cmd/perch/daemon/config"
 	"perch/metrics/target"
 )
 
-// watchMonitors keeps ServiceMonitor and PodMonitor objects of all namespaces. A
-// worker may not read them: its pods are scraped by their annotations only.
-func (r role) watchMonitors(client dynamic.Interface) func() []target.Monitor {
-	if r.cfg.Kind != config.Server {
-		return nil
+// scrapeKinds are the kinds of objects that ask for scrapes.
+func scrapeKinds() map[string]schema.GroupVersionResource {
+	kind := func(version, resource string) schema.GroupVersionResource {
+		return schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: version, Resource: resource}
 	}
-	stores := map[string]cache.Store{}
-	for kind, resource := range map[string]string{target.ServiceMonitor: "servicemonitors", target.PodMonitor: "podmonitors"} {
-		source := client.Resource(schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: resource})
-		informer := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return source.List(ctx, o) },
-			WatchFuncWithContext: source.Watch,
-		}, client), &unstructured.Unstructured{}, 0, nil)
-		stores[kind] = informer.GetStore()
-		r.group.Go(resource, func(ctx context.Context) error {
-			untilAnswered(ctx, startLimit, r.part("monitors"), func(ctx context.Context) error {
-				_, err := source.List(ctx, metav1.ListOptions{Limit: 1})
-				return err
-			})
-			informer.RunWithContext(ctx)
-			return nil
-		})
-	}
-	return func() []target.Monitor {
-		var out []target.Monitor
-		for kind, store := range stores {
-			for _, o := range store.List() {
-				if u, ok := o.(*unstructured.Unstructured); ok {
-					out = append(out, monitorOf(kind, u))
-				}
-			}
-		}
-		slices.SortFunc(out, func(a, b target.Monitor) int {
-			return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
-		})
-		return out
+	return map[string]schema.GroupVersionResource{
+		target.ServiceMonitor: kind("v1", "servicemonitors"), target.PodMonitor: kind("v1", "podmonitors"),
+		target.Probe: kind("v1", "probes"), target.ScrapeConfig: kind("v1alpha1", "scrapeconfigs"),
 	}
 }
 
-// monitorOf reads an object; one of another shape names no endpoint, which is
-// what the listing of targets then says of it.
-func monitorOf(kind string, u *unstructured.Unstructured) target.Monitor {
-	m := target.Monitor{Kind: kind, Metadata: metav1.ObjectMeta{Namespace: u.GetNamespace(), Name: u.GetName()}}
-	if spec, ok, err := unstructured.NestedMap(u.Object, "spec"); ok && err == nil {
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(spec, &m.Spec); err != nil {
-			m.Spec = target.MonitorSpec{}
+// scrapeObjects keeps the objects of all namespaces that ask for scrapes.
+type scrapeObjects struct {
+	watched map[string]*watchedObjects // by kind
+
+	mu   sync.Mutex
+	read map[string]readObject // by kind, namespace and name
+}
+
+type readObject struct {
+	version string
+	object  target.Object
+}
+
+// watchScrapeObjects is for servers: a worker may not read these objects and is
+// told its own part of them, see metrics/assign.
+func (r role) watchScrapeObjects(client dynamic.Interface, changed func()) (*scrapeObjects, error) {
+	s := &scrapeObjects{watched: map[string]*watchedObjects{}, read: map[string]readObject{}}
+	for kind, resource := range scrapeKinds() {
+		w := watchObjects(client, resource, r.part("objects"))
+		if err := onChange(w.informer, changed); err != nil {
+			return nil, err
+		}
+		s.watched[kind] = w
+		r.group.Go(resource.Resource, w.Run)
+	}
+	return s, nil
+}
+
+func onChange(i cache.SharedIndexInformer, changed func()) error {
+	_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { changed() }, UpdateFunc: func(any, any) { changed() }, DeleteFunc: func(any) { changed() }})
+	return err
+}
+
+// list are the objects as they are now, sorted.
+func (s *scrapeObjects) list() []target.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []target.Object
+	now := map[string]readObject{}
+	for kind, w := range s.watched {
+		for _, o := range w.informer.GetStore().List() {
+			u, ok := o.(*unstructured.Unstructured)
+			if !ok {
+				continue
+			}
+			key := kind + "/" + u.GetNamespace() + "/" + u.GetName()
+			have, known := s.read[key]
+			if !known || have.version != u.GetResourceVersion() {
+				have = readObject{u.GetResourceVersion(), scrapeObject(kind, u)}
+			}
+			now[key] = have
+			out = append(out, have.object)
 		}
 	}
-	return m
+	s.read = now
+	slices.SortFunc(out, func(a, b target.Object) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+func scrapeObject(kind string, u *unstructured.Unstructured) target.Object {
+	text, err := json.Marshal(u.Object["spec"])
+	if err != nil {
+		text = []byte(err.Error()) // no JSON: the object is listed as broken
+	}
+	return target.Read(kind, u.GetNamespace(), u.GetName(), text)
 }

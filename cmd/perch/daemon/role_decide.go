@@ -16,8 +16,9 @@ import (
 	"perch/controlplane/nodelife"
 )
 
-// deciders are the parts of the control plane that act on numbers and
-// heartbeats: the autoscaler and the watch over nodes.
+// deciders are the parts of the control plane that act on numbers, heartbeats and
+// objects of monitoring: the autoscaler, the watch over nodes, and the rights to
+// read the secrets that monitoring objects name.
 func (r role) deciders(loop clients, apps *customMetrics, f informers.SharedInformerFactory, tell event.Tell) ([]namedRun, error) {
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(loop.kube.Discovery()))
 	scales, err := scale.NewForConfig(loop.rest, mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(loop.kube.Discovery()))
@@ -40,5 +41,9 @@ func (r role) deciders(loop clients, apps *customMetrics, f informers.SharedInfo
 	if err != nil {
 		return nil, err
 	}
-	return []namedRun{{"autoscale", scaler.Run}, {"nodelife", nodes.Run}}, nil
+	secrets, err := r.openNamedSecrets(loop, f.Rbac().V1().Roles().Lister())
+	if err != nil {
+		return nil, err
+	}
+	return []namedRun{{"autoscale", scaler.Run}, {"nodelife", nodes.Run}, {"named secrets", secrets.Run}}, nil
 }

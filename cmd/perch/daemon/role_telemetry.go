@@ -29,6 +29,7 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/auth/token"
+	"perch/controlplane/event"
 	"perch/metrics/promapi"
 	"perch/metrics/remote"
 	"perch/metrics/scrape"
@@ -68,12 +69,21 @@ func buildTelemetry(_ context.Context, r role) error {
 	if err != nil {
 		return err
 	}
-	targets, err := r.collect(factory, pods, numbers, r.watchMonitors(api.dynamic))
+	facts, err := event.New(event.Default(), api.kube.CoreV1(), r.part("event"), r.reg)
+	if err != nil {
+		return err
+	}
+	r.group.Go("events", facts.Run)
+	jobs, err := r.openScrapeJobs(api, factory)
+	if err != nil {
+		return err
+	}
+	targets, err := r.collect(factory, pods, numbers, jobs, facts.Tell)
 	if err != nil {
 		return err
 	}
 	if server {
-		if err := buildServerTelemetry(r, api, factory, numbers, targets, lines, own); err != nil {
+		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, lines, own); err != nil {
 			return err
 		}
 	} else if err := r.forwardNumbers(numbers); err != nil {
@@ -161,7 +171,7 @@ func nodeClient(cfg config.Config) (*http.Client, error) {
 
 // buildServerTelemetry adds what only servers have: queries, rules, alerts and
 // the web door.
-func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, targets *scrape.Loop, lines *lines, own *http.ServeMux) error {
+func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, targets *scrape.Loop, jobs *scrapeJobs, lines *lines, own *http.ServeMux) error {
 	page, err := url.Parse(webURL(r.cfg))
 	if err != nil {
 		return fmt.Errorf("make page URL: %w", err)
@@ -226,6 +236,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("POST /ui/api/v1/code", door.Has(door.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token",
 		Namespace: metav1.NamespaceSystem, Name: token.AdminAccount}), http.HandlerFunc(code))
 	web.Handle("POST /perch/v1/samples", door.Node, nodesIn)
+	web.Handle("POST /perch/v1/targets", door.Node, jobs.desk)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
 	web.Handle("GET /prometheus/perch/v1/targets", door.Path("get", "/metrics"), targets) // with what is left out and why
 	write := door.Path("post", "/prometheus/api/v1/write")                                // any series of any namespace

@@ -162,7 +162,7 @@ func viewRules() []rbacv1.PolicyRule {
 		on(read(), "networking.k8s.io", "ingresses", "ingresses/status", "networkpolicies"),
 		on(read(), "metrics.k8s.io", "pods", "nodes"),
 		on(read(), "custom.metrics.k8s.io", "*"),
-		on(read(), "monitoring.coreos.com", "prometheusrules", "servicemonitors", "podmonitors", "probes", "alertmanagerconfigs"),
+		on(read(), "monitoring.coreos.com", "prometheusrules", "servicemonitors", "podmonitors", "probes", "scrapeconfigs", "alertmanagerconfigs"),
 	}
 }
 
@@ -183,7 +183,7 @@ func editRules() []rbacv1.PolicyRule {
 		on(write(), "policy", "poddisruptionbudgets"),
 		on(write(), "networking.k8s.io", "ingresses", "networkpolicies"),
 		on(readWrite(), "coordination.k8s.io", "leases"),
-		on(write(), "monitoring.coreos.com", "prometheusrules", "servicemonitors", "podmonitors", "probes", "alertmanagerconfigs"),
+		on(write(), "monitoring.coreos.com", "prometheusrules", "servicemonitors", "podmonitors", "probes", "scrapeconfigs", "alertmanagerconfigs"),
 	}
 }
 

@@ -1,0 +1,87 @@
+package scrape
+
+import (
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	targets  prometheus.Gauge
+	left     prometheus.Gauge
+	cut      *prometheus.CounterVec // by reason
+	offender *prometheus.GaugeVec   // by target and reason, offenderLimit of them
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		targets: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets", Help: "Targets that are scraped."}),
+		left:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets_left_out", Help: "Objects that ask to be scraped and are not."}),
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perch_scrape_answers_cut_off_total", Help: "Answers of targets that were not or not wholly stored, by reason."}, []string{"reason"}),
+		offender: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "perch_scrape_target_cut_off", Help: "1 for a target whose newest answer is not or not wholly stored."}, []string{"offender", "reason"}),
+	}
+	for _, r := range []string{cutSamples, cutBody, cutLabels, cutGarbage, cutSeries} {
+		m.cut.WithLabelValues(r)
+	}
+	reg.MustRegister(m.targets, m.left, m.cut, m.offender)
+	return m
+}
+
+const (
+	cutInterval   = 5 * time.Second // between two looks for answers that are cut off
+	offenderLimit = 50              // targets named in a series, the others are "others"
+)
+
+// cuts are the targets whose newest answer is cut off.
+type cuts struct {
+	looked time.Time
+	known  map[string]cut // by URL and pool
+}
+
+type cut struct {
+	reason string
+	last   time.Time
+}
+
+// watchCuts counts and names targets whose answers are cut off.
+func (l *Loop) watchCuts(now time.Time) {
+	if now.Sub(l.cuts.looked) < cutInterval {
+		return
+	}
+	before := l.cuts.known
+	l.cuts = cuts{looked: now, known: map[string]cut{}}
+	l.metrics.offender.Reset()
+	for i, s := range slices.SortedFunc(cutOffs(l.Here()), func(a, b Status) int { return byURL(a, b) }) {
+		key := s.Pool + " " + s.URL
+		was := before[key]
+		l.cuts.known[key] = cut{s.CutOff, s.Last}
+		if s.Last.After(was.last) {
+			l.metrics.cut.WithLabelValues(s.CutOff).Inc()
+		}
+		if was.reason != s.CutOff && l.parts.CutOff != nil {
+			l.parts.CutOff(s)
+		}
+		name := s.Labels["namespace"] + "/" + s.Labels["pod"]
+		if s.Labels["pod"] == "" {
+			name = s.URL
+		}
+		if i >= offenderLimit {
+			name = "others"
+		}
+		l.metrics.offender.WithLabelValues(name, s.CutOff).Set(1)
+	}
+}
+
+// cutOffs are the rows of targets that are cut off.
+func cutOffs(rows []Status) func(func(Status) bool) {
+	return func(yield func(Status) bool) {
+		for _, s := range rows {
+			if s.CutOff != "" && !yield(s) {
+				return
+			}
+		}
+	}
+}

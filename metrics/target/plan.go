@@ -1,0 +1,187 @@
+package target
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	promlabels "github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// World is what Plan looks at. The lists are of all nodes and namespaces.
+type World struct {
+	Pods      []*corev1.Pod
+	Services  []*corev1.Service
+	Endpoints []*corev1.Endpoints // of Services without a selector
+	Nodes     []*corev1.Node
+
+	// Home is the node that scrapes what runs on none: static targets, probes.
+	Home string
+	// Prober is the address of the built-in prober on that node.
+	Prober string
+	// Value reads a key of a Secret or ConfigMap.
+	Value func(Ref) (string, error)
+	// ClusterCA is the cluster's CA as PEM.
+	ClusterCA string
+	// Limit bounds the targets of all objects together; 0 = none.
+	Limit int
+}
+
+// Job is one scrape pool: an endpoint of one object and its targets.
+type Job struct {
+	Name     string   `json:"name"` // of the pool
+	From     string   `json:"from"` // the object
+	Settings Settings `json:"settings"`
+	Targets  []Target `json:"targets"`
+}
+
+// Plan lists what the objects ask for on all nodes, sorted by name, and what of
+// it is left out or does nothing, with the reason. A broken object costs nothing
+// but itself.
+func Plan(w World, objects []Object) ([]Job, []Dropped) {
+	p := &planner{World: w, nodes: map[string]*corev1.Node{}, pods: map[string][]*corev1.Pod{}, services: map[string][]*corev1.Service{}, endpoints: map[string]*corev1.Endpoints{}}
+	for _, n := range w.Nodes {
+		p.nodes[n.Name] = n
+	}
+	for _, pod := range w.Pods {
+		p.pods[pod.Namespace] = append(p.pods[pod.Namespace], pod)
+	}
+	for _, s := range w.Services {
+		p.services[s.Namespace] = append(p.services[s.Namespace], s)
+	}
+	for _, e := range w.Endpoints {
+		p.endpoints[e.Namespace+"/"+e.Name] = e
+	}
+	for _, o := range objects {
+		p.object(o)
+	}
+	slices.SortFunc(p.jobs, func(a, b Job) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(p.left, func(a, b Dropped) int { return cmp.Compare(a.From, b.From) })
+	return p.jobs, p.left
+}
+
+// Of are the jobs with the targets of one node only.
+func Of(node string, jobs []Job) []Job {
+	var out []Job
+	for _, j := range jobs {
+		j.Targets = slices.DeleteFunc(slices.Clone(j.Targets), func(t Target) bool { return t.Node != node })
+		if len(j.Targets) > 0 {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+type planner struct {
+	World
+	nodes     map[string]*corev1.Node
+	pods      map[string][]*corev1.Pod // by namespace
+	services  map[string][]*corev1.Service
+	endpoints map[string]*corev1.Endpoints
+	jobs      []Job
+	left      []Dropped
+	count     int
+}
+
+func (p *planner) tell(o Object, format string, a ...any) {
+	p.left = append(p.left, Dropped{From: o.From(), Reason: fmt.Sprintf(format, a...)})
+}
+
+func (p *planner) object(o Object) {
+	wrong, idle := o.Check()
+	for _, i := range idle {
+		p.left = append(p.left, Dropped{From: o.From(), Reason: i, Partly: true})
+	}
+	if len(wrong) > 0 {
+		p.tell(o, "%s", strings.Join(wrong, "; "))
+		return
+	}
+	switch {
+	case o.monitor != nil:
+		p.monitor(o)
+	case o.probe != nil:
+		p.probe(o)
+	case o.config != nil:
+		p.config(o)
+	}
+}
+
+// value reads keys in the namespace of the object only.
+func (p *planner) value(o Object) func(Ref) (string, error) {
+	return func(r Ref) (string, error) {
+		r.Namespace = o.Namespace
+		if p.Value == nil {
+			return "", fmt.Errorf("%s %w", r, errAbsent)
+		}
+		return p.Value(r)
+	}
+}
+
+// add is one pool with what candidates of it remain after relabelling.
+func (p *planner) add(o Object, name string, s wireSettings, candidates []candidate, run []*relabel.Config) {
+	s.clusterCA = p.ClusterCA
+	settings, err := s.ready(p.value(o))
+	if err != nil {
+		p.tell(o, "%v", err)
+		return
+	}
+	j := Job{Name: name, From: o.From(), Settings: settings}
+	seen := map[string]bool{}
+	for _, c := range candidates {
+		t, why := c.target(o.From(), run)
+		if why != "" {
+			p.tell(o, "%s", why)
+			continue
+		}
+		if key := t.Key() + fmt.Sprint(t.Labels); seen[key] {
+			continue
+		} else {
+			seen[key] = true
+		}
+		if p.count++; p.Limit > 0 && p.count > p.Limit {
+			p.tell(o, "%s is left out: all objects together have more than %d targets", t.Address, p.Limit)
+			continue
+		}
+		j.Targets = append(j.Targets, t)
+	}
+	slices.SortFunc(j.Targets, func(a, b Target) int { return cmp.Compare(a.Key(), b.Key()) })
+	if len(j.Targets) > 0 {
+		p.jobs = append(p.jobs, j)
+	}
+}
+
+// candidate is a target before relabelling.
+type candidate struct {
+	labels *promlabels.Builder
+	node   string
+	what   string // for people
+}
+
+func (c candidate) target(from string, run []*relabel.Config) (Target, string) {
+	if !relabel.ProcessBuilder(c.labels, run...) {
+		return Target{}, c.what + " is dropped by relabelings"
+	}
+	t := Target{From: from, Node: c.node, Labels: map[string]string{}}
+	c.labels.Labels().Range(func(l promlabels.Label) {
+		switch {
+		case l.Name == "__address__":
+			t.Address = l.Value
+		case l.Name == "__scheme__":
+			t.Scheme = l.Value
+		case l.Name == "__metrics_path__":
+			t.Path = l.Value
+		case strings.HasPrefix(l.Name, "__param_"), strings.HasPrefix(l.Name, "__scrape_"), !strings.HasPrefix(l.Name, "__"):
+			t.Labels[l.Name] = l.Value
+		}
+	})
+	if t.Address == "" {
+		return t, c.what + " has no address after relabelings"
+	}
+	if t.Labels["instance"] == "" {
+		t.Labels["instance"] = t.Address
+	}
+	return t, ""
+}
