@@ -110,6 +110,7 @@ func DefaultClusterRoles() []rbacv1.ClusterRole {
 		// and tools expect the role to exist.
 		clusterRole("system:node"),
 		clusterRole(TelemetryUser, telemetryRules()...),
+		clusterRole("perch:node", on(read(), "perch.dev", "logrules")), // each node counts its lines
 		clusterRole("system:kube-scheduler",
 			on(read(), "", "nodes", "namespaces", "pods", "persistentvolumeclaims", "persistentvolumes", "services", "replicationcontrollers"),
 			on(verbs{"create"}, "", "bindings", "pods/binding"), on(verbs{"delete"}, "", "pods"),
@@ -163,6 +164,7 @@ func viewRules() []rbacv1.PolicyRule {
 		on(read(), "metrics.k8s.io", "pods", "nodes"),
 		on(read(), "custom.metrics.k8s.io", "*"),
 		on(read(), "monitoring.coreos.com", "prometheusrules", "servicemonitors", "podmonitors", "probes", "scrapeconfigs", "alertmanagerconfigs"),
+		on(read(), "perch.dev", "metricqueries", "logrules"),
 	}
 }
 
@@ -184,6 +186,7 @@ func editRules() []rbacv1.PolicyRule {
 		on(write(), "networking.k8s.io", "ingresses", "networkpolicies"),
 		on(readWrite(), "coordination.k8s.io", "leases"),
 		on(write(), "monitoring.coreos.com", "prometheusrules", "servicemonitors", "podmonitors", "probes", "scrapeconfigs", "alertmanagerconfigs"),
+		on(write(), "perch.dev", "metricqueries", "logrules"),
 	}
 }
 
@@ -225,6 +228,7 @@ func DefaultClusterRoleBindings() []rbacv1.ClusterRoleBinding {
 		bind("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", group("system:serviceaccounts")),
 		bind("system:kube-scheduler", "system:kube-scheduler", rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "system:kube-scheduler"}),
 		bind(TelemetryUser, TelemetryUser, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: TelemetryUser}),
+		bind("perch:node", "perch:node", group(groupNodes)),
 		bind("perch:node-bootstrapper", "system:node-bootstrapper", group(token.JoinGroup)),
 	}
 }
