@@ -117,7 +117,7 @@ func (r *Recorded) Set(rules []Rule) []Problem {
 		case err == nil && len(out) >= r.cfg.Rules:
 			err = fmt.Errorf("%d rules are in force on each node at most", r.cfg.Rules)
 		case err == nil && identities[want.identity()]:
-			err = errors.New("another rule of the object has the same record and labels")
+			err = errTwice
 		}
 		if err != nil {
 			problems = append(problems, Problem{want, err.Error()})

@@ -16,10 +16,10 @@ import (
 
 // Rule counts the lines that a query finds.
 type Rule struct {
-	Namespace string            `json:"namespace"` // of the object it is written in
-	Object    string            `json:"object"`    // the object's name
-	All       bool              `json:"all,omitempty"`
-	Record    string            `json:"record"` // name of the series
+	Namespace string            `json:"namespace"`     // of the object it is written in
+	Object    string            `json:"object"`        // the object's name
+	All       bool              `json:"all,omitempty"` // counts the lines of all namespaces
+	Record    string            `json:"record"`        // name of the series
 	Query     string            `json:"query"`
 	By        []string          `json:"by,omitempty"`     // labels and fields whose values tell series apart
 	Labels    map[string]string `json:"labels,omitempty"` // of all its series
@@ -60,8 +60,8 @@ func Check(r Rule) error {
 		switch {
 		case by == "":
 			bad("by has an empty name")
-		case name == "namespace" && r.All:
-		case name == "namespace" || name == "node":
+		case by == "namespace": // every series of a rule that is not for all has it
+		case name == "node":
 			bad("by %q: every series has it without being told", by)
 		case slices.Contains(ours[:], name):
 			bad("by %q: the label is not free", by)
@@ -88,6 +88,25 @@ func Check(r Rule) error {
 	}
 	return errors.Join(errs...)
 }
+
+// CheckObject names all problems of the rules of one object.
+func CheckObject(rules []Rule) error {
+	var errs []error
+	have := map[string]bool{}
+	for i, r := range rules {
+		err := Check(r)
+		if err == nil && have[r.identity()] {
+			err = errTwice
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("rule %d %q: %w", i+1, r.Record, err))
+		}
+		have[r.identity()] = true
+	}
+	return errors.Join(errs...)
+}
+
+var errTwice = errors.New("another rule of the object has the same record and labels")
 
 // labelName is a field's name as a label's.
 func labelName(field string) string {
@@ -154,6 +173,9 @@ func newRule(r Rule) (*rule, error) {
 	q, err := query.Parse(r.Query)
 	if err != nil {
 		return nil, err
+	}
+	if !r.All {
+		r.By = slices.DeleteFunc(slices.Clone(r.By), func(by string) bool { return by == "namespace" })
 	}
 	out := &rule{Rule: r, query: q, file: fileOf(r), series: map[string]*series{}}
 	for _, by := range r.By {

@@ -26,7 +26,7 @@ func TestBrokenRulesAreNamedWithTheWayOut(t *testing.T) {
 		{"no record", func(r *Rule) { r.Record = "" }, `record ""`},
 		{"a record of perch", func(r *Rule) { r.Record = "perch_x_total" }, "perch_ is perch's own"},
 		{"by the node, which is there", func(r *Rule) { r.By = []string{"node"} }, `by "node": every series has it`},
-		{"by the namespace, which is there", func(r *Rule) { r.By = []string{"namespace"} }, `by "namespace": every series has it`},
+		{"by the namespace, which is there", func(r *Rule) { r.By = []string{"namespace"} }, ""},
 		{"by the namespace of all lines", func(r *Rule) { r.By, r.All = []string{"namespace"}, true }, ""},
 		{"by a label of the scrape", func(r *Rule) { r.By = []string{"instance"} }, `by "instance": the label is not free`},
 		{"by names that become one", func(r *Rule) { r.By = []string{"a.b", "a_b"} }, "label a_b is there twice"},
@@ -44,6 +44,17 @@ func TestBrokenRulesAreNamedWithTheWayOut(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestRulesOfAnObjectAreNamedByTheirNumber(t *testing.T) {
+	rule := func(record, query string) Rule { return Rule{Record: record, Query: query} }
+	err := CheckObject([]Rule{rule("a_total", "x"), rule("b_total", "level:error (a or"), rule("a_total", "y")})
+	if err == nil || err.Error() != "rule 2 \"b_total\": query: query position 17: expected a word, a phrase, field:value, not or (, found the end\nrule 3 \"a_total\": another rule of the object has the same record and labels" {
+		t.Error(err)
+	}
+	if err := CheckObject([]Rule{rule("a_total", "x"), rule("b_total", "x")}); err != nil {
+		t.Error(err)
 	}
 }
 

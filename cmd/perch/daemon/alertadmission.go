@@ -22,8 +22,9 @@ import (
 	"perch/metrics/remote"
 )
 
-// alertCheck refuses rules, metric queries and configurations of alert routes and
-// remote write that would not be in force: who writes them hears it at once.
+// alertCheck refuses rules, queries of metrics and of lines, and configurations of
+// alert routes and remote write that would not be in force: who writes them hears
+// it at once.
 const alertCheck = "AlertCheck"
 
 // admitting are the plugins of the control plane, alertCheck and monitorCheck.
@@ -62,6 +63,8 @@ func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmis
 			check = checkRules
 		case metricQueries.GroupResource():
 			text, check = queryText, custom.Check
+		case logRules.GroupResource():
+			check = checkLogRules
 		default:
 			return nil
 		}

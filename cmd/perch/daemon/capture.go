@@ -20,6 +20,7 @@ import (
 	"perch/logs/ingest/source"
 	"perch/logs/ingest/syslog"
 	"perch/logs/record"
+	"perch/logs/recorded"
 	logstore "perch/logs/store"
 )
 
@@ -86,13 +87,13 @@ func senders(cfg config.Config, pods corelisters.PodLister) ingest.Identify {
 	}
 }
 
-// filePositions are the store's positions without those of events, chunks and
-// receivers, which are no files: the tail forgets files that are gone.
+// filePositions are the store's positions without those of events, chunks,
+// receivers and counts, which are no files: the tail forgets files that are gone.
 type filePositions struct{ *logstore.Store }
 
 // Positions implements tail.Positions.
 func (p filePositions) Positions() []record.Position {
 	return slices.DeleteFunc(p.Store.Positions(), func(have record.Position) bool {
-		return have.File == eventsFile || have.File == chunk.File || strings.HasPrefix(have.File, onward.File)
+		return have.File == eventsFile || have.File == chunk.File || strings.HasPrefix(have.File, onward.File) || strings.HasPrefix(have.File, recorded.File)
 	})
 }

@@ -18,9 +18,9 @@ import (
 	"perch/metrics/scrape"
 )
 
-// collect scrapes the pods of this node, reads the machine, perch's own parts
-// and, on servers, the state of all objects.
-func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers, jobs *scrapeJobs, tell event.Tell) (*scrape.Loop, error) {
+// collect scrapes the pods of this node, reads the machine, perch's own parts, the
+// counts of lines and, on servers, the state of all objects.
+func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers, jobs *scrapeJobs, counts prometheus.Gatherer, tell event.Tell) (*scrape.Loop, error) {
 	services := factory.Core().V1().Services().Lister()
 
 	cfg := scrape.Default()
@@ -33,7 +33,9 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	local := func(job string, gather prometheus.Gatherer) scrape.Local {
 		return scrape.Local{Labels: map[string]string{"job": job, "instance": instance}, Gather: gather}
 	}
-	cfg.Local = []scrape.Local{local("node-exporter", registryOf(machine)), local("perch-telemetry", r.reg)}
+	ofLines := local("perch-logs", counts)
+	ofLines.Honor = true
+	cfg.Local = []scrape.Local{local("node-exporter", registryOf(machine)), local("perch-telemetry", r.reg), ofLines}
 	cfg.Own = []scrape.Own{{Name: "perch-agent", Labels: map[string]string{"job": "perch-agent", "instance": instance}, Socket: r.cfg.Socket("agent"), Path: "/metrics"},
 		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}}
 	if r.cfg.Kind == config.Server {

@@ -17,19 +17,22 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"perch/cmd/perch/daemon/door"
+	"perch/controlplane/event"
 	"perch/logs/cluster"
 	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
 	"perch/logs/ingest/source"
 	"perch/logs/query"
 	"perch/logs/record"
+	"perch/logs/recorded"
 	logstore "perch/logs/store"
 )
 
 // lines are the log store of this node and what asks it.
 type lines struct {
 	store  *logstore.Store
-	total  *query.Total // brings lines into the store and counts them
+	total  *query.Total       // brings lines into the store and counts them
+	counts *recorded.Recorded // of the rules of LogRule objects
 	engine *query.Engine
 	search query.Searcher // this node's, or on servers the whole cluster's
 	log    role
@@ -40,7 +43,7 @@ type lines struct {
 
 // openLines opens the store and everything that brings lines into it on this
 // node: container output and pushed records.
-func openLines(r role, own *http.ServeMux, factory informers.SharedInformerFactory, pods corelisters.PodLister) (*lines, error) {
+func openLines(r role, api clients, own *http.ServeMux, factory informers.SharedInformerFactory, pods corelisters.PodLister, tell event.Tell) (*lines, error) {
 	kept, namespaces, err := r.cfg.Retention()
 	if err != nil {
 		return nil, refused{err}
@@ -56,7 +59,12 @@ func openLines(r role, own *http.ServeMux, factory informers.SharedInformerFacto
 	r.group.OnStop("logs", func(context.Context) error { return s.Close() })
 	r.group.Go("logs", s.Run)
 	engine := query.New(s, r.part("query"))
-	l := &lines{store: s, total: query.NewTotal(s.Append, r.reg), engine: engine, search: engine, log: r}
+	counts, err := recorded.New(recorded.Default(), s, r.part("logrules"), r.reg)
+	if err != nil {
+		return nil, err
+	}
+	r.countQueries(api, factory, counts, tell)
+	l := &lines{store: s, total: query.NewTotal(counts.Append, r.reg), counts: counts, engine: engine, search: engine, log: r}
 	if err := l.capture(r, own, pods); err != nil {
 		return nil, err
 	}

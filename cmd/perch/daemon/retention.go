@@ -110,15 +110,21 @@ func (r *retentions) now() map[string]logstore.Retention {
 }
 
 func (r *retentions) save() {
-	text, err := json.Marshal(r.seen)
-	if err == nil {
-		if err = os.WriteFile(r.file+".part", text, 0o600); err == nil {
-			err = os.Rename(r.file+".part", r.file)
-		}
-	}
-	if err != nil {
+	if err := saveJSON(r.file, r.seen); err != nil {
 		r.log.Warn("retention of namespaces was not saved", "err", err)
 	}
+}
+
+// saveJSON replaces a file; a kill leaves the old or the new one.
+func saveJSON(file string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("save %s: %w", file, err)
+	}
+	if err := os.WriteFile(file+".part", text, 0o600); err != nil {
+		return fmt.Errorf("save %s: %w", file, err)
+	}
+	return os.Rename(file+".part", file)
 }
 
 // usePath is where the telemetry role tells on its socket what lines use.

@@ -65,20 +65,20 @@ func buildTelemetry(_ context.Context, r role) error {
 		o.FieldSelector = "spec.nodeName=" + r.cfg.NodeName
 	}))
 	pods := mine.Core().V1().Pods().Lister()
-	lines, err := openLines(r, own, factory, pods)
-	if err != nil {
-		return err
-	}
 	facts, err := event.New(event.Default(), api.kube.CoreV1(), r.part("event"), r.reg)
 	if err != nil {
 		return err
 	}
 	r.group.Go("events", facts.Run)
+	lines, err := openLines(r, api, own, factory, pods, facts.Tell)
+	if err != nil {
+		return err
+	}
 	jobs, err := r.openScrapeJobs(api, factory)
 	if err != nil {
 		return err
 	}
-	targets, err := r.collect(factory, pods, numbers, jobs, facts.Tell)
+	targets, err := r.collect(factory, pods, numbers, jobs, registryOf(lines.counts), facts.Tell)
 	if err != nil {
 		return err
 	}

@@ -139,11 +139,17 @@ func (s *ruleSources) sources() []rule.Source {
 
 // within is the namespace that rules living in one are limited to.
 func (s *ruleSources) within(namespace string) string {
-	if namespace == metav1.NamespaceSystem {
-		return ""
-	}
-	if ns, err := s.spaces.Get(namespace); err == nil && ns.Labels[rulesLabel] == "cluster" {
+	if wide(s.spaces, namespace) {
 		return ""
 	}
 	return namespace
+}
+
+// wide answers whether rules that live in a namespace are for all namespaces.
+func wide(spaces corelisters.NamespaceLister, namespace string) bool {
+	if namespace == metav1.NamespaceSystem {
+		return true
+	}
+	ns, err := spaces.Get(namespace)
+	return err == nil && ns.Labels[rulesLabel] == "cluster"
 }
