@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 
@@ -68,8 +69,9 @@ type node struct {
 	number float64
 	level  record.Level
 	re     *regexp.Regexp
-	form   form   // of text
-	forms  []form // that every line that matches has
+	prog   *syntax.Prog // of re or text, for the whole line; nil when there is none
+	form   form         // of text
+	forms  []form       // that every line that matches has
 }
 
 // Query is a parsed query.
@@ -82,6 +84,9 @@ const (
 	maxDepth = 64
 	maxQuery = 16 << 10
 	lineName = "line" // the pseudo field for the whole line
+	// maxProgram is the number of instructions of all expressions of a query. Each
+	// of them may cost time at each byte of a line.
+	maxProgram = 2000
 )
 
 // Parse reads a query. The error is a *Error.
@@ -106,8 +111,9 @@ func Parse(text string) (*Query, error) {
 }
 
 type parser struct {
-	text string
-	at   int
+	text    string
+	at      int
+	program int // instructions of expressions so far
 }
 
 func (p *parser) space() {
@@ -458,14 +464,29 @@ func (p *parser) regex(field string) (*node, error) {
 		}
 		text = p.text[at:p.at]
 	}
+	prog, err := compile(text)
+	if err != nil {
+		return nil, &Error{at, "a regular expression in RE2 syntax", strings.TrimPrefix(err.Error(), "error parsing regexp: ")}
+	}
+	if p.program += len(prog.Inst); p.program > maxProgram {
+		return nil, &Error{at, fmt.Sprintf("regular expressions of at most %d instructions", maxProgram), fmt.Sprintf("%d", p.program)}
+	}
 	re, err := regexp.Compile(text)
 	if err != nil {
 		return nil, &Error{at, "a regular expression in RE2 syntax", strings.TrimPrefix(err.Error(), "error parsing regexp: ")}
 	}
 	if field == lineName {
-		return &node{op: opRegex, re: re}, nil
+		return &node{op: opRegex, re: re, prog: prog}, nil
 	}
 	return &node{op: opMatch, field: field, re: re}, nil
+}
+
+func compile(expr string) (*syntax.Prog, error) {
+	re, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	return syntax.Compile(re.Simplify())
 }
 
 func foldString(s string) string {

@@ -340,12 +340,14 @@ func TestErrorsNameThePositionAndWhatWasExpected(t *testing.T) {
 		`status:>=many`: "9: a number after the comparison",
 		`~(`:            "1: a regular expression in RE2 syntax",
 		`~`:             "1: a regular expression after ~",
-		`a or`:          "4: a word, a phrase, field:value, not or (",
-		`or a`:          "0: a word, a phrase, field:value, not or (",
-		`not`:           "3: a word, a phrase, field:value, not or (",
-		`()`:            "1: a word, a phrase, field:value, not or (",
-		`a - b`:         "3: a word, a phrase, field:value, not or ( right after the sign",
-		`a and and b`:   "6: a word, a phrase, field:value, not or (",
+		`~"(ab{9}c{9}){50}d{900}(e{600})?(f{700})"`: "1: regular expressions of at most 2000 instructions",
+		`a ~b{900} or msg:~"c{600}(d{600})?"`:       "18: regular expressions of at most 2000 instructions",
+		`a or`:                                      "4: a word, a phrase, field:value, not or (",
+		`or a`:                                      "0: a word, a phrase, field:value, not or (",
+		`not`:                                       "3: a word, a phrase, field:value, not or (",
+		`()`:                                        "1: a word, a phrase, field:value, not or (",
+		`a - b`:                                     "3: a word, a phrase, field:value, not or ( right after the sign",
+		`a and and b`:                               "6: a word, a phrase, field:value, not or (",
 	} {
 		_, err := Parse(q)
 		e, ok := err.(*Error)
