@@ -27,6 +27,7 @@ type item struct {
 	namespace, name string
 	priority        int32
 	since           time.Time
+	began           time.Time // of the attempt under way
 	attempts        int
 	failed          time.Time // of the last attempt
 	ready           time.Time
@@ -131,15 +132,20 @@ func before(a, b *item) bool {
 	return cmp.Or(cmp.Compare(b.priority, a.priority), a.since.Compare(b.since), cmp.Compare(a.uid, b.uid)) < 0
 }
 
-func (q *queue) lengths() (waiting, parked int) {
+// lengths count what can be tried now, what backs off, and what waits for a
+// change.
+func (q *queue) lengths(now time.Time) (active, backoff, parked int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, x := range q.items {
-		if x.parked {
+		switch {
+		case x.parked:
 			parked++
-		} else {
-			waiting++
+		case x.ready.After(now):
+			backoff++
+		default:
+			active++
 		}
 	}
-	return waiting, parked
+	return active, backoff, parked
 }

@@ -93,10 +93,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	var binders sync.WaitGroup
 	defer binders.Wait()
 	slots := make(chan struct{}, s.cfg.Binders)
+	defer s.metrics.lengths(0, 0, 0) // another server's queue holds them now
 	for {
-		waiting, parked := s.queue.lengths()
-		s.metrics.queue.WithLabelValues("waiting").Set(float64(waiting))
-		s.metrics.queue.WithLabelValues("parked").Set(float64(parked))
+		s.metrics.lengths(s.queue.lengths(time.Now()))
 		next, wait, ok := s.queue.pop(time.Now())
 		if !ok {
 			timer := time.NewTimer(wait)
@@ -110,6 +109,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			timer.Stop()
 			continue
 		}
+		next.began = time.Now()
 		pod, decision := s.decide(next)
 		if pod == nil {
 			continue
@@ -143,7 +143,9 @@ func (s *Scheduler) decide(next item) (*corev1.Pod, Decision) {
 	}
 	began := time.Now()
 	decision := Decide(pod, s.snapshot())
-	s.metrics.duration.Observe(time.Since(began).Seconds())
+	took := time.Since(began).Seconds()
+	s.metrics.duration.Observe(took)
+	s.metrics.algorithm.Observe(took)
 	return pod, decision
 }
 
@@ -185,14 +187,12 @@ func (s *Scheduler) bind(ctx context.Context, next item, pod *corev1.Pod, decisi
 		Target:     corev1.ObjectReference{Kind: "Node", Name: decision.Node},
 	}, metav1.CreateOptions{})
 	if err == nil {
-		s.metrics.attempts.WithLabelValues("bound").Inc()
-		s.metrics.latency.Observe(time.Since(next.since).Seconds())
-		s.metrics.success.Set(float64(time.Now().Unix()))
+		s.metrics.ended(s.cfg.Name, "bound", next)
 		s.say(pod, event.Normal, "Scheduled", fmt.Sprintf("Successfully assigned %s/%s to %s (score %d, best of %d fitting among %d nodes)",
 			pod.Namespace, pod.Name, decision.Node, decision.Score, decision.Fitting, decision.Nodes))
 		return
 	}
-	s.metrics.attempts.WithLabelValues("error").Inc()
+	s.metrics.ended(s.cfg.Name, "error", next)
 	if fresh, getErr := s.pods.Pods(pod.Namespace).Get(pod.Name); getErr != nil || fresh.UID != pod.UID || fresh.Spec.NodeName != "" {
 		if getErr != nil {
 			s.cache.drop(pod.UID)
@@ -210,7 +210,7 @@ func (s *Scheduler) bind(ctx context.Context, next item, pod *corev1.Pod, decisi
 
 // refuse records why a pod has no node and parks it until something changes.
 func (s *Scheduler) refuse(ctx context.Context, next item, pod *corev1.Pod, decision Decision) {
-	s.metrics.attempts.WithLabelValues("unschedulable").Inc()
+	s.metrics.ended(s.cfg.Name, "unschedulable", next)
 	message := decision.Explain()
 	s.say(pod, event.Warning, "FailedScheduling", message)
 	s.queue.retry(time.Now(), next, true)

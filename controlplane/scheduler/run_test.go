@@ -74,9 +74,14 @@ func (l *told) last(name, reason string) string {
 // run starts a scheduler inside a synctest bubble and ends it with the test.
 func run(t *testing.T, client *fake.Clientset) *told {
 	t.Helper()
+	return runWith(t, client, prometheus.NewRegistry())
+}
+
+func runWith(t *testing.T, client *fake.Clientset, reg *prometheus.Registry) *told {
+	t.Helper()
 	l := &told{}
 	factory := informers.NewSharedInformerFactory(client, 0)
-	s, err := New(Default(), client, factory, l.tell, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	s, err := New(Default(), client, factory, l.tell, slog.New(slog.DiscardHandler), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +181,68 @@ func TestAWaitingPodIsBoundSoonAfterRoomAppears(t *testing.T) {
 		<-time.After(100 * time.Millisecond)
 		if get(t, client, "gated").Spec.NodeName != "n1" {
 			t.Error("a pod whose gates are gone must be bound")
+		}
+	})
+}
+
+// numbers are "name{label=value,…} count" of every series of the registry.
+func numbers(t *testing.T, reg *prometheus.Registry) []string {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var pairs []string
+			for _, l := range m.GetLabel() {
+				pairs = append(pairs, l.GetName()+"="+l.GetValue())
+			}
+			v := m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			out = append(out, fmt.Sprintf("%s{%s} %g", f.GetName(), strings.Join(pairs, ","), v))
+		}
+	}
+	return out
+}
+
+func TestAttemptsAndWaitingPodsAreCountedUnderKubeSchedulersNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		busy := true
+		client := bindable(func(name string) error {
+			if name == "second" && busy {
+				busy = false
+				return errors.New("the server is busy")
+			}
+			return nil
+		}, node("n1", "1", "8Gi").Object, pod("first", asks("400m", "64Mi")), pod("second", asks("400m", "64Mi")))
+		runWith(t, client, reg)
+		<-time.After(time.Minute)
+		if _, err := client.CoreV1().Pods("shop").Create(t.Context(), pod("large", asks("8", "64Mi")), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		var have []string
+		for _, line := range numbers(t, reg) {
+			if strings.HasPrefix(line, "scheduler_") {
+				have = append(have, line)
+			}
+		}
+		want := []string{
+			"scheduler_pending_pods{queue=active} 0", "scheduler_pending_pods{queue=backoff} 0", "scheduler_pending_pods{queue=unschedulable} 1",
+			"scheduler_pod_scheduling_attempts{} 2",
+			"scheduler_pod_scheduling_sli_duration_seconds{attempts=1} 1", "scheduler_pod_scheduling_sli_duration_seconds{attempts=2} 1",
+			"scheduler_schedule_attempts_total{profile=default-scheduler,result=error} 1",
+			"scheduler_schedule_attempts_total{profile=default-scheduler,result=scheduled} 2",
+			"scheduler_schedule_attempts_total{profile=default-scheduler,result=unschedulable} 1",
+			"scheduler_scheduling_algorithm_duration_seconds{} 4",
+			"scheduler_scheduling_attempt_duration_seconds{profile=default-scheduler,result=error} 1",
+			"scheduler_scheduling_attempt_duration_seconds{profile=default-scheduler,result=scheduled} 2",
+			"scheduler_scheduling_attempt_duration_seconds{profile=default-scheduler,result=unschedulable} 1",
+		}
+		if got, want := strings.Join(have, "\n"), strings.Join(want, "\n"); got != want {
+			t.Errorf("have\n%s\nwant\n%s", got, want)
 		}
 	})
 }

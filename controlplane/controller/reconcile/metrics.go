@@ -8,6 +8,7 @@ type Metrics struct {
 	errors      *prometheus.CounterVec
 	lastSuccess *prometheus.GaugeVec
 	queue       *prometheus.GaugeVec
+	works       works
 }
 
 // NewMetrics registers the numbers of the loops; reg may be nil.
@@ -28,8 +29,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "perch_reconcile_queue_length", Help: "Objects waiting; bounded by the number of objects.",
 		}, label),
 	}
+	m.works = newWorks()
 	if reg != nil {
 		reg.MustRegister(m.duration, m.errors, m.lastSuccess, m.queue)
+		reg.MustRegister(m.works.all()...)
 	}
 	return m
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -46,6 +48,63 @@ func TestAFailingKeyComesBackUntilItSucceedsAndTermsCanBeRepeated(t *testing.T) 
 			}
 		}
 		cancel()
+		factory.Shutdown()
+		synctest.Wait()
+	})
+}
+
+func TestQueuesAreCountedUnderKubeControllerManagersNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		factory := informers.NewSharedInformerFactory(fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}), 0)
+		hold, failed := make(chan struct{}), false
+		c := &Controller{
+			Name:    "test",
+			Sources: []Source{{Informer: factory.Core().V1().Nodes().Informer()}},
+			Reconcile: func(context.Context, Key) (time.Duration, error) {
+				if !failed {
+					failed = true
+					return 0, errors.New("not yet")
+				}
+				<-hold
+				return 0, nil
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		factory.Start(ctx.Done())
+		reg := prometheus.NewRegistry()
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx, slog.New(slog.DiscardHandler), NewMetrics(reg)) }()
+		<-time.After(10 * time.Second)
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if strings.HasPrefix(f.GetName(), "workqueue_") && len(m.GetLabel()) == 1 && m.GetLabel()[0].GetName() == "name" && m.GetLabel()[0].GetValue() == "test" {
+					have[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+				}
+			}
+		}
+		for name, want := range map[string]float64{
+			"workqueue_adds_total": 2, "workqueue_retries_total": 1, "workqueue_depth": 0,
+			"workqueue_queue_duration_seconds": 2, "workqueue_work_duration_seconds": 1,
+		} {
+			if have[name] != want {
+				t.Errorf("%s is %g, want %g", name, have[name], want)
+			}
+		}
+		for _, name := range []string{"workqueue_unfinished_work_seconds", "workqueue_longest_running_processor_seconds"} {
+			if have[name] < 9 {
+				t.Errorf("%s is %g, want more than 9: the second try is under way", name, have[name])
+			}
+		}
+		close(hold)
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 		factory.Shutdown()
 		synctest.Wait()
 	})

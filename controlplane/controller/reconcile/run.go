@@ -24,7 +24,8 @@ type queue = workqueue.TypedRateLimitingInterface[Key]
 // returned, as a new term.
 func (c *Controller) Run(ctx context.Context, log *slog.Logger, m *Metrics) error {
 	log = log.With("controller", c.Name)
-	q := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, lastRetry))
+	q := workqueue.NewTypedRateLimitingQueueWithConfig(workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, lastRetry),
+		workqueue.TypedRateLimitingQueueConfig[Key]{Name: c.Name, MetricsProvider: m.works})
 	defer q.ShutDown()
 
 	var synced []cache.InformerSynced
