@@ -7,7 +7,7 @@
 // them as ConfigMaps that people edit.
 //
 // Every query must have an answer on a healthy cluster; what counts faults
-// answers 0. cmd/perch/page asks each of them.
+// answers 0. cmd/perch/e2e/quiet asks each of them.
 //
 // Start reading at Shipped in dashboard.go; Grafana's shapes are in grafana.go.
 package dashboard
