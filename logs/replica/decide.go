@@ -75,40 +75,46 @@ type fileKey struct{ path, version string }
 
 func keyFor(f store.File) fileKey { return fileKey{f.Path, f.Version} }
 
-// decideShipment plans what to send of files to a follower that has have; seen
-// are the files of the last commit. Bytes of partitions are limited by budget.
-// The two newest partitions and those that were committed belong to every
-// commit; older ones follow, the newest first.
-func decideShipment(files store.Files, have map[fileKey]int64, seen []store.File, floor string, budget int64) plan {
+// known is what the owner knows of a copy.
+type known struct {
+	have      map[fileKey]int64 // bytes that are there; nil: to be asked
+	committed bool              // it can be read
+	seen      []store.File      // of the last commit
+	from      string            // of the last commit
+	floor     string
+}
+
+// decideShipment plans what to send of files. Bytes of partitions are limited by
+// budget. What a reader has, it keeps: the first commit has the two newest
+// partitions, a later one all from the oldest of the one before on. Older ones
+// follow, the newest first.
+func decideShipment(files store.Files, k known, budget int64) plan {
 	p := plan{logFirst: true}
-	missing := func(f store.File) int64 { return f.Size - min(have[keyFor(f)], f.Size) }
-	oldestSeen := ""
+	missing := func(f store.File) int64 { return f.Size - min(k.have[keyFor(f)], f.Size) }
 	lastLog := ""
-	for _, f := range seen {
-		if part := partOf(f.Path); part == "" {
+	for _, f := range k.seen {
+		if partOf(f.Path) == "" {
 			lastLog = max(lastLog, f.Path)
-		} else if oldestSeen == "" || part < oldestSeen {
-			oldestSeen = part
 		}
 	}
-	for f := range have {
+	for f := range k.have {
 		if partOf(f.path) == "" {
 			lastLog = max(lastLog, f.path)
 		}
 	}
-	if len(seen) > 0 && lastLog != "" {
+	if len(k.seen) > 0 && lastLog != "" {
 		p.logFirst = slices.ContainsFunc(files.Segments, func(f store.File) bool { return f.Path == lastLog })
 	}
 	for _, f := range files.Segments {
 		p.files = append(p.files, f)
 		if n := missing(f); n > 0 {
-			p.log = append(p.log, send{f, have[keyFor(f)]})
+			p.log = append(p.log, send{f, k.have[keyFor(f)]})
 			p.pending += n
 		}
 	}
-	parts := slices.DeleteFunc(slices.Clone(files.Parts), func(x store.Part) bool { return x.Name <= floor })
+	parts := slices.DeleteFunc(slices.Clone(files.Parts), func(x store.Part) bool { return x.Name <= k.floor })
 	needed := max(0, len(parts)-2)
-	for needed > 0 && oldestSeen != "" && parts[needed-1].Name >= oldestSeen {
+	for needed > 0 && k.committed && parts[needed-1].Name >= k.from {
 		needed--
 	}
 	left := budget
@@ -121,7 +127,7 @@ func decideShipment(files store.Files, have map[fileKey]int64, seen []store.File
 			if n == 0 {
 				continue
 			}
-			from := have[keyFor(f)]
+			from := k.have[keyFor(f)]
 			if n > left {
 				f.Size, all = from+left, false
 			}
@@ -142,7 +148,7 @@ func decideShipment(files store.Files, have map[fileKey]int64, seen []store.File
 		}
 		p.whole = false
 		p.coming = append(p.coming, x.Files...)
-		if old := sameLines(seen, x); old != nil {
+		if old := sameLines(k.seen, x); old != nil {
 			p.files = append(p.files, old...)
 		} else {
 			p.commit = false

@@ -193,7 +193,7 @@ func syncDir(dir string) error {
 
 // state tells the owner what is there.
 func (h *held) state() (State, error) {
-	out := State{Floor: h.meta.Floor, At: h.meta.At}
+	out := State{At: h.meta.At, From: h.meta.From, Floor: h.meta.Floor}
 	for place, size := range h.meta.Sizes {
 		p, version, beside := strings.Cut(place, "~")
 		if !beside {

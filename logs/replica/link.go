@@ -23,11 +23,8 @@ type link struct {
 	s  *Shipper
 	to Member
 
-	have     map[fileKey]int64 // nil: to be asked
-	seen     []store.File      // of the last commit
-	from     string            // of the last commit
-	sum      uint32            // of the checkpoint of the last commit
-	floor    string
+	known
+	sum      uint32 // of the checkpoint of the last commit
 	at       time.Time
 	readable bool // a commit was acknowledged
 	whole    bool
@@ -75,7 +72,7 @@ func (l *link) try(ctx context.Context, files store.Files, at time.Time) (reason
 			return "ask", err
 		}
 	}
-	p := decideShipment(files, l.have, l.seen, l.floor, l.budget())
+	p := decideShipment(files, l.known, l.budget())
 	l.pending = p.pending
 	body := newShipment(l.s.cfg.Dir, l.s.cfg.Rate)
 	defer body.close()
@@ -117,7 +114,7 @@ func (l *link) try(ctx context.Context, files store.Files, at time.Time) (reason
 	}
 	l.floor = got.Floor
 	if c.Files != nil {
-		l.readable, l.seen, l.from, l.sum = true, c.Files, c.From, sum
+		l.readable, l.committed, l.seen, l.from, l.sum = true, true, c.Files, c.From, sum
 		l.clean(c)
 	}
 	if l.readable && (p.logFirst || c.Files != nil) {
@@ -188,7 +185,8 @@ func (l *link) ask(ctx context.Context, files store.Files) error {
 			sizes[keyFor(f)] = f.Size
 		}
 	}
-	l.have, l.seen, l.floor, l.readable, l.sum = map[fileKey]int64{}, nil, there.Floor, false, 0
+	l.known = known{have: map[fileKey]int64{}, committed: !there.At.IsZero(), from: there.From, floor: there.Floor}
+	l.readable, l.sum = false, 0
 	for _, f := range there.Files {
 		size, listed := sizes[keyFor(f.File)]
 		tail, err := tailSum(filepath.Join(l.s.cfg.Dir, filepath.FromSlash(f.Path)), f.Size)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -243,6 +244,56 @@ func TestTheCopyHasEveryLineThroughWhateverHappens(t *testing.T) {
 	}
 }
 
+// Partitions that were opened and sealed since the last commit lie at the follower
+// in part; what it has of earlier ones stays readable.
+func TestACopyCanBeReadWhereverAShipmentBreaksOff(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before int // lines of the copy before
+	}{
+		{"the first shipment", 0},
+		{"a later one", 500},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			read, whole := 0, false
+			for limit := int64(2000); !whole; limit += limit / 2 {
+				dir := t.TempDir()
+				s := openStore(t, dir)
+				f := openFollower(t)
+				members := func() []Member { return []Member{f.member("follower")} }
+				if c.before > 0 {
+					write(t, s, 0, c.before)
+					steps(t, newShipper(t, dir, s, members), 6)
+				}
+				for i := range 5 {
+					write(t, s, c.before+i*400, 400)
+					if err := s.Seal(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				sh := newShipper(t, dir, s, members)
+				f.broken.Store(limit)
+				sh.step(t.Context(), time.Now(), time.Now())
+				f.broken.Store(0)
+				whole = sh.Status().Error == ""
+				if len(f.k.Copies()) > 0 {
+					read++
+					f.restart(t)
+					if n := len(f.lines(t)); n < c.before {
+						t.Errorf("cut off after %d bytes: the copy has %d lines, had %d", limit, n, c.before)
+					}
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if read < 2 {
+				t.Errorf("only %d copies could be read", read)
+			}
+		})
+	}
+}
+
 func TestSmallPortionsComeNewestFirstAndEndWhole(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -263,15 +314,15 @@ func TestSmallPortionsComeNewestFirstAndEndWhole(t *testing.T) {
 	}
 	l := sh.links["follower"]
 	// As if everything older had not been there yet.
-	p := decideShipment(files, map[fileKey]int64{}, nil, "", 150<<10)
+	p := decideShipment(files, known{}, 150<<10)
 	if !p.commit || p.whole || len(p.older) == 0 || p.from != files.Parts[len(files.Parts)-2].Name {
 		t.Errorf("the first portion has a commit %v, all %v, %d older files, from %q", p.commit, p.whole, len(p.older), p.from)
 	}
 	if l.at.IsZero() {
 		t.Error("nothing was committed")
 	}
-	for rounds, have, seen := 0, map[fileKey]int64{}, []store.File(nil); ; rounds++ {
-		p := decideShipment(files, have, seen, "", 24<<10)
+	for rounds, k := 0, (known{have: map[fileKey]int64{}}); ; rounds++ {
+		p := decideShipment(files, k, 24<<10)
 		if p.whole {
 			if p.from != "" || len(p.files) == 0 || rounds < 3 {
 				t.Errorf("whole after %d rounds, from %q", rounds, p.from)
@@ -283,19 +334,19 @@ func TestSmallPortionsComeNewestFirstAndEndWhole(t *testing.T) {
 		}
 		for _, sends := range [][]send{p.log, p.parts, p.older} {
 			for _, x := range sends {
-				if have[keyFor(x.file)] != x.from {
-					t.Fatalf("%s goes on at %d, is at %d", x.file.Path, x.from, have[keyFor(x.file)])
+				if k.have[keyFor(x.file)] != x.from {
+					t.Fatalf("%s goes on at %d, is at %d", x.file.Path, x.from, k.have[keyFor(x.file)])
 				}
-				have[keyFor(x.file)] = x.file.Size
+				k.have[keyFor(x.file)] = x.file.Size
 			}
 		}
 		if p.commit {
 			for _, x := range p.files {
-				if have[keyFor(x)] < x.Size {
-					t.Fatalf("round %d commits %s with %d of %d bytes", rounds, x.Path, have[keyFor(x)], x.Size)
+				if k.have[keyFor(x)] < x.Size {
+					t.Fatalf("round %d commits %s with %d of %d bytes", rounds, x.Path, k.have[keyFor(x)], x.Size)
 				}
 			}
-			seen = p.files
+			k.committed, k.seen, k.from = true, p.files, p.from
 		}
 	}
 }
@@ -533,8 +584,6 @@ func TestKillLosesNothingOlderThanTheCopy(t *testing.T) {
 			at time.Time
 		}
 		var have []acked
-		stop := time.After(time.Duration(600+round*150) * time.Millisecond)
-		restart := time.After(time.Duration(200+round*40) * time.Millisecond)
 		lines := make(chan string)
 		go func() {
 			defer close(lines)
@@ -542,6 +591,10 @@ func TestKillLosesNothingOlderThanTheCopy(t *testing.T) {
 				lines <- out.Text()
 			}
 		}()
+		// The follower is killed once it has something, the owner once it has more.
+		asked := time.NewTicker(20 * time.Millisecond)
+		restarted, killed := time.Time{}, false
+		hard := time.After(time.Minute)
 		for open := true; open; {
 			select {
 			case l, ok := <-lines:
@@ -553,14 +606,24 @@ func TestKillLosesNothingOlderThanTheCopy(t *testing.T) {
 				if _, err := fmt.Sscanf(l, "have %d %d", &n, &at); err == nil {
 					have = append(have, acked{n, time.Unix(0, at)})
 				}
-			case <-restart:
-				_ = follower.Process.Kill()
-				_ = follower.Wait()
-				follower, _ = child(t, "REPLICA_CHILD=follower", "REPLICA_DIR="+keep, "REPLICA_ADDR="+addr)
-			case <-stop:
-				_ = writer.Process.Kill()
+			case <-asked.C:
+				at := askAt(t, addr, owner)
+				switch {
+				case killed || at.IsZero() || rand.IntN(4) > 0:
+				case round%3 < 2 && restarted.IsZero():
+					_ = follower.Process.Kill()
+					_ = follower.Wait()
+					follower, _ = child(t, "REPLICA_CHILD=follower", "REPLICA_DIR="+keep, "REPLICA_ADDR="+addr)
+					restarted = time.Now()
+				case len(have) > 0 && at.After(restarted) && at.After(have[0].at):
+					killed = true
+					_ = writer.Process.Kill()
+				}
+			case <-hard:
+				t.Fatalf("round %d: the copy did not grow for a minute, %d acknowledged", round, len(have))
 			}
 		}
+		asked.Stop()
 		_ = writer.Wait()
 		_ = follower.Process.Kill()
 		_ = follower.Wait()
@@ -608,6 +671,26 @@ func TestKillLosesNothingOlderThanTheCopy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// askAt asks the follower up to when its copy of the store in dir is; zero when
+// there is none or no answer.
+func askAt(t *testing.T, addr, dir string) time.Time {
+	t.Helper()
+	id, err := os.ReadFile(filepath.Join(dir, "id"))
+	if err != nil {
+		return time.Time{} // not yet
+	}
+	resp, err := http.Get("http://" + addr + Prefix + "owner/" + strings.TrimSpace(string(id)))
+	if err != nil {
+		return time.Time{} // it is being started
+	}
+	defer resp.Body.Close()
+	var s State
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		return time.Time{} // it has nothing, or was killed meanwhile
+	}
+	return s.At
 }
 
 // follower2 reads a copy in this process.

@@ -16,6 +16,7 @@ import (
 // State is what a follower has of a copy.
 type State struct {
 	At    time.Time `json:"at"`              // every line acknowledged before is there; zero: it cannot be read yet
+	From  string    `json:"from,omitempty"`  // the oldest partition a reader has, when older ones are missing
 	Floor string    `json:"floor,omitempty"` // partitions up to this one were dropped for want of room
 	Files []Held    `json:"files"`
 }

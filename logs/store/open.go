@@ -207,6 +207,9 @@ func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name st
 		if err != nil {
 			return err
 		}
+		if p == nil { // of a copy: no blocks of it are there yet
+			continue
+		}
 		s.parts = append(s.parts, p)
 		if cut > 0 {
 			s.m.damaged.Add(float64(cut))

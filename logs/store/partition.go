@@ -64,7 +64,8 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 	return p, lost.Skipped + lost.Cut, nil
 }
 
-// lend opens a partition of a copy, of which nothing is changed.
+// lend opens a partition of a copy, of which nothing is changed. It is nil while
+// its blocks are on their way: they take their name when they can be read.
 func lend(dir, name string, codec *block.Codec, verified int64) (*partition, int64, error) {
 	start, err := time.Parse(partitionName, name)
 	if err != nil {
@@ -72,6 +73,9 @@ func lend(dir, name string, codec *block.Codec, verified int64) (*partition, int
 	}
 	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start, lent: true}
 	file, metas, lost, err := block.OpenRead(p.blocksFile(), codec, verified)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
