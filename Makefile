@@ -95,6 +95,11 @@ interop-logs: ## the doors for logs with real clients: Fluent, Loki, Elasticsear
 	build/interop-logs.sh
 	$(GO) test -count=1 -v ./logs/ingest/interop/
 
+.PHONY: interop-metrics
+interop-metrics: ## remote write with Prometheus' own servers, and the cost of queries beside the pinned one
+	build/prometheus.sh out/interop/prometheus
+	$(GO) test -count=1 -v ./metrics/interop/
+
 .PHONY: lint
 lint: ## golangci-lint (built once into out/bin; takes minutes the first time)
 	@[ -x out/bin/golangci-lint ] || GOFLAGS= GOBIN=$(CURDIR)/out/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
