@@ -3,8 +3,8 @@
 // notification log and receivers. A configuration file of Alertmanager works
 // as it is.
 //
-// It owns silences, notification log and known alerts (files in Config.Dir) and
-// never decides whether an alert fires. One difference from Alertmanager: where
+// It owns silences, notification log, known alerts and the configuration in
+// force (files in Config.Dir) and never decides whether an alert fires. One difference from Alertmanager: where
 // a configuration leaves group_wait and group_interval out, a first notification
 // goes out at once and a change or an end within promptInterval, because a small
 // cluster has no storm to wait for; written values are honoured.

@@ -51,7 +51,7 @@ func (k *kept) touch([]byte) {
 func (k *kept) write() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := replace(k.path, k.snapshot); err != nil {
+	if err := ReplaceFile(k.path, k.snapshot); err != nil {
 		k.failed.Inc()
 		k.touch(nil)
 		return fmt.Errorf("write %s: %w", k.name, err)
@@ -89,9 +89,9 @@ func (k *kept) run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// replace writes a file beside path and puts it in its place. After a crash at
-// any moment the file is the old or the new one.
-func replace(path string, write func(io.Writer) (int64, error)) (err error) {
+// ReplaceFile writes a file beside path, readable by this user alone, and puts
+// it in its place. After a crash at any moment it is the old or the new one.
+func ReplaceFile(path string, write func(io.Writer) (int64, error)) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-")
 	if err != nil {
 		return err
@@ -168,6 +168,7 @@ func (r *Router) openKept(reg prometheus.Registerer) error {
 	r.sentFile = &kept{name: "notification log", path: r.file("nflog"), snapshot: r.sent.Snapshot, gc: r.sent.GC, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("nflog")}
 	r.silenceFile = &kept{name: "silences", path: r.file("silences"), snapshot: r.silences.Snapshot, gc: r.silences.GC, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("silences")}
 	r.activeFile = &kept{name: "alerts", path: r.file("alerts"), snapshot: r.snapshotAlerts, gc: func() (int, error) { return 0, nil }, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("alerts")}
+	r.textFile = &kept{name: "configuration", path: r.file("config"), snapshot: r.snapshotText, gc: func() (int, error) { return 0, nil }, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("config")}
 	r.sent.SetBroadcast(r.sentFile.touch)
 	r.silences.SetBroadcast(r.silenceFile.touch)
 	return nil

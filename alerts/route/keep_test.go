@@ -201,3 +201,27 @@ func TestAFileThatCannotBeReadIsMovedAside(t *testing.T) {
 		t.Errorf("aside %v %v", aside, err)
 	}
 }
+
+func TestReceiversAreKnownBeforeTheAPIAnswers(t *testing.T) {
+	at, hooks := inbox(t)
+	dir := t.TempDir()
+	_, stop := open(t, dir, "route: {receiver: shop}\nreceivers: [{name: shop, webhook_configs: [{url: "+at+"}]}]\n")
+	stop()
+	file := filepath.Join(dir, "config")
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("the configuration has secrets: %v, %v", info, err)
+	}
+	r, stop := open(t, dir, "")
+	if err := r.Receive(t.Context(), firing("Early")); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "told by the next process", func(h hook) bool { return h.Alerts[0].Labels["alertname"] == "Early" })
+	stop()
+	if err := os.WriteFile(file, []byte("route: {"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, _ = open(t, dir, "")
+	if r.Text() != Default {
+		t.Errorf("instead of one that cannot be read: %s", r.Text())
+	}
+}

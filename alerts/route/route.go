@@ -2,7 +2,9 @@ package route
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -42,7 +44,7 @@ const maintenance = 15 * time.Minute
 
 // Config of the router.
 type Config struct {
-	Dir         string        // silences, notification log and known alerts
+	Dir         string        // silences, notification log, known alerts, the configuration
 	ExternalURL *url.URL      // shown in notifications; its path is where Handler is mounted
 	Retention   time.Duration // of silences and notification log, default 120 h
 }
@@ -63,12 +65,13 @@ type Router struct {
 	metrics  *dispatch.DispatcherMetrics
 	api      *api.API
 
-	silenceFile, sentFile, activeFile *kept
+	silenceFile, sentFile, activeFile, textFile *kept
 
 	mu         sync.Mutex
 	dispatcher *dispatch.Dispatcher
 	inhibitor  *inhibit.Inhibitor
-	written    string // the configuration in force, secrets masked
+	text       string // the configuration in force
+	written    string // the same, secrets masked
 }
 
 // Default configuration: alerts are kept and shown, and sent to nobody.
@@ -76,7 +79,7 @@ const Default = `route: {receiver: nobody}
 receivers: [{name: nobody}]
 `
 
-// New opens the state and starts with Default.
+// New opens the state; Apply or Restore puts a configuration into force.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Router, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open alert state: %w", err)
@@ -171,7 +174,8 @@ func (r *Router) Apply(text string) (err error) {
 	written := asWritten(text, conf.String())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.written = written
+	r.text, r.written = text, written
+	r.textFile.touch(nil)
 	r.stop()
 	rec := eventrecorder.NopRecorder()
 	r.inhibitor = inhibit.NewInhibitor(r.alerts, conf.InhibitRules, r.log, rec)
@@ -188,6 +192,28 @@ func (r *Router) Apply(text string) (err error) {
 	go r.dispatcher.Run(time.Now()) // ended by stop
 	r.dispatcher.WaitForLoading()
 	return nil
+}
+
+// Restore puts the configuration of the process before into force, so that
+// alerts find their receivers before the cluster's API answers; Default where
+// there is none that can be used.
+func (r *Router) Restore() error {
+	text, err := os.ReadFile(r.file("config"))
+	if err == nil {
+		err = r.Apply(string(text))
+	}
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		r.log.Warn("configuration of before cannot be used", "err", err)
+	}
+	return r.Apply(Default)
+}
+
+func (r *Router) snapshotText(w io.Writer) (int64, error) {
+	n, err := io.WriteString(w, r.Text())
+	return int64(n), err
 }
 
 // stop ends what Apply started; the caller holds mu.
@@ -213,12 +239,7 @@ func (r *Router) Receive(ctx context.Context, alerts ...Alert) error {
 	now := time.Now()
 	in := make([]*alert.Alert, len(alerts))
 	for i, a := range alerts {
-		labels, notes := model.LabelSet{}, model.LabelSet{}
-		for k, v := range a.Labels {
-			if v != "" {
-				labels[model.LabelName(k)] = model.LabelValue(v)
-			}
-		}
+		labels, notes := labelSet(a.Labels), model.LabelSet{}
 		for k, v := range a.Annotations {
 			notes[model.LabelName(k)] = model.LabelValue(v)
 		}
@@ -262,6 +283,7 @@ func (r *Router) Run(ctx context.Context) error {
 	wg.Go(func() { r.sentFile.run(files, r.log) })
 	wg.Go(func() { r.silenceFile.run(files, r.log) })
 	wg.Go(func() { r.activeFile.run(files, r.log) })
+	wg.Go(func() { r.textFile.run(files, r.log) })
 	<-ctx.Done()
 	r.mu.Lock()
 	r.stop()

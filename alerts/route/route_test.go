@@ -44,6 +44,7 @@ func inbox(t testing.TB) (string, <-chan hook) {
 }
 
 // open runs a router on a directory until the test or the returned func ends it.
+// Without a configuration it is that of before.
 func open(t testing.TB, dir, conf string) (*Router, func()) {
 	t.Helper()
 	page, err := url.Parse("https://perch.example/alertmanager")
@@ -54,7 +55,11 @@ func open(t testing.TB, dir, conf string) (*Router, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Apply(conf); err != nil {
+	begin := r.Restore
+	if conf != "" {
+		begin = func() error { return r.Apply(conf) }
+	}
+	if err := begin(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

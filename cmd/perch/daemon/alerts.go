@@ -37,7 +37,7 @@ func openAlerts(r role, page *url.URL) (*alerts, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := router.Apply(route.Default); err != nil {
+	if err := router.Restore(); err != nil {
 		return nil, err
 	}
 	return &alerts{router: router}, nil
@@ -77,7 +77,7 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 	}
 	r.group.Go("route", a.router.Run)
 	r.group.Go("evidence", a.courier.Run)
-	r.group.Go("alertconfig", r.keep(api.kube, r.alertConfig(), a.router.Apply))
+	r.group.Go("alertconfig", r.keep(api.kube, r.alertConfig(a.router.Text()), a.router.Apply))
 	r.group.Go("ruleobjects", objects.Run)
 	r.group.Go("rulesources", from.Run)
 	r.group.Go("rules", a.rules.Run)

@@ -86,7 +86,7 @@ func buildTelemetry(_ context.Context, r role) error {
 		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, lines, own); err != nil {
 			return err
 		}
-	} else if err := r.forwardNumbers(numbers); err != nil {
+	} else if err := errors.Join(r.forwardNumbers(numbers), r.watchServer(lines)); err != nil {
 		return err
 	}
 	own.Handle("/metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
@@ -246,6 +246,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	alertAPI := keepSilences(r, told.router.Handler("/alertmanager"), lines)
 	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), alertAPI)
 	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI) // silences, alerts
+	told.serveAlarm(r, web, nodes)
 	web.Handle("GET /ui/api/v1/rules/problems", door.Path("get", "/metrics"), http.HandlerFunc(told.problems))
 	web.Handle("/logs/api/v1/", door.Logs, lines.handler())
 	if err := lines.servePushes(r, web, factory.Core().V1().Pods().Lister()); err != nil {

@@ -79,6 +79,7 @@ type watchedText struct {
 	flag, file  string // --flag FILE; empty: the Secret
 	secret, key string
 	absent      string // the text while there is no Secret
+	begin       string // the text in force at the start
 }
 
 // keep puts the newest text into force. It looks every two seconds; a broken one
@@ -88,7 +89,7 @@ func (r role) keep(client kubernetes.Interface, what watchedText, apply func(str
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
-		last := what.absent
+		last := what.begin
 		for {
 			text, err := what.read(ctx, client)
 			if err != nil {
@@ -131,9 +132,9 @@ func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (str
 	return string(text), nil
 }
 
-// alertConfig routes the alerts; route.Default is in force from the start.
-func (r role) alertConfig() watchedText {
-	return watchedText{flag: "alert-config", file: r.cfg.AlertConfig, secret: alertConfigName, key: alertConfigKey, absent: route.Default}
+// alertConfig routes the alerts; begin is in force from the start.
+func (r role) alertConfig(begin string) watchedText {
+	return watchedText{flag: "alert-config", file: r.cfg.AlertConfig, secret: alertConfigName, key: alertConfigKey, absent: route.Default, begin: begin}
 }
 
 // remoteWrite says where samples go besides the store.
