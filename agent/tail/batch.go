@@ -12,7 +12,6 @@ const (
 // batch gathers lines until they are handed to the sink.
 type batch struct {
 	records []record.Record
-	parts   int    // source lines in records
 	arena   []byte // holds the bodies
 	bytes   int
 }
@@ -20,7 +19,7 @@ type batch struct {
 func (b *batch) full() bool { return len(b.records) >= batchLines || b.bytes >= batchBytes }
 
 // add copies body into the batch. over bytes of it are missing.
-func (b *batch) add(s *record.Stream, at int64, body []byte, over int64, parts int) {
+func (b *batch) add(s *record.Stream, at int64, body []byte, over int64) {
 	if need := len(body) + 64; cap(b.arena)-len(b.arena) < need {
 		b.arena = make([]byte, 0, max(need, batchBytes/4))
 	}
@@ -31,11 +30,10 @@ func (b *batch) add(s *record.Stream, at int64, body []byte, over int64, parts i
 	}
 	b.records = append(b.records, record.Record{Time: at, Stream: s, Body: b.arena[start:len(b.arena):len(b.arena)]})
 	b.bytes += len(body)
-	b.parts += parts
 }
 
 func (b *batch) reset() {
 	clear(b.records)
 	b.records = b.records[:0]
-	b.arena, b.bytes, b.parts = b.arena[:0], 0, 0
+	b.arena, b.bytes = b.arena[:0], 0
 }

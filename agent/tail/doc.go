@@ -14,9 +14,15 @@
 // cut with a marker. While the sink refuses, reading waits: the files are the
 // buffer. After a restart reading goes on at the stored positions.
 //
-// Counters perch_tail_* are the ledger in source lines:
-// read = stored + dropped{reason}; a joined line counts each of its parts.
+// The ledger (ledger.go) counts source lines of the node and of each container:
+// read = stored + dropped{reason}, a joined line counts each of its parts. It is
+// durable in the same fsync as the positions, so no count goes back or is made
+// twice when perch is restarted. The series of a container that is gone are let
+// go after their last sample; the node's go on. At most Config.Ledgers
+// containers are counted by themselves and Config.OpenFiles files are open
+// (handle.go); beyond that only the node counts, and the file used longest ago
+// is closed until something is written to it.
 //
 // One goroutine (Run) owns all files; Drained may be called from any.
-// Start reading at Run in run.go; a file's lines are parsed in parse.go.
+// Start reading at Run in run.go; a file's lines are taken in file.go.
 package tail

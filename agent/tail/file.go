@@ -2,6 +2,7 @@ package tail
 
 import (
 	"bytes"
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
@@ -13,18 +14,39 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"perch/logs/record"
 )
+
+// container is a directory of log files.
+type container struct {
+	account  *account
+	attempts []*attempt
+}
 
 // attempt is one run of a container: its files in order, and the lines that are
 // only begun.
 type attempt struct {
 	key     string // "<pod dir>/<container>/<attempt>", the File of positions
+	in      *container
 	streams [2]*record.Stream
 	files   []*file // oldest first; the last is being written
 	open    [2]joined
+	changed bool   // something of it is in the batch
+	took    int64  // source lines taken
+	settled int64  // of them, those that are counted as read
+	booked  counts // stored and dropped lines that are not counted yet
+}
+
+// settle returns the counts since it was last called. Lines that are only begun
+// would be read again after a restart: they do not count yet.
+func (a *attempt) settle() counts {
+	out, whole := a.booked, a.took
+	for i := range a.open {
+		whole -= int64(a.open[i].parts + a.open[i].empty)
+	}
+	out.read += whole - a.settled
+	a.booked, a.settled = counts{}, whole
+	return out
 }
 
 // joined is a line of which some parts have been read.
@@ -34,6 +56,7 @@ type joined struct {
 	body   []byte
 	over   int64 // bytes beyond the limit
 	parts  int   // source lines
+	empty  int   // lines between them that are not stored
 	file   *file // where it begins
 	trace  trace // a whole line that others may belong to; noTrace: parts of one line
 	since  time.Time
@@ -41,19 +64,22 @@ type joined struct {
 
 // file is one log file of an attempt.
 type file struct {
-	a     *attempt
-	path  string // as last seen
-	inode uint64
-	print uint64
-	f     *os.File
-	read  int64    // everything before is parsed
-	done  [2]int64 // lines of stdout, stderr that begin before are in a batch
-	size  int64    // at the last look
-	mtime time.Time
-	gone  bool // no longer in the directory
-	moved bool // renamed: nothing more will be written soon
-	ended bool // the next file is being written: its size is final
-	batch bool // its position changed since the last batch
+	a       *attempt
+	path    string // as last seen
+	inode   uint64
+	print   uint64
+	f       *os.File      // nil: closed, see handles
+	used    *list.Element // of handles
+	shut    bool          // it was open before
+	read    int64         // everything before is parsed
+	done    [2]int64      // lines of stdout, stderr that begin before are in a batch
+	size    int64         // at the last look
+	mtime   time.Time
+	gone    bool // no longer in the directory
+	missing bool // closed, and not there at the last look
+	moved   bool // renamed: nothing more will be written soon
+	ended   bool // the next file is being written: its size is final
+	batch   bool // its position changed since the last batch
 }
 
 func inodeOf(info fs.FileInfo) uint64 {
@@ -66,25 +92,18 @@ func inodeOf(info fs.FileInfo) uint64 {
 // begin opens the file and goes on where reading stopped, when position is of
 // this very file.
 func (t *Tail) begin(a *attempt, path string, info fs.FileInfo) (*file, error) {
-	h, err := os.Open(path)
+	f := &file{a: a, path: path, inode: inodeOf(info)}
+	h, err := t.handle(f) // rotated since it was listed: the next look finds both
 	if err != nil {
-		return nil, fmt.Errorf("open log %s: %w", path, err)
+		return nil, err
 	}
-	have, err := h.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, err), h.Close())
-	}
-	if !os.SameFile(have, info) { // rotated since it was listed; the next look finds both
-		return nil, errors.Join(fmt.Errorf("open log %s: %w", path, fs.ErrNotExist), h.Close())
-	}
-	f := &file{a: a, path: path, inode: inodeOf(info), f: h}
 	if p, ok := t.positions.Position(a.key, f.inode); ok {
-		head := make([]byte, printBytes)
-		n, err := h.ReadAt(head, 0)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, errors.Join(fmt.Errorf("read log %s: %w", path, err), h.Close())
+		have, err := printOf(h)
+		if err != nil {
+			t.shut(f)
+			return nil, fmt.Errorf("read log %s: %w", path, err)
 		}
-		if fingerprint(head[:n]) == p.Print && max(p.Stdout, p.Stderr) <= info.Size() {
+		if have == p.Print && max(p.Stdout, p.Stderr) <= info.Size() {
 			f.print = p.Print
 			f.done = [2]int64{p.Stdout, p.Stderr}
 			f.read = min(p.Stdout, p.Stderr)
@@ -101,13 +120,17 @@ func (f *file) position() record.Position {
 // readMore parses what was written since and adds whole lines to the batch. It
 // stops when the batch is full and tells whether the end was reached.
 func (t *Tail) readMore(f *file) (end bool, err error) {
-	info, err := f.f.Stat()
+	h, err := t.handle(f)
+	if err != nil {
+		return false, err
+	}
+	info, err := h.Stat()
 	if err != nil {
 		return false, fmt.Errorf("read log %s: %w", f.path, err)
 	}
 	f.size = info.Size()
 	if f.size < f.read { // truncated in place: what was there is lost or read
-		t.m.dropped.WithLabelValues(reasonTruncated).Inc()
+		t.lose(f.a, reasonTruncated)
 		t.log.Warn("log file became shorter", "namespace", f.a.streams[0].Namespace, "pod", f.a.streams[0].Pod, "container", f.a.streams[0].Container)
 		f.read, f.done, f.print = 0, [2]int64{}, 0
 		f.batch = true
@@ -116,7 +139,7 @@ func (t *Tail) readMore(f *file) (end bool, err error) {
 		if len(t.buf) < chunkBytes {
 			t.buf = make([]byte, chunkBytes)
 		}
-		n, err := f.f.ReadAt(t.buf, f.read)
+		n, err := h.ReadAt(t.buf, f.read)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return false, fmt.Errorf("read log %s: %w", f.path, err)
 		}
@@ -133,12 +156,9 @@ func (t *Tail) readMore(f *file) (end bool, err error) {
 			used = n // no runtime writes that; take it as a line
 		}
 		if f.print == 0 {
-			head := make([]byte, printBytes)
-			k, err := f.f.ReadAt(head, 0)
-			if err != nil && !errors.Is(err, io.EOF) {
+			if f.print, err = printOf(h); err != nil {
 				return false, fmt.Errorf("read log %s: %w", f.path, err)
 			}
-			f.print = fingerprint(head[:k])
 		}
 		t.m.bytes.Add(float64(used))
 		start := f.read
@@ -171,20 +191,22 @@ func (t *Tail) take(f *file, at, next int64, line []byte) {
 	if at < f.done[side] {
 		return // dealt with before a restart
 	}
-	t.m.read.Inc()
+	f.a.took++
 	j := &f.a.open[side]
 	if !ok {
 		if len(line) == 0 {
-			t.m.dropped.WithLabelValues(reasonFormat).Inc()
-			if !j.active {
-				f.advance(side, next)
+			if j.active {
+				j.empty++ // it is read again with the line it stands in
+				return
 			}
+			f.a.booked.dropped[reasonFormat]++
+			t.advance(f, side, next)
 			return
 		}
 		// Not ours to throw away: it is stored as it stands.
 		if j.active {
 			t.finish(f.a, side)
-			f.advance(side, at)
+			t.advance(f, side, at)
 		}
 		l = criLine{time: time.Now().UnixNano(), body: line}
 	}
@@ -198,7 +220,7 @@ func (t *Tail) take(f *file, at, next int64, line []byte) {
 			return
 		}
 		t.finish(f.a, side)
-		f.advance(side, at)
+		t.advance(f, side, at)
 	}
 	if !j.active && !l.part {
 		if kind := beginsTrace(l.body); kind != noTrace && t.cfg.Traces {
@@ -206,8 +228,9 @@ func (t *Tail) take(f *file, at, next int64, line []byte) {
 			j.over = int64(len(l.body) - len(j.body))
 			return
 		}
-		t.batch.add(f.a.streams[side], l.time, l.body, 0, 1)
-		f.advance(side, next)
+		t.batch.add(f.a.streams[side], l.time, l.body, 0)
+		f.a.booked.stored++
+		t.advance(f, side, next)
 		return
 	}
 	if !j.active {
@@ -219,7 +242,7 @@ func (t *Tail) take(f *file, at, next int64, line []byte) {
 	j.parts++
 	if !l.part {
 		t.finish(f.a, side)
-		f.advance(side, next)
+		t.advance(f, side, next)
 	}
 }
 
@@ -229,51 +252,79 @@ func (t *Tail) finish(a *attempt, side int) {
 	j := a.open[side]
 	a.open[side] = joined{}
 	t.m.cutBytes.Add(float64(j.over))
-	t.batch.add(a.streams[side], j.time, j.body, j.over, j.parts)
+	t.batch.add(a.streams[side], j.time, j.body, j.over)
+	a.booked.stored += int64(j.parts)
+	a.booked.dropped[reasonFormat] += int64(j.empty)
 	within := false
 	for _, f := range a.files {
 		if within = within || f == j.file; within {
-			f.advance(side, f.read)
+			t.advance(f, side, f.read)
 		}
 	}
 }
 
 // advance notes that a side is stored up to next, and the other side too when
 // it has no line open: then everything before next is dealt with.
-func (f *file) advance(side int, next int64) {
+func (t *Tail) advance(f *file, side int, next int64) {
 	f.done[side] = max(f.done[side], next)
 	if other := 1 - side; !f.a.open[other].active {
 		f.done[other] = max(f.done[other], next)
 	}
 	f.batch = true
+	t.note(f.a)
+}
+
+// note says that something of the attempt belongs to the batch.
+func (t *Tail) note(a *attempt) {
+	if !a.changed {
+		a.changed = true
+		t.changed = append(t.changed, a)
+	}
+}
+
+// lose counts a line that was there and could not be read.
+func (t *Tail) lose(a *attempt, why reason) {
+	a.took++
+	a.booked.dropped[why]++
+	t.note(a)
 }
 
 // scanContainer brings the list of files of a container directory up to date.
-func (t *Tail) scanContainer(podDir, container string) error {
+func (t *Tail) scanContainer(podDir, name string) error {
 	p, ok := parsePod(podDir)
 	if !ok {
 		return nil
 	}
-	dir := filepath.Join(t.cfg.Dir, podDir, container)
-	infos, err := list(dir)
+	dir := filepath.Join(t.cfg.Dir, podDir, name)
+	infos, err := listing(dir)
 	if err != nil {
 		return fmt.Errorf("list logs %s: %w", dir, err)
+	}
+	c := t.containers[podDir+"/"+name]
+	if c == nil && len(infos) > 0 {
+		c = &container{account: t.ledger.open(podDir + "/" + name)}
+		t.containers[podDir+"/"+name] = c
 	}
 	seen := map[*file]bool{}
 	for _, info := range infos {
 		number, rotated, _ := parseFile(info.Name())
-		key := podDir + "/" + container + "/" + number
+		key := podDir + "/" + name + "/" + number
 		a := t.attempts[key]
 		if a == nil {
-			a = &attempt{key: key}
+			a = &attempt{key: key, in: c}
 			for side, output := range [2]string{record.Stdout, record.Stderr} {
-				a.streams[side] = &record.Stream{Namespace: p.namespace, Pod: p.name, UID: p.uid, Container: container,
+				a.streams[side] = &record.Stream{Namespace: p.namespace, Pod: p.name, UID: p.uid, Container: name,
 					Instance: number, Node: t.cfg.Node, Output: output, Kind: record.KindLog}
 			}
 			t.attempts[key] = a
+			c.attempts = append(c.attempts, a)
 		}
 		path := filepath.Join(dir, info.Name())
 		f := a.find(inodeOf(info))
+		if f != nil && f.f == nil && f.moved && f.path != path {
+			a.remove(f) // another file has its inode now
+			f = nil
+		}
 		if f == nil {
 			if f, err = t.begin(a, path, info); err != nil {
 				if errors.Is(err, fs.ErrNotExist) {
@@ -284,24 +335,28 @@ func (t *Tail) scanContainer(podDir, container string) error {
 			}
 			a.insert(f, rotated)
 		}
-		f.path, f.moved, f.size, f.mtime = path, rotated != "", info.Size(), info.ModTime()
+		f.path, f.moved, f.missing, f.size, f.mtime = path, rotated != "", false, info.Size(), info.ModTime()
 		seen[f] = true
 	}
-	prefix := podDir + "/" + container + "/"
-	for key, a := range t.attempts {
-		if strings.HasPrefix(key, prefix) {
-			for _, f := range a.files {
-				f.gone = !seen[f] && f.removed()
-			}
-		}
+	if c != nil {
+		c.markGone(seen)
 	}
 	return nil
 }
 
-// list returns the log files of a directory as they were at one moment, sorted
+// markGone looks for files that no listing has any more.
+func (c *container) markGone(seen map[*file]bool) {
+	for _, a := range c.attempts {
+		for _, f := range a.files {
+			f.gone = !seen[f] && f.removed()
+		}
+	}
+}
+
+// listing returns the log files of a directory as they were at one moment, sorted
 // by name. Files may be renamed while it looks; then it looks again, since a
 // file must not be read before the one that was written before it.
-func list(dir string) ([]fs.FileInfo, error) {
+func listing(dir string) ([]fs.FileInfo, error) {
 	const resting = 50 * time.Millisecond // the kernel's clock for directories is coarse
 	var last []fs.FileInfo
 	for try := range 8 {
@@ -349,43 +404,6 @@ func list(dir string) ([]fs.FileInfo, error) {
 
 var errUnsettled = errors.New("files were renamed again and again")
 
-// removed tells whether the file has no name any more. A listing alone does not
-// say so: the file may have been renamed meanwhile.
-func (f *file) removed() bool {
-	info, err := f.f.Stat()
-	if err != nil {
-		return false
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && st.Nlink == 0
-}
-
-// closed tells whether nobody has the file open for writing: the runtime closes
-// it when the container has ended. The kernel grants a read lease only then.
-func (f *file) closed() bool {
-	raw, err := f.f.SyscallConn()
-	if err != nil {
-		return false
-	}
-	granted := false
-	err = raw.Control(func(fd uintptr) {
-		if _, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK); err == nil {
-			granted = true
-			_, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK) // closing the file ends it too
-		}
-	})
-	if !granted || err != nil {
-		return false
-	}
-	// A file that is rotated is renamed first and closed then.
-	have, err := f.f.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Stat(f.path)
-	return err == nil && os.SameFile(have, named)
-}
-
 func (a *attempt) find(inode uint64) *file {
 	for _, f := range a.files {
 		if f.inode == inode {
@@ -408,6 +426,10 @@ func (a *attempt) insert(f *file, rotated string) {
 	a.files = append(a.files[:at], append([]*file{f}, a.files[at:]...)...)
 }
 
+func (a *attempt) remove(f *file) {
+	a.files = slices.DeleteFunc(a.files, func(have *file) bool { return have == f })
+}
+
 // retire closes files that no longer exist and forgets them. Everything that
 // could be read of them is in the store.
 func (t *Tail) retire(a *attempt) {
@@ -418,13 +440,20 @@ func (t *Tail) retire(a *attempt) {
 			continue
 		}
 		if f.size > f.read { // a line without its end
-			t.m.dropped.WithLabelValues(reasonGone).Inc()
+			t.lose(a, reasonGone)
 		}
-		_ = f.f.Close() // read only
+		t.shut(f)
 		t.positions.Forget(a.key, f.inode)
 	}
 	a.files = keep
-	if len(a.files) == 0 {
-		delete(t.attempts, a.key)
+	if len(a.files) > 0 {
+		return
+	}
+	delete(t.attempts, a.key)
+	c := a.in
+	c.attempts = slices.DeleteFunc(c.attempts, func(have *attempt) bool { return have == a })
+	if len(c.attempts) == 0 {
+		delete(t.containers, a.key[:strings.LastIndexByte(a.key, '/')])
+		t.ledger.close(c.account, time.Now())
 	}
 }

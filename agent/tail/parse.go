@@ -108,6 +108,17 @@ func parsePod(dir string) (pod, bool) {
 	return pod{f[0], f[1], f[2]}, true
 }
 
+// isAttempt tells whether the name of a position is an attempt's.
+func isAttempt(file string) bool {
+	parts := strings.Split(file, "/")
+	if len(parts) != 3 {
+		return false
+	}
+	_, isPod := parsePod(parts[0])
+	_, isNumber := digits([]byte(parts[2]))
+	return isPod && isNumber
+}
+
 // parseFile reads "<attempt>.log" and "<attempt>.log.<anything>". rotated is
 // empty for the file that is being written. Compressed and half-made copies are
 // not log files.

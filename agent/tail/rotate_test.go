@@ -14,7 +14,7 @@ func TestAFileThatWasRotatedSinceItWasListedIsNotTakenForTheNext(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
 	tl := start(t, dir, m)
 	tl.stop()
-	c := newContainer(t, dir, podName)
+	c := newWriter(t, dir, podName)
 	c.say("stdout", "F", "first file")
 	path := filepath.Join(c.dir, "0.log")
 	info, err := os.Stat(path)
@@ -31,7 +31,8 @@ func TestPositionsAreKeptWhileALookMissedSomething(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
 	tl := start(t, dir, m)
 	tl.stop()
-	m.positions[posKey("a", 1)] = record.Position{File: "a", Inode: 1}
+	gone := podName + "/app/7"
+	m.positions[posKey(gone, 1)] = record.Position{File: gone, Inode: 1}
 	tl.missed, tl.forgot = true, false
 	tl.forgetOld()
 	if len(m.Positions()) != 1 {

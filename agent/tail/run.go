@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,11 +31,19 @@ type Config struct {
 	// line that may begin one waits for the next.
 	Traces bool
 	Hold   time.Duration
+	// OpenFiles is how many log files are open at most; the others are opened
+	// when something is written to them.
+	OpenFiles int
+	// Ledgers is how many containers are counted by themselves. Linger is how long
+	// one is counted after its files are gone.
+	Ledgers int
+	Linger  time.Duration
 }
 
 // Default returns the configuration for a node.
 func Default(dir, node string) Config {
-	return Config{Dir: dir, Node: node, Poll: 2 * time.Second, Settle: 30 * time.Millisecond, Finish: 10 * time.Second, Traces: true, Hold: 250 * time.Millisecond}
+	return Config{Dir: dir, Node: node, Poll: 2 * time.Second, Settle: 30 * time.Millisecond, Finish: 10 * time.Second, Traces: true, Hold: 100 * time.Millisecond,
+		OpenFiles: 1024, Ledgers: 2000, Linger: time.Minute}
 }
 
 // Validate names all problems at once.
@@ -50,6 +58,9 @@ func (c Config) Validate() error {
 	if c.Poll <= 0 || c.Settle <= 0 || c.Finish <= 0 || c.Hold <= 0 {
 		errs = append(errs, errors.New("tail intervals must be more than 0"))
 	}
+	if c.OpenFiles < 1 || c.Ledgers < 0 || c.Linger < 0 {
+		errs = append(errs, errors.New("tail limits must not be less than 0, and 1 file must be open"))
+	}
 	return errors.Join(errs...)
 }
 
@@ -57,8 +68,9 @@ func (c Config) Validate() error {
 // what it keeps. An error means that nothing was stored; Tail tries again.
 type Sink func(ctx context.Context, records []record.Record, positions []record.Position) error
 
-// Positions is what the store remembers of files. Methods may be called from
-// any goroutine.
+// Positions is what the store remembers of files, and of counts under names that
+// begin with "ledger:". What others keep there is left alone. Methods may be
+// called from any goroutine.
 type Positions interface {
 	Position(file string, inode uint64) (record.Position, bool)
 	Positions() []record.Position
@@ -72,15 +84,19 @@ type Tail struct {
 	sink      Sink
 	log       *slog.Logger
 	m         *metrics
+	ledger    *ledger
 
 	// What follows belongs to Run.
-	watch    *watcher
-	attempts map[string]*attempt
-	batch    batch
-	buf      []byte
-	warned   bool
-	missed   bool // the last look at everything left something out
-	forgot   bool // positions of files that are gone are forgotten
+	watch      *watcher
+	containers map[string]*container // by "<pod dir>/<container>"
+	attempts   map[string]*attempt
+	changed    []*attempt // something of them is in the batch
+	handles    list.List  // of open *file, the one used last in front
+	batch      batch
+	buf        []byte
+	warned     bool
+	missed     bool // the last look at everything left something out
+	forgot     bool // positions of files that are gone are forgotten
 }
 
 // New checks the configuration and makes the directory if need be.
@@ -91,7 +107,8 @@ func New(cfg Config, positions Positions, sink Sink, log *slog.Logger, reg prome
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
-	return &Tail{cfg: cfg, positions: positions, sink: sink, log: log, m: newMetrics(reg), attempts: map[string]*attempt{}}, nil
+	return &Tail{cfg: cfg, positions: positions, sink: sink, log: log, m: newMetrics(cfg, reg), ledger: newLedger(cfg, positions, reg),
+		containers: map[string]*container{}, attempts: map[string]*attempt{}}, nil
 }
 
 // Run follows files until ctx ends. What was read but not stored then is read
@@ -117,12 +134,10 @@ func (t *Tail) Run(ctx context.Context) error {
 			_ = w.f.Close() // ends the goroutine
 		}
 		<-watching
-		for _, a := range t.attempts {
-			for _, f := range a.files {
-				_ = f.f.Close() // read only
-			}
+		for e := t.handles.Front(); e != nil; e = t.handles.Front() {
+			t.shut(e.Value.(*file))
 		}
-		t.attempts = map[string]*attempt{}
+		t.containers, t.attempts = map[string]*container{}, map[string]*attempt{}
 		t.watch = nil
 	}()
 	t.scanAll()
@@ -149,6 +164,7 @@ func (t *Tail) Run(ctx context.Context) error {
 			t.scanAll()
 			t.forgetOld()
 			t.finishOld(time.Now())
+			t.ledger.letGone(time.Now())
 		case e := <-events:
 			t.scanChanged(e)
 		case <-hold.C:
@@ -185,11 +201,12 @@ func (t *Tail) scanAll() {
 			t.scanPod(p.Name(), seen)
 		}
 	}
-	for _, a := range t.attempts { // whole directories may be gone
-		if dir := a.key[:strings.LastIndexByte(a.key, '/')]; !seen[dir] {
-			for _, f := range a.files {
-				f.gone = f.removed()
-			}
+	for dir, c := range t.containers { // whole directories may be gone
+		if seen[dir] {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(t.cfg.Dir, dir)); errors.Is(err, fs.ErrNotExist) {
+			c.markGone(nil)
 		}
 	}
 }
@@ -266,13 +283,12 @@ func (t *Tail) work(ctx context.Context) (more bool) {
 		retire := false
 		turn := turnBatches
 		for i, f := range a.files {
-			if i+1 < len(a.files) && !f.ended { // its size may be from before it was rotated
-				f.ended = a.files[i+1].size > 0 // then nobody writes to this one any more
-				if info, err := f.f.Stat(); err == nil {
-					f.size = info.Size()
+			if i+1 < len(a.files) && !f.ended && a.files[i+1].size > 0 { // nobody writes to this one any more
+				if size, err := f.look(); err == nil { // the size known may be from before it was rotated
+					f.size, f.ended = size, true
 				}
 			}
-			end := f.size == f.read && !f.gone
+			end := f.size == f.read && !f.gone || f.gone && f.f == nil
 			for !end && ctx.Err() == nil {
 				if turn == 0 {
 					more = true
@@ -314,13 +330,15 @@ func (a *attempt) last() *file { return a.files[len(a.files)-1] }
 // ended before.
 func (t *Tail) flush(ctx context.Context) bool {
 	var positions []record.Position
-	for _, a := range t.attempts {
+	for _, a := range t.changed {
 		for _, f := range a.files {
 			if f.batch && f.print != 0 {
 				positions = append(positions, f.position())
 			}
 		}
+		t.ledger.book(a.in.account, a.settle())
 	}
+	positions = t.ledger.entries(positions)
 	if len(t.batch.records) == 0 && len(positions) == 0 {
 		return true
 	}
@@ -346,13 +364,16 @@ func (t *Tail) flush(ctx context.Context) bool {
 		}
 		wait = min(wait*2, 2*time.Second)
 	}
-	t.m.stored.Add(float64(t.batch.parts))
+	t.ledger.commit(time.Now(), t.batch.records)
 	t.batch.reset()
-	for _, a := range t.attempts {
+	for _, a := range t.changed {
+		a.changed = false
 		for _, f := range a.files {
 			f.batch = false
 		}
 	}
+	clear(t.changed)
+	t.changed = t.changed[:0]
 	return true
 }
 
@@ -378,15 +399,15 @@ func (t *Tail) finishHeld(now time.Time) (waiting bool) {
 				continue
 			}
 			f := a.last()
-			info, err := f.f.Stat()
+			size, err := f.look()
 			if err != nil {
 				continue // finishOld takes it
 			}
-			unread := info.Size() > f.read
+			unread := size > f.read
 			rested := now.Sub(j.since)
 			switch {
 			case j.trace != noTrace && rested >= t.cfg.Hold && (!unread || rested >= t.cfg.Finish),
-				j.trace == noTrace && !unread && !f.moved && f.closed():
+				j.trace == noTrace && !unread && !f.moved && t.closed(f):
 				t.finish(a, side)
 			default:
 				waiting = waiting || j.trace != noTrace || unread
@@ -404,7 +425,7 @@ func (t *Tail) forgetOld() {
 	}
 	t.forgot = true
 	for _, p := range t.positions.Positions() {
-		if a := t.attempts[p.File]; a == nil || a.find(p.Inode) == nil {
+		if a := t.attempts[p.File]; isAttempt(p.File) && (a == nil || a.find(p.Inode) == nil) {
 			t.positions.Forget(p.File, p.Inode)
 		}
 	}
@@ -419,5 +440,6 @@ func (t *Tail) measure() {
 		}
 	}
 	t.m.files.Set(float64(files))
+	t.m.open.Set(float64(t.handles.Len()))
 	t.m.lag.Set(float64(unread))
 }

@@ -116,14 +116,21 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 type running struct {
 	*Tail
+	reg  *prometheus.Registry
 	stop func()
 }
 
 func start(t *testing.T, dir string, m *memory) running {
 	t.Helper()
 	cfg := Default(dir, "n1")
-	cfg.Poll, cfg.Settle, cfg.Finish = 100*time.Millisecond, 2*time.Millisecond, 300*time.Millisecond
-	tl, err := New(cfg, m, m.sink, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	cfg.Poll, cfg.Settle, cfg.Finish, cfg.Linger = 100*time.Millisecond, 2*time.Millisecond, 300*time.Millisecond, 0
+	return startWith(t, cfg, m)
+}
+
+func startWith(t *testing.T, cfg Config, m *memory) running {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	tl, err := New(cfg, m, m.sink, slog.New(slog.DiscardHandler), reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,20 +147,20 @@ func start(t *testing.T, dir string, m *memory) running {
 		})
 	}
 	t.Cleanup(stop)
-	return running{tl, stop}
+	return running{tl, reg, stop}
 }
 
-// container is a runtime that writes a log file.
-type container struct {
+// writer is a runtime that writes a log file.
+type writer struct {
 	t   *testing.T
 	dir string
 	f   *os.File
 	n   int
 }
 
-func newContainer(t *testing.T, root, podDir string) *container {
+func newWriter(t *testing.T, root, podDir string) *writer {
 	t.Helper()
-	c := &container{t: t, dir: filepath.Join(root, podDir, "app")}
+	c := &writer{t: t, dir: filepath.Join(root, podDir, "app")}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +168,7 @@ func newContainer(t *testing.T, root, podDir string) *container {
 	return c
 }
 
-func (c *container) reopen() {
+func (c *writer) reopen() {
 	c.t.Helper()
 	if c.f != nil {
 		_ = c.f.Close()
@@ -173,7 +180,7 @@ func (c *container) reopen() {
 	c.f = f
 }
 
-func (c *container) rotate() {
+func (c *writer) rotate() {
 	c.t.Helper()
 	c.n++
 	if err := os.Rename(filepath.Join(c.dir, "0.log"), filepath.Join(c.dir, fmt.Sprintf("0.log.%04d", c.n))); err != nil {
@@ -182,14 +189,14 @@ func (c *container) rotate() {
 	c.reopen()
 }
 
-func (c *container) raw(s string) {
+func (c *writer) raw(s string) {
 	c.t.Helper()
 	if _, err := c.f.WriteString(s); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
-func (c *container) say(output, tag, body string) {
+func (c *writer) say(output, tag, body string) {
 	c.t.Helper()
 	c.raw("2026-11-20T10:11:12.123456789Z " + output + " " + tag + " " + body + "\n")
 }
@@ -199,7 +206,7 @@ const podName = "shop_web-1_uid-1"
 func TestLinesCarryIdentityAndTime(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
 	start(t, dir, m)
-	c := newContainer(t, dir, podName)
+	c := newWriter(t, dir, podName)
 	c.say("stderr", "F", "hello world")
 	m.until(t, 1)
 	r := m.records[0]
@@ -212,7 +219,7 @@ func TestLinesCarryIdentityAndTime(t *testing.T) {
 func TestPartsAreJoinedAcrossInterleavingRotationAndRestart(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
 	tl := start(t, dir, m)
-	c := newContainer(t, dir, podName)
+	c := newWriter(t, dir, podName)
 	c.say("stdout", "P", "one ")
 	c.say("stderr", "F", "other")
 	c.say("stdout", "P", "two ")
@@ -232,15 +239,13 @@ func TestPartsAreJoinedAcrossInterleavingRotationAndRestart(t *testing.T) {
 		t.Fatalf("%q", have)
 	}
 	eventually(t, "never drained", func() bool { return tl.Drained(old) && tl.Drained(dir) })
-	if r, s := testutil.ToFloat64(tl.m.read), testutil.ToFloat64(tl.m.stored); r != 4 || s != 4 {
-		t.Fatalf("ledger of the second run: read %v, stored %v", r, s)
-	}
+	eventually(t, "the ledger of both runs does not count 5 lines", func() bool { return tl.sum() == counts{read: 5, stored: 5} })
 }
 
 func TestOddLines(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
 	tl := start(t, dir, m)
-	c := newContainer(t, dir, podName)
+	c := newWriter(t, dir, podName)
 	c.raw("not CRI at all\n\n")
 	c.say("stdout", "F", "")
 	c.say("stdout", "F:tag", " spaces  kept ")
@@ -259,7 +264,7 @@ func TestOddLines(t *testing.T) {
 	}
 	c.raw("2026-11-20T10:11:12Z stdout F torn by a crash")
 	eventually(t, "torn end blocks", func() bool { return tl.Drained(filepath.Join(dir, podName)) })
-	if d := testutil.ToFloat64(tl.m.dropped.WithLabelValues(reasonFormat)); d != 1 {
+	if d := tl.sum().dropped[reasonFormat]; d != 1 {
 		t.Fatalf("dropped %v", d)
 	}
 }
@@ -272,9 +277,9 @@ func TestNothingIsLostOrDoubledThroughRotationRestartAndRefusal(t *testing.T) {
 	refusals := rand.New(rand.NewPCG(seed, 1))
 	m.refuse = func() bool { return refusals.IntN(4) == 0 }
 	tl := start(t, dir, m)
-	var pods []*container
+	var pods []*writer
 	for i := range 4 {
-		pods = append(pods, newContainer(t, dir, fmt.Sprintf("shop_web-%d_u%d", i, i)))
+		pods = append(pods, newWriter(t, dir, fmt.Sprintf("shop_web-%d_u%d", i, i)))
 	}
 	want := map[string]int{}
 	counts := make([]int, 4)
@@ -332,7 +337,7 @@ func TestShortLivedPodsAreReadWhole(t *testing.T) {
 	tl := start(t, dir, m)
 	const pods = 200
 	for i := range pods {
-		c := newContainer(t, dir, fmt.Sprintf("jobs_job-%d_u%d", i, i))
+		c := newWriter(t, dir, fmt.Sprintf("jobs_job-%d_u%d", i, i))
 		c.say("stdout", "F", fmt.Sprintf("first of %d", i))
 		c.say("stderr", "F", fmt.Sprintf("last of %d", i))
 		_ = c.f.Close()
@@ -345,13 +350,19 @@ func TestShortLivedPodsAreReadWhole(t *testing.T) {
 	if have := m.have(); len(have) != 2*pods {
 		t.Fatalf("have %d lines", len(have))
 	}
-	eventually(t, "positions stay", func() bool { return len(m.Positions()) == 0 })
-	eventually(t, "files stay", func() bool { return testutil.ToFloat64(tl.m.files) == 0 })
+	eventually(t, "files stay", func() bool { return testutil.ToFloat64(tl.m.files) == 0 && testutil.ToFloat64(tl.m.open) == 0 })
+	if n := tl.series(t); n != 2*pods {
+		t.Errorf("%d series of containers that are gone, whose last sample nobody took, want %d", n, 2*pods)
+	}
+	eventually(t, "series stay", func() bool { return tl.series(t) == 0 })
+	if have := m.Positions(); len(have) != 1 || have[0] != (record.Position{File: ledgerFile, Stdout: 2 * pods, Stderr: 2 * pods}) {
+		t.Errorf("positions %v stay beside what the node read and stored", have)
+	}
 }
 
 func TestPositionOfAnotherFileWithTheSameInodeIsNotTaken(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
-	c := newContainer(t, dir, podName)
+	c := newWriter(t, dir, podName)
 	c.say("stdout", "F", "new file")
 	info, err := os.Stat(filepath.Join(c.dir, "0.log"))
 	if err != nil {
@@ -359,10 +370,15 @@ func TestPositionOfAnotherFileWithTheSameInodeIsNotTaken(t *testing.T) {
 	}
 	key := podName + "/app/0"
 	m.positions[posKey(key, inodeOf(info))] = record.Position{File: key, Inode: inodeOf(info), Print: 1, Stdout: 30, Stderr: 30}
-	m.positions[posKey("gone", 1)] = record.Position{File: "gone", Inode: 1}
+	gone := podName + "/app/7"
+	m.positions[posKey(gone, 1)] = record.Position{File: gone, Inode: 1}
+	m.positions[posKey("of somebody else", 1)] = record.Position{File: "of somebody else", Inode: 1}
 	tl := start(t, dir, m)
 	m.until(t, 1)
-	eventually(t, "old position stays", func() bool { return len(m.Positions()) == 1 })
+	eventually(t, "the position of a file that is gone stays", func() bool { _, ok := m.Position(gone, 1); return !ok })
+	if _, ok := m.Position("of somebody else", 1); !ok {
+		t.Error("the position of somebody else is gone")
+	}
 	eventually(t, "never drained", func() bool { return tl.Drained(dir) })
 }
 

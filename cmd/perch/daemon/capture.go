@@ -6,9 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
-	"strings"
 
 	corelisters "k8s.io/client-go/listers/core/v1"
 
@@ -16,18 +14,15 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
-	"perch/logs/ingest/onward"
 	"perch/logs/ingest/source"
 	"perch/logs/ingest/syslog"
 	"perch/logs/record"
-	"perch/logs/recorded"
-	logstore "perch/logs/store"
 )
 
 // capture follows the output of this node's containers and takes pushed
 // records.
 func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) error {
-	follow, err := tail.New(tail.Default(r.cfg.Path("podlogs"), r.cfg.NodeName), filePositions{l.store}, l.total.Append, r.part("tail"), r.reg)
+	follow, err := tail.New(tail.Default(r.cfg.Path("podlogs"), r.cfg.NodeName), l.store, l.total.Append, r.part("tail"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -85,15 +80,4 @@ func senders(cfg config.Config, pods corelisters.PodLister) ingest.Identify {
 		}
 		return s, false, from.IsLoopback() || from == cfg.AdvertiseAddress
 	}
-}
-
-// filePositions are the store's positions without those of events, chunks,
-// receivers and counts, which are no files: the tail forgets files that are gone.
-type filePositions struct{ *logstore.Store }
-
-// Positions implements tail.Positions.
-func (p filePositions) Positions() []record.Position {
-	return slices.DeleteFunc(p.Store.Positions(), func(have record.Position) bool {
-		return have.File == eventsFile || have.File == chunk.File || strings.HasPrefix(have.File, onward.File) || strings.HasPrefix(have.File, recorded.File)
-	})
 }
