@@ -24,8 +24,8 @@ type World struct {
 	Prober string
 	// Value reads a key of a Secret or ConfigMap.
 	Value func(Ref) (string, error)
-	// ClusterCA is the cluster's CA as PEM.
-	ClusterCA string
+	// Account is for monitors that name the files of a pod's account.
+	Account Account
 	// Limit bounds the targets of all objects together; 0 = none.
 	Limit int
 }
@@ -122,7 +122,7 @@ func (p *planner) value(o Object) func(Ref) (string, error) {
 
 // add is one pool with what candidates of it remain after relabelling.
 func (p *planner) add(o Object, name string, s wireSettings, candidates []candidate, run []*relabel.Config) {
-	s.clusterCA = p.ClusterCA
+	s.account = p.Account
 	settings, err := s.ready(p.value(o))
 	if err != nil {
 		p.tell(o, "%v", err)

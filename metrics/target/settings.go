@@ -125,12 +125,20 @@ type wireSettings struct {
 	client                       clientSpec
 	limits                       limitSpec
 	nameValidation, nameEscaping string
-	clusterCA                    string
+	account                      Account
 }
 
-// serviceAccountCA is where monitors of API servers find the cluster's CA; what
-// they mean is known here.
-const serviceAccountCA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+// Account is what charts expect in the files of the pod that scrapes.
+type Account struct {
+	CA    string // the cluster's, PEM
+	Token string // of an account that may read /metrics and nothing else
+}
+
+// The files that charts name; what they mean is known here.
+const (
+	serviceAccountCA    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+	serviceAccountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // a path
+)
 
 func (s wireSettings) at(field string) string {
 	if s.path == "" {
@@ -178,6 +186,7 @@ func (s wireSettings) check(c *check) {
 	s.client.check(c, s.at)
 	if len(c.wrong) == 0 {
 		// What only Prometheus' own reader knows of.
+		s.account = Account{CA: "x", Token: "x"}
 		if text, err := s.text(func(Ref) (string, error) { return "x", nil }); err != nil {
 			c.bad(cmp.Or(s.path, "spec"), "%v", err)
 		} else if err := Settings(text).valid(); err != nil {
@@ -190,16 +199,16 @@ var protocol = regexp.MustCompile(`^(PrometheusProto|OpenMetricsText(0\.0\.1|1\.
 
 func (s clientSpec) check(c *check, at func(string) string) {
 	ways := 0
-	for _, used := range []bool{s.BasicAuth != nil, s.Authorization != nil, s.OAuth2 != nil, s.BearerTokenSecret != nil && s.BearerTokenSecret.Name != ""} {
+	for _, used := range []bool{s.BasicAuth != nil, s.Authorization != nil, s.OAuth2 != nil, s.BearerTokenSecret != nil && s.BearerTokenSecret.Name != "", s.BearerTokenFile != ""} {
 		if used {
 			ways++
 		}
 	}
 	if ways > 1 {
-		c.bad(at("authorization"), "basicAuth, authorization, oauth2 and bearerTokenSecret exclude each other")
+		c.bad(at("authorization"), "basicAuth, authorization, oauth2, bearerTokenSecret and bearerTokenFile exclude each other")
 	}
-	if s.BearerTokenFile != "" {
-		c.bad(at("bearerTokenFile"), "files of the machine are not read; put the token into a Secret and name it as authorization.credentials")
+	if file := s.file(at); file != "" {
+		c.idle = append(c.idle, file+", so nothing is scraped there")
 	}
 	if s.Authorization != nil && strings.EqualFold(s.Authorization.Type, "basic") {
 		c.bad(at("authorization.type"), "is Basic, use basicAuth")
@@ -222,14 +231,36 @@ func (p proxySpec) check(c *check, at func(string) string) {
 	}
 }
 
+// file says which file of the machine the settings name, empty when none. Charts
+// mount Secrets into Prometheus' pod and name the files: such an object is not
+// refused, for it would keep the whole chart out.
+func (s clientSpec) file(at func(string) string) string {
+	if f := s.BearerTokenFile; f != "" && f != serviceAccountToken {
+		return at("bearerTokenFile") + ": files of the machine are not read; put the token into a Secret and name it as authorization.credentials"
+	}
+	if s.OAuth2 != nil {
+		if why := s.OAuth2.TLSConfig.file(at("oauth2.tlsConfig")); why != "" {
+			return why
+		}
+	}
+	return s.TLSConfig.file(at("tlsConfig"))
+}
+
+func (t *tlsSpec) file(path string) string {
+	if t == nil {
+		return ""
+	}
+	for _, f := range []struct{ field, name string }{{"caFile", t.CAFile}, {"certFile", t.CertFile}, {"keyFile", t.KeyFile}} {
+		if f.name != "" && (f.field != "caFile" || f.name != serviceAccountCA) {
+			return path + "." + f.field + ": files of the machine are not read; use a Secret or ConfigMap"
+		}
+	}
+	return ""
+}
+
 func (t *tlsSpec) check(c *check, path string) {
 	if t == nil {
 		return
-	}
-	for field, file := range map[string]string{"certFile": t.CertFile, "keyFile": t.KeyFile, "caFile": t.CAFile} {
-		if file != "" && (field != "caFile" || file != serviceAccountCA) {
-			c.bad(path+"."+field, "files of the machine are not read; use a Secret or ConfigMap")
-		}
 	}
 	if t.CA.Secret != nil && t.CA.ConfigMap != nil || t.Cert.Secret != nil && t.Cert.ConfigMap != nil {
 		c.bad(path, "name a Secret or a ConfigMap, not both")
@@ -331,7 +362,7 @@ func (s wireSettings) text(value func(Ref) (string, error)) (Settings, error) {
 	} else if len(list) > 0 {
 		m["metric_relabel_configs"] = list
 	}
-	s.client.into(m, r, s.at, s.clusterCA)
+	s.client.into(m, r, s.at, s.account)
 	if r.err != nil {
 		return "", r.err
 	}
@@ -345,6 +376,12 @@ func (s wireSettings) text(value func(Ref) (string, error)) (Settings, error) {
 // ready is text with the values of now; certificates that are none are found
 // here, because a scrape pool would only log them.
 func (s wireSettings) ready(value func(Ref) (string, error)) (Settings, error) {
+	if file := s.client.file(s.at); file != "" {
+		return "", errors.New(file)
+	}
+	if s.client.BearerTokenFile != "" && s.account.Token == "" {
+		return "", fmt.Errorf("%s: the account's token %w yet", s.at("bearerTokenFile"), errAbsent)
+	}
 	text, err := s.text(value)
 	if err == nil && (s.client.TLSConfig != nil || s.client.OAuth2 != nil) {
 		err = text.valid()
@@ -354,7 +391,7 @@ func (s wireSettings) ready(value func(Ref) (string, error)) (Settings, error) {
 
 var escaping = map[string]string{"AllowUTF8": "allow-utf-8", "Underscores": "underscores", "Dots": "dots", "Values": "values"}
 
-func (s clientSpec) into(m map[string]any, r *reading, at func(string) string, clusterCA string) {
+func (s clientSpec) into(m map[string]any, r *reading, at func(string) string, own Account) {
 	if b := s.BasicAuth; b != nil {
 		m["basic_auth"] = map[string]any{"username": r.key(at("basicAuth.username"), b.Username, false), "password": r.key(at("basicAuth.password"), b.Password, false)}
 	}
@@ -364,7 +401,10 @@ func (s clientSpec) into(m map[string]any, r *reading, at func(string) string, c
 	if token := r.key(at("bearerTokenSecret"), s.BearerTokenSecret, false); token != "" {
 		m["authorization"] = map[string]any{"type": "Bearer", "credentials": token}
 	}
-	if t := s.TLSConfig.into(r, at("tlsConfig"), clusterCA); t != nil {
+	if s.BearerTokenFile == serviceAccountToken {
+		m["authorization"] = map[string]any{"type": "Bearer", "credentials": own.Token}
+	}
+	if t := s.TLSConfig.into(r, at("tlsConfig"), own.CA); t != nil {
 		m["tls_config"] = t
 	}
 	if s.FollowRedirects != nil {
@@ -383,7 +423,7 @@ func (s clientSpec) into(m map[string]any, r *reading, at func(string) string, c
 		if len(o.EndpointParams) > 0 {
 			x["endpoint_params"] = o.EndpointParams
 		}
-		if t := o.TLSConfig.into(r, in("tlsConfig"), clusterCA); t != nil {
+		if t := o.TLSConfig.into(r, in("tlsConfig"), own.CA); t != nil {
 			x["tls_config"] = t
 		}
 		o.proxySpec.into(x, r, in)

@@ -64,6 +64,9 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 	if err := ensureRoles(ctx, c); err != nil {
 		return err
 	}
+	if err := ensureScrapeAccount(ctx, c); err != nil {
+		return err
+	}
 	return ensureCRDs(ctx, c)
 }
 
@@ -80,6 +83,8 @@ func ensureRoles(ctx context.Context, c clients) error {
 		{metav1.NamespacePublic, "perch:daemon", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{infoName}, Verbs: []string{"get"}},
 			rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "system:authenticated"}},
 		{metav1.NamespaceSystem, "perch:shipped", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{shipped.RecordName}, Verbs: []string{"get"}},
+			rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: rbac.TelemetryUser}},
+		{metav1.NamespaceSystem, "perch:scrape", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{scrapeAccountName}, Verbs: []string{"create"}},
 			rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: rbac.TelemetryUser}},
 		{metav1.NamespaceSystem, "perch:daemon", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{alertConfigName, remoteWriteName}, Verbs: []string{"get"}},
 			rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: rbac.TelemetryUser}},

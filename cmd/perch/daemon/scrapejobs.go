@@ -57,13 +57,14 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 		}
 	}
 	pods, services, nodes, endpoints := core.Pods().Lister(), core.Services().Lister(), core.Nodes().Lister(), core.Endpoints().Lister()
-	values := newValues(api.kube, changed)
+	values, account := newValues(api.kube, changed), newScrapeAccount(api.kube, changed, r.part("targets"))
+	r.group.Go("scrape account", account.Run)
 	cfg := assign.Default()
 	cfg.Node = r.cfg.NodeName
 	made, err := assign.NewDesk(cfg, assign.Parts{
 		World: func() target.World {
 			return target.World{Pods: all(pods.List), Services: all(services.List), Nodes: all(nodes.List), Endpoints: all(endpoints.List),
-				Home: r.cfg.NodeName, Value: values.value, ClusterCA: string(ca), Limit: 20_000}
+				Home: r.cfg.NodeName, Value: values.value, Account: target.Account{CA: string(ca), Token: account.now()}, Limit: 20_000}
 		},
 		Objects: objects.list, NodeOf: nodeOfCaller,
 	}, r.part("targets"), r.reg)
