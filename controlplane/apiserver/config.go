@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -124,6 +125,7 @@ type Collaborators struct {
 	// Tokens is the storage of serviceaccounts/token; nil leaves it out.
 	Tokens    func(Parts) (rest.Storage, error)
 	Admission Admission
+	Audit     Audit
 	// Kubelet is the TLS client configuration towards the agents.
 	Kubelet *tls.Config
 	Groups  []Group
@@ -133,6 +135,20 @@ type Collaborators struct {
 	// ctx ends with the server. An error ends the process.
 	PostStart map[string]func(ctx context.Context, p Parts) error
 }
+
+// Audit takes the events of the requests that the policy chooses, before the
+// request is answered: it must not wait. Without a sink there are none.
+type Audit struct {
+	Policy audit.PolicyRuleEvaluator
+	Sink   audit.Sink
+}
+
+// auditBackend is a sink whose life is not the server's.
+type auditBackend struct{ audit.Sink }
+
+func (auditBackend) Run(<-chan struct{}) error { return nil }
+func (auditBackend) Shutdown()                 {}
+func (auditBackend) String() string            { return "perch" }
 
 // Admission adds plugins to those of the library (namespace life cycle, webhooks,
 // policies). Order names all of them; nil keeps the library's order.

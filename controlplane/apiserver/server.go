@@ -158,6 +158,9 @@ func (s *Server) genericConfig(rules *legal.Rules, storage *storageOptions, with
 	gc.ShutdownWatchTerminationGracePeriod = time.Second // tells watches to end; clients resume elsewhere or later
 	gc.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	gc.RESTOptionsGetter = storage
+	if with.Audit.Sink != nil {
+		gc.AuditPolicyRuleEvaluator, gc.AuditBackend = with.Audit.Policy, auditBackend{with.Audit.Sink}
+	}
 	definitions := openapi.GetOpenAPIDefinitions
 	for _, g := range with.Groups {
 		if g.OpenAPI != nil {
