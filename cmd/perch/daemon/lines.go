@@ -68,6 +68,7 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 	if err := l.capture(r, own, pods); err != nil {
 		return nil, err
 	}
+	l.keepAudit(own)
 	// On the socket perch asks itself; another node's telemetry says for whom.
 	own.Handle(query.Prefix, query.Handler(engine, func(_ context.Context, req *http.Request) (query.Access, error) {
 		if v := req.Header.Get(query.NamespacesHeader); v != "" {

@@ -68,6 +68,10 @@ func buildServer(ctx context.Context, r role) error {
 	if err != nil {
 		return err
 	}
+	written, err := r.auditTrail()
+	if err != nil {
+		return err
+	}
 	var issuer *token.Issuer
 	apps := &customMetrics{}
 	api := apiserver.Default()
@@ -98,6 +102,7 @@ func buildServer(ctx context.Context, r role) error {
 		},
 		Tokens:    func(apiserver.Parts) (rest.Storage, error) { return token.NewREST(issuer), nil },
 		Admission: admitting(),
+		Audit:     written,
 		Kubelet:   kubelet,
 		Groups:    append(r.apiGroups(), apps.groups(r)...),
 		Handlers: func(apiserver.Parts) (map[string]http.Handler, error) {
