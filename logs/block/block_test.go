@@ -243,7 +243,7 @@ func FuzzLinesComeBack(f *testing.F) {
 		m := &Meta{Stream: stream(0)}
 		b := c.Encode(nil, m, &l)
 		var have Lines
-		if err := c.decode(m, &have, b[m.headerBytes():]); err != nil {
+		if err := c.decode(m, &have, b[m.head:]); err != nil {
 			t.Fatal(err)
 		}
 		same(t, &have, &l)

@@ -26,7 +26,8 @@ type Meta struct {
 	Levels   [record.LevelCount]uint32
 
 	offset int64
-	shaped bool // templates have shapes; what is written has
+	head   uint32 // bytes before the first frame
+	shaped bool   // templates have shapes; what is written has
 	frames [frameKinds]frame
 }
 
@@ -63,15 +64,11 @@ func (m *Meta) Sent() bool { return m.frames[frameFields].raw > 0 }
 
 // start is where a frame begins in the file.
 func (m *Meta) start(kind int) int64 {
-	at := m.offset + int64(m.headerBytes())
+	at := m.offset + int64(m.head)
 	for _, f := range m.frames[:kind] {
 		at += int64(f.bytes)
 	}
 	return at
-}
-
-func (m *Meta) headerBytes() int {
-	return prefixBytes + len(appendMeta(nil, m))
 }
 
 // ErrDamaged says that bytes on disk are not what was written.
@@ -165,6 +162,7 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 	}
 	c.body = body
 	head := appendMeta(nil, m)
+	m.head = prefixBytes + uint32(len(head))
 	dst = append(dst, mark...)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(head)))
 	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(head, c.table))

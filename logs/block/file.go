@@ -155,7 +155,7 @@ func (f *File) header(at int64) (*Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.offset = at
+	m.offset, m.head = at, uint32(prefixBytes+size)
 	return m, nil
 }
 

@@ -14,7 +14,9 @@ type Parts struct {
 
 	read   [frameKinds]bool
 	frames [frameKinds][]byte
-	z      []byte
+	bytes  int64
+	z      []byte // as they are in the file
+	at     int64  // of z
 
 	templates Templates
 	lines     Lines // times, levels, IDs, fields
@@ -34,7 +36,7 @@ type Parts struct {
 // Open turns to another block.
 func (p *Parts) Open(f *File, m *Meta) {
 	p.file, p.meta, p.layout = f, m, false
-	p.read = [frameKinds]bool{}
+	p.read, p.bytes, p.z = [frameKinds]bool{}, 0, p.z[:0]
 	p.lines.Fields, p.lines.FEnds = nil, nil
 }
 
@@ -44,17 +46,30 @@ func (p *Parts) frame(kind int) (b []byte, fresh bool, err error) {
 		return p.frames[kind], false, nil
 	}
 	f := p.meta.frames[kind]
-	p.z = grow(p.z, int(f.bytes))
-	if _, err := p.file.f.ReadAt(p.z, p.meta.start(kind)); err != nil {
-		return nil, false, fmt.Errorf("read block at %d: %w", p.meta.offset, err)
+	start := p.meta.start(kind)
+	end := start + int64(f.bytes)
+	if start < p.at || end > p.at+int64(len(p.z)) {
+		to := end
+		if kind == frameTemplates { // who asks for these needs the next mostly
+			to += int64(p.meta.frames[frameIDs].bytes)
+		}
+		p.z, p.at = grow(p.z, int(to-start)), start
+		if _, err := p.file.f.ReadAt(p.z, start); err != nil {
+			p.z = p.z[:0]
+			return nil, false, fmt.Errorf("read block at %d: %w", p.meta.offset, err)
+		}
 	}
-	b, err = p.file.codec.unframe(p.frames[kind][:0], p.z, f)
+	b, err = p.file.codec.unframe(p.frames[kind][:0], p.z[start-p.at:end-p.at], f)
 	if err != nil {
 		return nil, false, p.damaged()
 	}
 	p.frames[kind], p.read[kind] = b, true
+	p.bytes += int64(len(b))
 	return b, true, nil
 }
+
+// Bytes is how much of the block was unpacked.
+func (p *Parts) Bytes() int64 { return p.bytes }
 
 func (p *Parts) damaged() error {
 	return fmt.Errorf("read block at %d: %w", p.meta.offset, ErrDamaged)
@@ -132,10 +147,13 @@ func (c *Columns) Rows(shape uint32) []uint32 { return c.order[c.starts[shape]:c
 // the shape's Rows. An empty value equals the one before it.
 func (c *Columns) Text(col Column) []byte { return c.text[col.Start:col.End] }
 
-// All returns all columns as they lie one after the other.
-func (c *Columns) All() []byte { return c.text }
+// Variables returns the values of all columns, each followed by '\n'.
+func (p *Parts) Variables() ([]byte, error) {
+	b, _, err := p.frame(frameColumns)
+	return b, err
+}
 
-// Columns returns the variables.
+// Columns returns the variables by shape.
 func (p *Parts) Columns() (Columns, error) {
 	ids, err := p.IDs()
 	if err != nil {

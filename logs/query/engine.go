@@ -140,7 +140,9 @@ func (s *search) each(pieces []store.Piece, stop func(*store.Piece) bool, one fu
 			}
 			p := take()
 			if more = p != nil; more {
+				w.used = false
 				one(w, p)
+				w.count()
 			}
 			<-s.e.slots
 		}

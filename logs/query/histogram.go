@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"perch/logs/block"
 	"perch/logs/record"
 	"perch/logs/store"
 )
@@ -53,20 +52,28 @@ func (e *Engine) Histogram(ctx context.Context, r Request) (Histogram, error) {
 				return
 			}
 		}
-		own := w.counts[:0]
-		first := (max(p.Min, r.From) - start) / step
-		own = append(own, make([][record.LevelCount]int64, (min(p.Max, r.To)-start)/step-first+1)...)
+		first, last := (max(p.Min, r.From)-start)/step, (min(p.Max, r.To)-start)/step
+		own := append(w.counts[:0], make([][record.LevelCount]int64, last-first+1)...)
 		w.counts = own
-		w.matches(p, false, func(l *block.Lines, i int) {
-			own[(l.Times[i]-start)/step-first][levelIndex(l.Levels[i])]++
-		})
+		if first == last {
+			own[0] = w.tally(p)
+		} else if w.find(p, r.From, r.To); len(w.rows) > 0 {
+			times, levels, err := w.times()
+			if err != nil {
+				w.failed(err)
+				return
+			}
+			for _, row := range w.rows {
+				own[(times[row]-start)/step-first][levelIndex(levels[row])]++
+			}
+		}
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		for i := range own {
 			for k, v := range own[i] {
 				counts[first+int64(i)][k] += v
 			}
 		}
-		s.mu.Unlock()
 	})
 	h := r.emptyHistogram(s.summary())
 	for i, c := range counts {
@@ -108,20 +115,25 @@ func (s *search) histogramBy() Histogram {
 			}
 			return c
 		}
-		if label {
-			v, _ := p.Stream.Label(r.Field)
-			c := at(cmp.Or(v, NoValue))
-			w.matches(p, false, func(l *block.Lines, i int) { c[(l.Times[i]-start)/step]++ })
-		} else {
-			w.matches(p, true, func(l *block.Lines, i int) {
-				v, ok := w.field(p, l, i, r.Field)
-				if !ok {
-					v = NoValue
-				} else if len(own) >= histogramKeep && own[v] == nil {
-					v = Others
-				}
-				at(v)[(l.Times[i]-start)/step]++
-			})
+		if w.find(p, r.From, r.To); len(w.rows) == 0 {
+			return
+		}
+		times, _, err := w.times()
+		if err == nil && !label {
+			err = w.texts(w.rows)
+		}
+		if err != nil {
+			w.failed(err)
+			return
+		}
+		for k, row := range w.rows {
+			v, ok := w.field(k, row, r.Field)
+			if !ok {
+				v = NoValue
+			} else if len(own) >= histogramKeep && own[v] == nil {
+				v = Others
+			}
+			at(v)[(times[row]-start)/step]++
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -159,9 +171,19 @@ func (s *search) histogramBy() Histogram {
 	return h
 }
 
-// field returns a field of line i.
-func (w *worker) field(p *store.Piece, l *block.Lines, i int, name string) (string, bool) {
-	w.cand.reset(p.Stream, record.Level(l.Levels[i]), l.Body(i), nil, l.FieldsOf(i))
+// field returns a field of line row, which is number k of those that texts made
+// ready. Labels need no texts.
+func (w *worker) field(k int, row uint32, name string) (string, bool) {
+	if v, ok := w.p.Stream.Label(name); ok {
+		return v, v != ""
+	}
+	if name == "level" {
+		if _, levels, err := w.times(); err == nil { // else find has failed
+			return record.Level(levelIndex(levels[row])).String(), true
+		}
+	}
+	body, fields := w.text(k, row)
+	w.cand.reset(w.p.Stream, record.Unknown, body, nil, fields)
 	return w.cand.value(name)
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"slices"
 
-	"perch/logs/block"
 	"perch/logs/index"
 	"perch/logs/record"
 	"perch/logs/store"
@@ -48,11 +47,11 @@ func (e *Engine) Query(ctx context.Context, r Request, emit func(*Line) error) (
 		worst := kept.lines[0].Time
 		return r.Order == NewestFirst && p.Max < worst || r.Order == OldestFirst && p.Min > worst
 	}, func(w *worker, p *store.Piece) {
-		w.hits = w.hits[:0]
-		var lines *block.Lines
-		w.matches(p, true, func(l *block.Lines, i int) { lines, w.hits = l, append(w.hits, int32(i)) })
-		if len(w.hits) > 0 {
-			w.keep(kept, p, lines)
+		from, to := s.bounds(kept)
+		if w.find(p, from, to); len(w.rows) > 0 {
+			if err := w.keep(kept); err != nil {
+				w.failed(err)
+			}
 		}
 	})
 	out := kept.lines
@@ -74,24 +73,75 @@ func (e *Engine) Query(ctx context.Context, r Request, emit func(*Line) error) (
 	return sum, nil
 }
 
-// keep puts those of the worker's hits into kept that belong there.
-func (w *worker) keep(kept *best, p *store.Piece, l *block.Lines) {
-	s := w.s
+// bounds are the times of lines that may still be kept.
+func (s *search) bounds(kept *best) (from, to int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k := range w.hits {
-		i := int(w.hits[k])
-		if s.r.Order == NewestFirst { // the likely best first, so that few are copied
-			i = int(w.hits[len(w.hits)-1-k])
+	from, to = s.r.From, s.r.To
+	if kept.full() {
+		if worst := kept.lines[0].Time; s.r.Order == NewestFirst {
+			from = max(from, worst)
+		} else {
+			to = min(to, worst)
 		}
-		c := Cursor{l.Times[i], p.Hash, p.First + uint64(i)}
-		if s.r.Cursor != nil && !s.r.Order.Before(*s.r.Cursor, c) || kept.full() && !s.r.Order.Before(c, kept.lines[0].Cursor) {
+	}
+	return from, to
+}
+
+// keep puts those of the lines found into kept that belong there.
+func (w *worker) keep(kept *best) error {
+	s := w.s
+	times, levels, err := w.times()
+	if err != nil {
+		return err
+	}
+	if c := s.r.Cursor; c != nil {
+		w.rows = slices.DeleteFunc(w.rows, func(row uint32) bool { return !s.r.Order.Before(*c, w.cursor(row, times[row])) })
+	}
+	w.first(times, kept.limit)
+	if len(w.rows) == 0 {
+		return nil
+	}
+	if err := w.texts(w.rows); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range w.rows {
+		if s.r.Order == NewestFirst { // the likely best first, so that few are copied
+			k = len(w.rows) - 1 - k
+		}
+		row := w.rows[k]
+		c := w.cursor(row, times[row])
+		if kept.full() && !s.r.Order.Before(c, kept.lines[0].Cursor) {
 			continue
 		}
-		heap.Push(kept, lineOf(p, l, i))
+		heap.Push(kept, w.line(k, row, c, levels[row]))
 		if len(kept.lines) > kept.limit {
 			heap.Pop(kept)
 		}
+	}
+	return nil
+}
+
+// first leaves the first n of rows in the order asked for.
+func (w *worker) first(times []int64, n int) {
+	if len(w.rows) <= n {
+		return
+	}
+	order := w.s.r.Order
+	later := func(a, b uint32) int { return cmp.Or(cmp.Compare(times[a], times[b]), cmp.Compare(a, b)) }
+	sorted := slices.IsSortedFunc(w.rows, later) // as most are
+	if !sorted {
+		slices.SortFunc(w.rows, later)
+	}
+	if order == NewestFirst {
+		w.rows = w.rows[len(w.rows)-n:]
+	} else {
+		w.rows = w.rows[:n]
+	}
+	if !sorted {
+		slices.Sort(w.rows)
 	}
 }
 
@@ -128,16 +178,26 @@ func (s *search) around(emit func(*Line) error) (Summary, error) {
 	pieces = slices.DeleteFunc(pieces, func(p store.Piece) bool { return p.First > last || p.First+uint64(p.Lines) <= first })
 	var out []*Line
 	s.each(pieces, nil, func(w *worker, p *store.Piece) {
-		l := w.read(p)
-		if l == nil {
+		w.turn(p)
+		for i := range p.Lines {
+			if n := p.First + uint64(i); n >= first && n <= last {
+				w.rows = append(w.rows, uint32(i))
+			}
+		}
+		err := w.texts(w.rows)
+		var times []int64
+		var levels []byte
+		if err == nil {
+			times, levels, err = w.times()
+		}
+		if err != nil {
+			w.failed(err)
 			return
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for i := range l.Len() {
-			if n := p.First + uint64(i); n >= first && n <= last {
-				out = append(out, lineOf(p, l, i))
-			}
+		for k, row := range w.rows {
+			out = append(out, w.line(k, row, w.cursor(row, times[row]), levels[row]))
 		}
 	})
 	slices.SortFunc(out, func(a, b *Line) int { return cmp.Compare(a.Number, b.Number) })

@@ -28,8 +28,8 @@ type machine struct {
 	ends   []answer // by number: whether a line may end there
 	ids    map[string]state
 	begin  state
-	work   int // spent on making states
-	reach  map[reachKey][]state
+	work   int                // spent on making states
+	reach  map[uint64][]state // by state and class
 
 	now, next, more instructions
 	key             []byte
@@ -127,7 +127,7 @@ func (s *instructions) add(pc uint32) bool {
 }
 
 func newMachine(prog *syntax.Prog) *machine {
-	m := &machine{prog: prog, ids: map[string]state{}, reach: map[reachKey][]state{}}
+	m := &machine{prog: prog, ids: map[string]state{}, reach: map[uint64][]state{}}
 	m.classes()
 	for _, s := range []*instructions{&m.now, &m.next, &m.more} {
 		s.at = make([]uint32, len(prog.Inst))
@@ -438,18 +438,13 @@ func textProgram(text string, exact, prefix bool) *syntax.Prog {
 	return p
 }
 
-type reachKey struct {
-	from  state
-	class block.Class
-}
-
 // maxReach is the most states that are told apart after a variable.
 const maxReach = 24
 
 // word returns the states in which the machine may be after a word of bytes of
 // the class; nil when there are too many.
 func (m *machine) word(from state, class block.Class) []state {
-	k := reachKey{from, class}
+	k := uint64(from)<<8 | uint64(class)
 	if found, ok := m.reach[k]; ok {
 		return found
 	}

@@ -2,14 +2,24 @@ package query
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strconv"
 
 	"perch/logs/index"
 	"perch/logs/record"
 )
 
+// foldInto makes the ASCII letters of src small, eight bytes at a time.
 func foldInto(dst, src []byte) {
-	_ = dst[:len(src)]
+	dst = dst[:len(src)]
+	for len(src) >= 8 {
+		x := binary.LittleEndian.Uint64(src)
+		low := x &^ high
+		// the high bit of a byte is set where it is A to Z
+		upper := (low + (0x80-'A')*ones) &^ (low + (0x7f-'Z')*ones) &^ x & high
+		binary.LittleEndian.PutUint64(dst, x|upper>>2)
+		dst, src = dst[8:], src[8:]
+	}
 	for i, c := range src {
 		if c-'A' < 26 {
 			c |= 0x20
@@ -17,6 +27,11 @@ func foldInto(dst, src []byte) {
 		dst[i] = c
 	}
 }
+
+const (
+	ones = 0x0101010101010101
+	high = 0x8080808080808080
+)
 
 func wordByte(c byte) bool { return index.Fold(c) != 0 }
 
@@ -52,6 +67,7 @@ type candidate struct {
 	folded []byte // nil: made when needed
 	sent   []byte // sender's fields as a JSON object
 	room   []byte // memory for folded
+	leaves []leaf // of the query, with machines; may be nil
 	parsed bool
 	fields []pair
 }
@@ -119,6 +135,11 @@ func (n *node) match(c *candidate) bool {
 		}
 		return contains(c.fold(), stringBytes(n.text), n.prefix)
 	case opRegex:
+		if c.leaves != nil {
+			if is, ok := c.leaves[n.leaf].automaton().match(c.body); ok {
+				return is
+			}
+		}
 		return n.re.Match(c.body)
 	}
 	if n.field == "level" {

@@ -71,13 +71,16 @@ type node struct {
 	re     *regexp.Regexp
 	prog   *syntax.Prog // of re or text, for the whole line; nil when there is none
 	form   form         // of text
-	forms  []form       // that every line that matches has
+	probe  string       // of a text that is one word with digits: what to look for in variables
+	words  []*node      // words that every line has which matches: of a text those with digits; of fields when they are in the line
+	leaf   int          // number in Query.leaves
 }
 
 // Query is a parsed query.
 type Query struct {
-	Text string
-	root *node
+	Text   string
+	root   *node
+	leaves []*node // about texts and parsed fields, and their words
 }
 
 const (
@@ -106,8 +109,9 @@ func Parse(text string) (*Query, error) {
 	if p.at < len(text) {
 		return nil, p.fail("a word, a phrase, field:value, and, or, not")
 	}
-	root.prepare()
-	return &Query{Text: text, root: root}, nil
+	q := &Query{Text: text, root: root}
+	q.prepare(root)
+	return q, nil
 }
 
 type parser struct {

@@ -135,39 +135,10 @@ func (e *Engine) Patterns(ctx context.Context, r Request) (Patterns, error) {
 	out := Patterns{From: time.Unix(0, r.From).UTC(), To: time.Unix(0, r.To).UTC(), Step: step / 1e6, Patterns: []Pattern{}}
 	s.each(s.pieces(), nil, func(w *worker, p *store.Piece) {
 		own := map[string]*seen{}
-		var byID []*seen
-		var buf []byte
-		find := func(text []byte) *seen {
-			buf = appendPattern(buf[:0], text)
-			x := own[string(buf)]
-			if x == nil {
-				x = &seen{trend: make([]int64, n)}
-				own[string(buf)] = x
-			}
-			return x
+		if err := w.patterns(p, own, func(t int64) int64 { return (t - start) / step }, n); err != nil {
+			w.failed(err)
+			return
 		}
-		var names *block.Templates
-		if p.Templated() {
-			var err error
-			if names, err = p.Templates(); err != nil {
-				w.failed(err)
-				return
-			}
-			byID = make([]*seen, names.Len())
-		}
-		w.statements(p, func(l *block.Lines, i int) {
-			var x *seen
-			if names != nil {
-				id := l.IDs[i]
-				if byID[id] == nil {
-					byID[id] = find(names.Of(int(id)))
-				}
-				x = byID[id]
-			} else {
-				x = find(l.Body(i))
-			}
-			x.add(Cursor{l.Times[i], p.Hash, p.First + uint64(i)}, record.Level(l.Levels[i]), p.Stream, (l.Times[i]-start)/step)
-		})
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for text, x := range own {
@@ -233,30 +204,51 @@ func (p *Patterns) Merge(o Patterns, limit int) {
 	p.cut(limit)
 }
 
-// statements calls hit for every line that matches. Lines of a piece with
-// templates have the templates' numbers, others the texts.
-func (w *worker) statements(p *store.Piece, hit func(l *block.Lines, i int)) {
-	if !p.Templated() {
-		w.matches(p, true, hit)
-		return
+// patterns counts those of the lines of a piece that match.
+func (w *worker) patterns(p *store.Piece, own map[string]*seen, bucket func(int64) int64, buckets int) error {
+	if w.find(p, w.s.r.From, w.s.r.To); len(w.rows) == 0 {
+		return nil
 	}
-	l, _ := w.rows(p)
-	if l == nil {
-		return
-	}
-	ask := w.s.root.ask(p.Stream)
-	if _, unsure := w.hopes(l, ask); unsure {
-		if l = w.read(p); l != nil {
-			w.scan(p, l, ask, true, hit)
+	var buf []byte
+	find := func(text []byte) *seen {
+		buf = appendPattern(buf[:0], text)
+		x := own[string(buf)]
+		if x == nil {
+			x = &seen{trend: make([]int64, buckets)}
+			own[string(buf)] = x
 		}
-		return
+		return x
 	}
-	w.count(p, 0)
-	for i, t := range l.Times {
-		if t >= w.s.r.From && t <= w.s.r.To && (ask == yes || w.verdicts.of(l.IDs[i], l.Levels[i]) == yes) {
-			hit(l, i)
+	times, levels, err := w.times()
+	if err != nil {
+		return err
+	}
+	var byID []*seen
+	var ids []uint32
+	var t *block.Templates
+	if p.Templated() {
+		if t, err = w.asked.parts.Templates(); err == nil {
+			ids, err = w.asked.parts.IDs()
+			byID = make([]*seen, t.Len())
 		}
+	} else {
+		err = w.texts(w.rows)
 	}
+	if err != nil {
+		return err
+	}
+	for k, row := range w.rows {
+		var x *seen
+		if t == nil {
+			body, _ := w.text(k, row)
+			x = find(body)
+		} else if x = byID[ids[row]]; x == nil {
+			x = find(t.Of(int(ids[row])))
+			byID[ids[row]] = x
+		}
+		x.add(w.cursor(row, times[row]), record.Level(levels[row]), p.Stream, bucket(times[row]))
+	}
+	return nil
 }
 
 // imageOf finds which image a container of a pod ran, from the event that told

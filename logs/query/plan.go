@@ -1,7 +1,10 @@
 package query
 
 import (
+	"cmp"
 	"regexp/syntax"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"perch/logs/index"
@@ -84,8 +87,7 @@ func (n *node) light() bool {
 		}
 		return true
 	}
-	_, label := (&record.Stream{}).Label(n.field)
-	return label || n.field == "level"
+	return n.plain()
 }
 
 // need is what a block must have so that one of its lines can match.
@@ -108,10 +110,7 @@ func (n *node) need() index.Need {
 	case opRegex:
 		return regexNeed(n.re.String())
 	case opEqual, opMatch, opCompare, opExists:
-		if _, label := (&record.Stream{}).Label(n.field); label || n.field == "level" {
-			return index.Need{}
-		}
-		if derived(n.field) {
+		if n.plain() || derived(n.field) {
 			return index.Need{}
 		}
 		var needs []index.Need
@@ -256,7 +255,7 @@ func (n *node) driver() driver {
 	case opRegex:
 		return regexDriver(n.re.String())
 	case opEqual:
-		if _, label := (&record.Stream{}).Label(n.field); label || n.field == "level" || derived(n.field) || !verbatim(n.text) {
+		if n.plain() || derived(n.field) || !verbatim(n.text) {
 			return driver{}
 		}
 		return driver{text: n.text, folds: !n.exact, field: true}
@@ -293,6 +292,118 @@ func regexDriver(expr string) driver {
 			if l.folds {
 				best.text = foldString(l.text)
 			}
+		}
+	}
+	return best
+}
+
+// prepare gets the nodes ready to be asked about blocks.
+func (q *Query) prepare(n *node) {
+	for _, k := range n.kids {
+		q.prepare(k)
+	}
+	switch n.op {
+	case opAll, opOr, opNot:
+		return
+	case opAnd:
+		slices.SortStableFunc(n.kids, func(a, b *node) int { return cmp.Compare(a.cost(), b.cost()) })
+		return
+	case opText:
+		n.form = formOf(n.text, n.exact, n.prefix)
+		n.prog = textProgram(n.text, n.exact, n.prefix)
+		for _, w := range variables(n.text) {
+			if w != n.text {
+				n.words = append(n.words, &node{op: opText, text: w, exact: n.exact, prefix: n.prefix && strings.HasSuffix(n.text, w)})
+			} else {
+				n.probe = probe(w, n.exact)
+			}
+		}
+	case opRegex:
+		for _, l := range regexLiterals(n.re.String()) {
+			if text := wholeWords(l.text); text != "" {
+				n.words = append(n.words, textNode(text, !l.folds, false))
+			}
+		}
+	default:
+		if n.plain() {
+			return
+		}
+		n.addWords(n.need())
+	}
+	for _, w := range n.words {
+		q.prepare(w)
+	}
+	n.leaf = len(q.leaves)
+	q.leaves = append(q.leaves, n)
+}
+
+func (n *node) addWords(need index.Need) {
+	if need.Op == index.Word {
+		n.words = append(n.words, textNode(need.Text, false, false))
+	}
+	for _, k := range need.Kids { // fields need all of them
+		n.addWords(k)
+	}
+}
+
+// plain tells whether a node about a field is about a label or the level.
+func (n *node) plain() bool {
+	_, label := (&record.Stream{}).Label(n.field)
+	return label || n.field == "level"
+}
+
+// cost orders nodes: the cheap ones first.
+func (n *node) cost() int {
+	switch n.op {
+	case opAll:
+		return 0
+	case opText:
+		return 2
+	case opRegex:
+		return 3
+	case opAnd, opOr, opNot:
+		most := 0
+		for _, k := range n.kids {
+			most = max(most, k.cost())
+		}
+		return most
+	}
+	if n.plain() {
+		return 1
+	}
+	return 4
+}
+
+// variables are the words with digits of a text.
+func variables(text string) (words []string) {
+	for i := 0; i < len(text); {
+		start, digit := i, false
+		for i < len(text) && wordByte(text[i]) {
+			digit = digit || text[i] >= '0' && text[i] <= '9'
+			i++
+		}
+		if digit {
+			words = append(words, text[start:i])
+		}
+		if i == start {
+			i++
+		}
+	}
+	return words
+}
+
+// probe is the longest part of a word of which the case does not matter.
+func probe(word string, exact bool) (best string) {
+	if exact {
+		return word
+	}
+	for i := 0; i < len(word); i++ {
+		from := i
+		for i < len(word) && (word[i] < 'a' || word[i] > 'z') {
+			i++
+		}
+		if i-from > len(best) {
+			best = word[from:i]
 		}
 	}
 	return best

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"perch/logs/block"
 	"perch/logs/store"
 )
 
@@ -168,16 +167,24 @@ func (e *Engine) Stats(ctx context.Context, r Request) (FieldStats, error) {
 	groups := map[string]*Stat{}
 	s.each(s.pieces(), nil, func(w *worker, p *store.Piece) {
 		own := map[string]*Stat{}
-		text := r.Field != "" || r.By != ""
-		w.matches(p, text, func(l *block.Lines, i int) {
+		if w.find(p, r.From, r.To); len(w.rows) == 0 {
+			return
+		}
+		if r.Field != "" || r.By != "" {
+			if err := w.texts(w.rows); err != nil {
+				w.failed(err)
+				return
+			}
+		}
+		for k, row := range w.rows {
 			group, value, ok := "", "", false
 			if r.By != "" {
-				if group, ok = w.field(p, l, i, r.By); !ok {
+				if group, ok = w.field(k, row, r.By); !ok {
 					group = NoValue
 				}
 			}
 			if ok = false; r.Field != "" {
-				value, ok = w.field(p, l, i, r.Field)
+				value, ok = w.field(k, row, r.Field)
 			}
 			x := own[group]
 			if x == nil {
@@ -190,7 +197,7 @@ func (e *Engine) Stats(ctx context.Context, r Request) (FieldStats, error) {
 				}
 			}
 			x.add(value, ok)
-		})
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for g, x := range own {

@@ -1,18 +1,22 @@
 package query
 
 import (
+	"bytes"
+
 	"perch/logs/block"
-	"perch/logs/index"
 	"perch/logs/record"
+	"perch/logs/store"
 )
 
 // form is a text as templates have it: words with digits are holes.
 type form struct {
-	text   string
-	folds  bool
-	prefix bool
-	holes  bool   // a template that has it may still not match
-	other  string // when the last word may go on: with a hole for that word too
+	text    string
+	folds   bool
+	prefix  bool
+	holes   bool          // a template that has it may still not match
+	classes []block.Class // of the words that are holes
+	other   string        // when the last word may go on: with a hole for that word too
+	last    block.Class   // of that word, with digits
 }
 
 // formOf makes the form of a text that begins and ends at the ends of words, or
@@ -27,76 +31,156 @@ func formOf(text string, exact, prefix bool) form {
 			i++
 			continue
 		}
-		start, digit := i, false
+		start, class := i, block.Class(0)
 		for i < len(text) && wordByte(text[i]) {
-			digit = digit || text[i] >= '0' && text[i] <= '9'
+			class |= block.ClassOf(text[i])
 			i++
 		}
-		if i == len(text) && prefix && !digit {
-			f.other = string(out) + string(rune(block.Hole))
-		}
-		if digit {
+		if class&block.Digits != 0 {
 			f.holes = true
+			f.classes = append(f.classes, class)
 			out = append(out, block.Hole)
-		} else {
-			out = append(out, text[start:i]...)
+			continue
 		}
+		if i == len(text) && prefix {
+			f.other, f.last = string(out)+string(rune(block.Hole)), class|block.Digits
+		}
+		out = append(out, text[start:i]...)
 	}
 	f.text = string(out)
 	return f
 }
 
-func (f *form) in(c *statement) answer {
-	hay := c.text
-	if f.folds {
-		hay = c.fold()
-	}
-	if contains(hay, stringBytes(f.text), f.prefix) {
-		if f.holes {
-			return maybe
+// fits tells whether columns can have words of all these classes.
+func (f *form) fits(columns []block.Column, last bool) bool {
+	for _, c := range f.classes {
+		if !f.among(columns, c) {
+			return false
 		}
-		return yes
 	}
-	if f.other != "" && contains(hay, stringBytes(f.other), false) {
+	return !last || f.among(columns, f.last)
+}
+
+func (f *form) among(columns []block.Column, want block.Class) bool {
+	for _, c := range columns {
+		have := c.Class
+		if f.folds { // text is small
+			have |= (have & (block.UpHex | block.Upper)) >> 2
+		}
+		if want&^have == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// asked is a block with templates of which a worker asks which lines match.
+type asked struct {
+	root   *node
+	leaves []leaf // of the query, by number
+	stream *record.Stream
+	sent   bool // lines may have fields from their sender
+	parts  block.Parts
+	t      *block.Templates
+	folded []byte // t.Text; empty until asked for
+	line   candidate
+	known  []answer // by template, or by template and level; undecided first
+	levels bool     // the level matters
+	texts  block.Lines
+	walk   walk
+}
+
+// leaf is a node about texts or parsed fields, and what is known of it in the
+// block.
+type leaf struct {
+	n       *node
+	machine *machine // nil until asked for, or when there is none
+	judged  bool
+	answers []answer // of templates
+	plans   []plans  // of templates
+}
+
+const undecided answer = 255
+
+// start turns to the lines of a piece with templates.
+func (a *asked) start(q *Query, p *store.Piece) (err error) {
+	a.about(q)
+	p.Parts(&a.parts)
+	a.stream, a.sent, a.folded = p.Stream, p.Sent(), a.folded[:0]
+	a.walk.cuts.reset()
+	for i := range a.leaves {
+		a.leaves[i].judged = false
+	}
+	if a.t, err = a.parts.Templates(); err != nil {
+		return err
+	}
+	n := a.t.Len()
+	if a.levels {
+		n *= record.LevelCount
+	}
+	a.known = sized(a.known, n)
+	for i := range a.known {
+		a.known[i] = undecided
+	}
+	return nil
+}
+
+// about makes the leaves of a query, unless it is the one from before.
+func (a *asked) about(q *Query) {
+	if a.root == q.root {
+		return
+	}
+	a.root, a.levels = q.root, q.root.asksLevel()
+	a.leaves = make([]leaf, len(q.leaves))
+	for i, n := range q.leaves {
+		a.leaves[i].n = n
+	}
+}
+
+// sized returns a slice of n, using s's memory when it can.
+func sized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, n+n/2)
+	}
+	return s[:n]
+}
+
+// says answers for all lines of a template and level.
+func (a *asked) says(template uint32, level byte) answer {
+	i := int(template)
+	if a.levels {
+		i = i*record.LevelCount + levelIndex(level)
+	}
+	if a.known[i] == undecided {
+		a.known[i] = a.verdict(a.root, template, record.Level(levelIndex(level)))
+	}
+	return a.known[i]
+}
+
+// all is the answer for every line, when it does not depend on levels.
+func (a *asked) all() answer {
+	if a.levels {
 		return maybe
 	}
-	return no
-}
-
-// statement is a template that is being looked at, with what all its lines
-// share.
-type statement struct {
-	stream *record.Stream
-	level  record.Level
-	text   []byte
-	folded []byte // nil: made when needed
-	room   []byte // memory for folded
-	holes  bool
-	sent   bool // its lines may have fields from their sender
-}
-
-func (c *statement) fold() []byte {
-	if c.folded == nil {
-		if cap(c.room) < len(c.text) {
-			c.room = make([]byte, 2*len(c.text))
+	out := a.says(0, 0)
+	for i := 1; i < a.t.Len() && out != maybe; i++ {
+		if a.says(uint32(i), 0) != out {
+			out = maybe
 		}
-		c.folded = c.room[:len(c.text)]
-		foldInto(c.folded, c.text)
 	}
-	return c.folded
+	return out
 }
 
-// lines tells what the node says to all lines of a statement.
-func (n *node) lines(c *statement, line *candidate) answer {
+func (a *asked) verdict(n *node, template uint32, level record.Level) answer {
 	switch n.op {
 	case opAll:
 		return yes
 	case opNot:
-		return n.kids[0].lines(c, line).not()
+		return a.verdict(n.kids[0], template, level).not()
 	case opAnd:
 		out := yes
 		for _, k := range n.kids {
-			switch k.lines(c, line) {
+			switch a.verdict(k, template, level) {
 			case no:
 				return no
 			case maybe:
@@ -107,7 +191,7 @@ func (n *node) lines(c *statement, line *candidate) answer {
 	case opOr:
 		out := no
 		for _, k := range n.kids {
-			switch k.lines(c, line) {
+			switch a.verdict(k, template, level) {
 			case yes:
 				return yes
 			case maybe:
@@ -116,31 +200,56 @@ func (n *node) lines(c *statement, line *candidate) answer {
 		}
 		return out
 	}
-	field := n.op != opText && n.op != opRegex
-	if field {
-		if n.field == "level" {
-			return known(n.matchLevel(c.level))
-		}
-		if v, ok := c.stream.Label(n.field); ok {
-			return known(n.matchValue(v, v != ""))
-		}
-		if c.sent {
-			return maybe
-		}
+	if n.field == "level" {
+		return known(n.matchLevel(level))
 	}
-	if !c.holes { // the template is the line
-		line.reset(c.stream, c.level, c.text, c.folded, nil)
-		return known(n.match(line))
+	if v, ok := a.stream.Label(n.field); ok {
+		return known(n.matchValue(v, v != ""))
 	}
+	return a.judge(&a.leaves[n.leaf])[template]
+}
+
+// judge answers for each template.
+func (a *asked) judge(l *leaf) []answer {
+	if l.judged {
+		return l.answers
+	}
+	l.judged = true
+	l.answers = sized(l.answers, a.t.Len())
+	l.plans = sized(l.plans, a.t.Len())
+	for i := range l.plans {
+		l.plans[i].reset()
+	}
+	n := l.n
 	if n.op == opText {
-		return n.form.in(c)
+		a.sweep(&n.form, l.answers)
+		return l.answers
 	}
-	for i := range n.forms {
-		if n.forms[i].in(c) == no {
-			return no
+	field := n.field != ""
+	for i := range l.answers {
+		l.answers[i] = maybe
+	}
+	if field && a.sent {
+		return l.answers
+	}
+	for _, w := range n.words {
+		for i, has := range a.judge(&a.leaves[w.leaf]) {
+			if has == no {
+				l.answers[i] = no
+			}
 		}
 	}
-	return maybe
+	for i := range l.answers {
+		switch {
+		case l.answers[i] == no:
+		case !field && l.automaton() != nil:
+			l.answers[i] = a.look(l, uint32(i), 0, l.machine.begin).is
+		case a.t.Holes[i] == 0: // the template is the line
+			a.line.reset(a.stream, record.Unknown, a.t.Of(i), nil, nil)
+			l.answers[i] = known(n.match(&a.line))
+		}
+	}
+	return l.answers
 }
 
 func known(b bool) answer {
@@ -150,95 +259,58 @@ func known(b bool) answer {
 	return no
 }
 
-// prepare makes the forms of the texts that the node's lines have.
-func (n *node) prepare() {
-	for _, k := range n.kids {
-		k.prepare()
+// sweep finds the templates that have a form.
+func (a *asked) sweep(f *form, answers []answer) {
+	clear(answers)
+	for i := range answers {
+		answers[i] = no
 	}
-	switch n.op {
-	case opText:
-		n.form = formOf(n.text, n.exact, n.prefix)
-	case opRegex:
-		for _, l := range regexLiterals(n.re.String()) {
-			if text := wholeWords(l.text); text != "" {
-				if l.folds {
-					text = foldString(text)
-				}
-				n.forms = append(n.forms, formOf(text, !l.folds, false))
-			}
+	hay := a.t.Text
+	if f.folds {
+		if len(a.folded) == 0 {
+			a.folded = sized(a.folded, len(hay))
+			foldInto(a.folded, hay)
 		}
-	case opEqual, opMatch, opCompare, opExists:
-		if _, label := (&record.Stream{}).Label(n.field); label || n.field == "level" {
+		hay = a.folded
+	}
+	a.each(hay, stringBytes(f.text), f.prefix, func(i int) {
+		if !f.holes {
+			answers[i] = yes
+		} else if columns := a.t.Columns(i); columns == nil || f.fits(columns, false) {
+			answers[i] = maybe
+		}
+	})
+	if f.other == "" {
+		return
+	}
+	a.each(hay, stringBytes(f.other), false, func(i int) {
+		if columns := a.t.Columns(i); answers[i] == no && (columns == nil || f.fits(columns, true)) {
+			answers[i] = maybe
+		}
+	})
+}
+
+// each calls found for every template that has a text, not within words.
+func (a *asked) each(hay, text []byte, prefix bool, found func(i int)) {
+	i, start := 0, 0
+	for at := 0; ; {
+		k := bytes.Index(hay[at:], text)
+		if k < 0 {
 			return
 		}
-		n.addWords(n.need())
-	}
-}
-
-func (n *node) addWords(need index.Need) {
-	if need.Op == index.Word {
-		n.forms = append(n.forms, formOf(need.Text, false, false))
-	}
-	for _, k := range need.Kids { // fields need all of them
-		n.addWords(k)
-	}
-}
-
-// verdicts are the answers for the templates of one piece.
-type verdicts struct {
-	root  *node
-	c     statement
-	line  candidate
-	t     *block.Templates
-	known []answer // by template and level, undecided first
-	byAll bool     // the level does not matter
-}
-
-const undecided answer = 255
-
-// start looks at other templates. It tells what holds for all lines, of
-// whatever level.
-func (v *verdicts) start(root *node, stream *record.Stream, t *block.Templates, sent bool) {
-	v.root, v.t, v.byAll = root, t, !root.asksLevel()
-	v.c.stream, v.c.sent = stream, sent
-	n := t.Len()
-	if !v.byAll {
-		n *= record.LevelCount
-	}
-	if cap(v.known) < n {
-		v.known = make([]answer, n+n/2)
-	}
-	v.known = v.known[:n]
-	for i := range v.known {
-		v.known[i] = undecided
-	}
-}
-
-// all is the answer for every line, when it does not depend on levels.
-func (v *verdicts) all() answer {
-	if !v.byAll {
-		return maybe
-	}
-	out := v.of(0, 0)
-	for i := 1; i < v.t.Len() && out != maybe; i++ {
-		if v.of(uint32(i), 0) != out {
-			out = maybe
+		at += k
+		for int(a.t.Ends[i]) <= at {
+			start = int(a.t.Ends[i])
+			i++
+		}
+		end := int(a.t.Ends[i])
+		if at+len(text) <= end && whole(hay[start:end], at-start, len(text), prefix) {
+			found(i)
+			at = end
+		} else {
+			at++
 		}
 	}
-	return out
-}
-
-func (v *verdicts) of(template uint32, level byte) answer {
-	i := int(template)
-	if !v.byAll {
-		i = i*record.LevelCount + levelIndex(level)
-	}
-	if v.known[i] == undecided {
-		v.c.text, v.c.folded = v.t.Of(int(template)), nil
-		v.c.level, v.c.holes = record.Level(levelIndex(level)), v.t.Holes[template] > 0
-		v.known[i] = v.root.lines(&v.c, &v.line)
-	}
-	return v.known[i]
 }
 
 // asksLevel tells whether the level of a line matters.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 
-	"perch/logs/block"
 	"perch/logs/record"
 	"perch/logs/store"
 )
@@ -47,13 +46,13 @@ func (e *Engine) countLabels(ctx context.Context, r *Request, counts map[string]
 	}
 	defer end()
 	s.each(s.pieces(), nil, func(w *worker, p *store.Piece) {
-		var levels [record.LevelCount]uint32
-		known := false
-		if w.whole(p) {
-			levels, known = p.Levels()
-		}
-		if !known {
-			w.matches(p, false, func(l *block.Lines, i int) { levels[levelIndex(l.Levels[i])]++ })
+		var levels [record.LevelCount]int64
+		if known, ok := p.Levels(); ok && w.whole(p) {
+			for k, n := range known {
+				levels[k] = int64(n)
+			}
+		} else {
+			levels = w.tally(p)
 		}
 		v, _ := p.Stream.Label(r.Field)
 		s.mu.Lock()
@@ -62,9 +61,9 @@ func (e *Engine) countLabels(ctx context.Context, r *Request, counts map[string]
 			switch {
 			case n == 0:
 			case r.Field == "level":
-				counts[record.Level(k).String()] += int64(n)
+				counts[record.Level(k).String()] += n
 			case v != "":
-				counts[v] += int64(n)
+				counts[v] += n
 			}
 		}
 	})

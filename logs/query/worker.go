@@ -11,157 +11,330 @@ import (
 
 // worker reads pieces for one search at a time and keeps its memory.
 type worker struct {
-	s        *search
-	lines    *block.Lines
-	folded   []byte
-	cand     candidate
-	hits     []int32
-	verdicts verdicts
-	counts   [][record.LevelCount]int64
+	s      *search
+	p      *store.Piece
+	rows   []uint32     // lines of p that match, by their places in it, ascending
+	lines  *block.Lines // of p when it has no templates; else asked has it
+	full   bool         // lines have texts
+	used   bool         // p was read
+	room   *block.Lines // memory for lines
+	asked  asked
+	cand   candidate
+	folded []byte
+	counts [][record.LevelCount]int64
 }
 
-func newWorker() *worker { return &worker{lines: &block.Lines{}} }
+func newWorker() *worker { return &worker{room: &block.Lines{}} }
+
+// turn begins with another piece.
+func (w *worker) turn(p *store.Piece) {
+	w.p, w.rows, w.lines, w.full, w.used = p, w.rows[:0], nil, false, false
+	if p.Templated() {
+		p.Parts(&w.asked.parts)
+	}
+}
 
 // failed makes the answer partial because a piece could not be read.
 func (w *worker) failed(err error) {
 	w.s.e.log.Error("block was not read", "err", err)
+	w.rows = w.rows[:0]
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	w.s.partial("a block could not be read")
 }
 
-// count adds what was read to the answer's costs.
-func (w *worker) count(p *store.Piece, bytes int64) {
+// count adds what was read of the piece to the answer's costs.
+func (w *worker) count() {
+	if !w.used {
+		return
+	}
+	bytes := int64(0)
+	if w.p.Templated() {
+		bytes = w.asked.parts.Bytes()
+	} else if w.full {
+		bytes = w.p.Bytes
+	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	w.s.sum.Stats.Blocks++
 	w.s.sum.Stats.Bytes += bytes
-	w.s.sum.Stats.Lines += int64(p.Lines)
+	w.s.sum.Stats.Lines += int64(w.p.Lines)
 }
 
-// read reads a piece; one that is damaged makes the answer partial.
-func (w *worker) read(p *store.Piece) *block.Lines {
-	l, err := p.Read(w.lines)
+// times are those of all lines of the piece, and their levels.
+func (w *worker) times() (times []int64, levels []byte, err error) {
+	w.used = true
+	if w.p.Templated() {
+		return w.asked.parts.Times()
+	}
+	if w.lines == nil {
+		if w.lines, err = w.p.Times(w.room); err != nil {
+			return nil, nil, err
+		}
+	}
+	return w.lines.Times, w.lines.Levels, nil
+}
+
+// texts makes ready to give the texts of some lines, in ascending order.
+func (w *worker) texts(rows []uint32) (err error) {
+	w.used = true
+	if w.p.Templated() {
+		if err = w.asked.parts.Texts(rows, &w.asked.texts); err == nil {
+			_, err = w.asked.parts.Fields()
+		}
+		return err
+	}
+	if !w.full {
+		w.lines, err = w.p.Read(w.room)
+		w.full = err == nil
+	}
+	return err
+}
+
+// text returns body and sender's fields of line row, which is number k of those
+// that texts made ready.
+func (w *worker) text(k int, row uint32) (body, fields []byte) {
+	if !w.p.Templated() {
+		return w.lines.Body(int(row)), w.lines.FieldsOf(int(row))
+	}
+	sent, err := w.asked.parts.Fields()
+	if err != nil { // texts has read them
+		return nil, nil
+	}
+	return w.asked.texts.Body(k), sent.FieldsOf(int(row))
+}
+
+// find finds the lines of a piece that match and whose time is in from..to, and
+// reads no more than that takes.
+func (w *worker) find(p *store.Piece, from, to int64) {
+	w.turn(p)
+	var err error
+	switch ask := w.s.root.ask(p.Stream); {
+	case ask == no:
+	case ask == yes || w.s.root.light():
+		err = w.light(ask, from, to)
+	case p.Templated():
+		err = w.judge(from, to)
+	default:
+		if err = w.texts(nil); err == nil {
+			w.scan(from, to)
+		}
+	}
 	if err != nil {
 		w.failed(err)
+	}
+}
+
+// all puts the lines whose time is in from..to into rows.
+func (w *worker) all(from, to int64) error {
+	w.rows = sized(w.rows, w.p.Lines)
+	if w.p.Min >= from && w.p.Max <= to {
+		for i := range w.rows {
+			w.rows[i] = uint32(i)
+		}
 		return nil
 	}
-	w.count(p, p.Bytes)
-	return l
-}
-
-// rows reads the piece without its texts when it has templates. all is what
-// holds for every line of it. The lines are nil when it is damaged, and when no
-// line matches.
-func (w *worker) rows(p *store.Piece) (l *block.Lines, all answer) {
-	t, err := p.Templates()
-	if err == nil {
-		w.verdicts.start(w.s.root, p.Stream, t, p.Sent())
-		if all = w.verdicts.all(); all == no {
-			w.count(p, 0)
-			return nil, no
-		}
-		l, err = p.Rows(t, w.lines)
-	}
-	if err != nil {
-		w.failed(err)
-		return nil, no
-	}
-	return l, all
-}
-
-// matches calls hit for every line of a piece that matches, in the order of the
-// piece, and reads no more than that takes. With text, l has the texts.
-func (w *worker) matches(p *store.Piece, text bool, hit func(l *block.Lines, i int)) {
-	ask := w.s.root.ask(p.Stream)
-	switch {
-	case !text && w.s.root.light():
-		l, err := p.Times(w.lines)
-		if err != nil {
-			w.failed(err)
-			return
-		}
-		w.count(p, 0)
-		w.light(p, l, ask, hit)
-	case !p.Templated() || text && ask == yes:
-		if l := w.read(p); l != nil {
-			w.scan(p, l, ask, false, hit)
-		}
-	default:
-		l, all := w.rows(p)
-		if l == nil {
-			return
-		}
-		some, unsure := w.hopes(l, ask)
-		switch {
-		case !some:
-			w.count(p, 0)
-		case !text && !unsure:
-			w.count(p, 0)
-			for i, t := range l.Times {
-				if t >= w.s.r.From && t <= w.s.r.To && (all == yes || ask == yes || w.verdicts.of(l.IDs[i], l.Levels[i]) == yes) {
-					hit(l, i)
-				}
-			}
-		default:
-			if l = w.read(p); l != nil {
-				w.scan(p, l, ask, true, hit)
-			}
+	times, _, err := w.times()
+	n := 0
+	for i, t := range times {
+		if t >= from && t <= to {
+			w.rows[n] = uint32(i)
+			n++
 		}
 	}
-}
-
-// hopes tells whether some line of the rows matches or may do so, and whether
-// the texts are needed to know.
-func (w *worker) hopes(l *block.Lines, ask answer) (some, unsure bool) {
-	for i, t := range l.Times {
-		if t < w.s.r.From || t > w.s.r.To {
-			continue
-		}
-		if ask == yes {
-			return true, false
-		}
-		switch w.verdicts.of(l.IDs[i], l.Levels[i]) {
-		case yes:
-			some = true
-		case maybe:
-			return true, true
-		}
-	}
-	return some, false
+	w.rows = w.rows[:n]
+	return err
 }
 
 // light decides on labels and levels.
-func (w *worker) light(p *store.Piece, l *block.Lines, ask answer, hit func(l *block.Lines, i int)) {
-	for i, t := range l.Times {
-		if t < w.s.r.From || t > w.s.r.To {
-			continue
-		}
-		if ask == maybe {
-			w.cand.reset(p.Stream, record.Level(l.Levels[i]), nil, nil, nil)
-			if !w.s.root.match(&w.cand) {
-				continue
-			}
-		}
-		hit(l, i)
+func (w *worker) light(ask answer, from, to int64) error {
+	if err := w.all(from, to); err != nil || ask == yes {
+		return err
 	}
+	_, levels, err := w.times()
+	if err != nil {
+		return err
+	}
+	var known [record.LevelCount]answer
+	for i := range known {
+		w.cand.reset(w.p.Stream, record.Level(i), nil, nil, nil)
+		if w.s.root.match(&w.cand) {
+			known[i] = yes
+		}
+	}
+	w.rows = slices.DeleteFunc(w.rows, func(row uint32) bool { return known[levelIndex(levels[row])] != yes })
+	return nil
 }
 
-// scan decides on texts. With judged, verdicts are asked first.
-func (w *worker) scan(p *store.Piece, l *block.Lines, ask answer, judged bool, hit func(l *block.Lines, i int)) {
-	s := w.s
-	d := s.driver
-	var hay []byte
-	if ask == maybe && d.text != "" && (len(l.FEnds) == 0 || !d.field) {
-		if hay = l.Text; d.folds {
-			if cap(w.folded) < len(l.Text) {
-				w.folded = make([]byte, len(l.Text)+len(l.Text)/8)
+// judge decides on templates, then on the lines of those that do not tell.
+func (w *worker) judge(from, to int64) error {
+	a := &w.asked
+	w.used = true
+	if err := a.start(w.s.r.Query, w.p); err != nil {
+		return err
+	}
+	all := a.all()
+	if all == no {
+		return nil
+	}
+	if err := w.all(from, to); err != nil || all == yes {
+		return err
+	}
+	return w.pick(yes)
+}
+
+// pick keeps of rows the lines that match. Those that match by their template
+// alone are kept when sure is yes.
+func (w *worker) pick(sure answer) error {
+	a := &w.asked
+	ids, err := a.parts.IDs()
+	if err != nil {
+		return err
+	}
+	var open []uint32
+	kept := w.rows[:0]
+	if a.levels {
+		_, levels, err := a.parts.Times()
+		if err != nil {
+			return err
+		}
+		for _, row := range w.rows {
+			switch a.says(ids[row], levels[row]) {
+			case sure:
+				kept = append(kept, row)
+			case maybe:
+				open = append(open, row)
 			}
-			hay = w.folded[:len(l.Text)]
+		}
+	} else {
+		for i := range a.t.Len() {
+			a.says(uint32(i), 0)
+		}
+		for _, row := range w.rows {
+			switch a.known[ids[row]] {
+			case sure:
+				kept = append(kept, row)
+			case maybe:
+				open = append(open, row)
+			}
+		}
+	}
+	w.rows = kept
+	if open, err = a.filter(a.root, open); len(open) > 0 {
+		w.rows = append(w.rows, open...)
+		if len(kept) > 0 {
+			slices.Sort(w.rows)
+		}
+	}
+	return err
+}
+
+// tally counts the lines that match by level. Lines of which templates tell
+// enough are not looked at.
+func (w *worker) tally(p *store.Piece) (counts [record.LevelCount]int64) {
+	r := w.s.r
+	w.turn(p)
+	known, err := w.countTemplates(&counts)
+	if err != nil {
+		w.failed(err)
+		return counts
+	}
+	if !known {
+		w.find(p, r.From, r.To)
+	}
+	if len(w.rows) == 0 {
+		return counts
+	}
+	_, levels, err := w.times()
+	if err != nil {
+		w.failed(err)
+		return counts
+	}
+	for _, row := range w.rows {
+		counts[levelIndex(levels[row])]++
+	}
+	return counts
+}
+
+// countTemplates counts what templates tell, and leaves in rows the lines that
+// match and are not counted. It returns false when it cannot.
+func (w *worker) countTemplates(counts *[record.LevelCount]int64) (bool, error) {
+	p, r, a := w.p, w.s.r, &w.asked
+	if !p.Templated() || p.Min < r.From || p.Max > r.To || w.s.root.ask(p.Stream) != maybe || w.s.root.light() {
+		return false, nil
+	}
+	w.used = true
+	if err := a.start(r.Query, p); err != nil {
+		return false, err
+	}
+	if a.t.Lines(0) == nil {
+		return false, nil
+	}
+	open := false
+	for i := range a.t.Len() {
+		for level, n := range a.t.Lines(i) {
+			if n == 0 {
+				continue
+			}
+			switch a.says(uint32(i), byte(level)) {
+			case yes:
+				counts[level] += int64(n)
+			case maybe:
+				open = true
+			}
+		}
+	}
+	if !open {
+		return true, nil
+	}
+	if err := w.all(r.From, r.To); err != nil {
+		return false, err
+	}
+	if err := w.pick(undecided); err != nil { // those of which templates tell are counted
+		return false, err
+	}
+	ids, err := a.parts.IDs()
+	if err != nil {
+		return false, err
+	}
+	w.rows = slices.DeleteFunc(w.rows, func(row uint32) bool {
+		level, ok := only(a.t.Lines(int(ids[row])))
+		if ok {
+			counts[level]++
+		}
+		return ok
+	})
+	return true, nil
+}
+
+// only is the level that all lines of a template have.
+func only(lines []uint32) (level int, ok bool) {
+	for i, n := range lines {
+		if n > 0 {
+			if ok {
+				return 0, false
+			}
+			level, ok = i, true
+		}
+	}
+	return level, ok
+}
+
+// scan decides on the texts of a piece without templates.
+func (w *worker) scan(from, to int64) {
+	l := w.lines
+	d := w.s.driver
+	var hay []byte
+	if d.text != "" && (len(l.FEnds) == 0 || !d.field) {
+		if hay = l.Text; d.folds {
+			w.folded = sized(w.folded, len(l.Text))
+			hay = w.folded
 			foldInto(hay, l.Text)
 		}
 	}
 	needle := stringBytes(d.text)
+	w.asked.about(w.s.r.Query)
+	w.cand.leaves = w.asked.leaves
 	for i := 0; i < l.Len(); i++ {
 		if hay != nil { // jump to the next line that has the text
 			start := lineStart(l, i)
@@ -177,28 +350,18 @@ func (w *worker) scan(p *store.Piece, l *block.Lines, ask answer, judged bool, h
 				return
 			}
 		}
-		if t := l.Times[i]; t < s.r.From || t > s.r.To || ask == maybe && !w.matchesLine(p, l, i, hay, judged) {
+		if t := l.Times[i]; t < from || t > to {
 			continue
 		}
-		hit(l, i)
-	}
-}
-
-func (w *worker) matchesLine(p *store.Piece, l *block.Lines, i int, hay []byte, judged bool) bool {
-	if judged {
-		switch w.verdicts.of(l.IDs[i], l.Levels[i]) {
-		case yes:
-			return true
-		case no:
-			return false
+		var folded []byte
+		if hay != nil && d.folds {
+			folded = hay[lineStart(l, i):l.Ends[i]]
+		}
+		w.cand.reset(w.p.Stream, record.Level(l.Levels[i]), l.Body(i), folded, l.FieldsOf(i))
+		if w.s.root.match(&w.cand) {
+			w.rows = append(w.rows, uint32(i))
 		}
 	}
-	var folded []byte
-	if hay != nil && w.s.driver.folds {
-		folded = hay[lineStart(l, i):l.Ends[i]]
-	}
-	w.cand.reset(p.Stream, record.Level(l.Levels[i]), l.Body(i), folded, l.FieldsOf(i))
-	return w.s.root.match(&w.cand)
 }
 
 // whole tells whether all lines of a piece match, so that what its meta says is
@@ -214,9 +377,15 @@ func lineStart(l *block.Lines, i int) int {
 	return int(l.Ends[i-1]) + 1
 }
 
-func lineOf(p *store.Piece, l *block.Lines, i int) *Line {
-	return &Line{Cursor: Cursor{l.Times[i], p.Hash, p.First + uint64(i)}, Stream: p.Stream, Level: record.Level(l.Levels[i]),
-		Body: bytes.Clone(l.Body(i)), Fields: bytes.Clone(l.FieldsOf(i))}
+// line is line row, which is number k of those that texts made ready.
+func (w *worker) line(k int, row uint32, c Cursor, level byte) *Line {
+	body, fields := w.text(k, row)
+	return &Line{Cursor: c, Stream: w.p.Stream, Level: record.Level(level), Body: bytes.Clone(body), Fields: bytes.Clone(fields)}
+}
+
+// cursor is the place of line row.
+func (w *worker) cursor(row uint32, time int64) Cursor {
+	return Cursor{time, w.p.Hash, w.p.First + uint64(row)}
 }
 
 func levelIndex(b byte) int { return min(int(b), record.LevelCount-1) }

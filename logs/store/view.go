@@ -48,14 +48,8 @@ func (p *Piece) Templated() bool { return p.part != nil && p.meta.Templated() }
 // Sent tells whether lines of the piece may have fields from their sender.
 func (p *Piece) Sent() bool { return p.part == nil || p.meta.Sent() }
 
-// Templates reads the templates of a piece that has them.
-func (p *Piece) Templates() (*block.Templates, error) { return p.part.file.ReadTemplates(p.meta) }
-
-// Rows reads times, levels and templates' numbers of a piece whose templates
-// are t.
-func (p *Piece) Rows(t *block.Templates, l *block.Lines) (*block.Lines, error) {
-	return p.part.file.ReadRows(p.meta, t, l)
-}
+// Parts turns b to a piece that has templates.
+func (p *Piece) Parts(b *block.Parts) { b.Open(p.part.file, p.meta) }
 
 // Stored tells whether the piece is a block, whose memory may be used again.
 func (p *Piece) Stored() bool { return p.part != nil }

@@ -1,0 +1,310 @@
+package query
+
+import (
+	"bytes"
+	"slices"
+
+	"perch/logs/block"
+)
+
+// plan says what a machine that has read a template up to a hole will answer.
+type plan struct {
+	hole uint32
+	from state // before the hole
+	is   answer
+	next uint32 // unless decided: the value of this hole is needed,
+	to   state  // which the machine meets in this state, whatever is between
+}
+
+// plans are those of one template.
+type plans struct {
+	few  []plan
+	more map[planKey]plan
+}
+
+type planKey struct {
+	hole uint32
+	from state
+}
+
+// fewPlans are looked through faster than a map.
+const fewPlans = 12
+
+func (p *plans) reset() {
+	p.few = p.few[:0]
+	clear(p.more)
+}
+
+func (p *plans) find(hole uint32, from state) (plan, bool) {
+	for _, x := range p.few {
+		if x.from == from && x.hole == hole {
+			return x, true
+		}
+	}
+	if len(p.few) < fewPlans {
+		return plan{}, false
+	}
+	x, ok := p.more[planKey{hole, from}]
+	return x, ok
+}
+
+func (p *plans) add(x plan) {
+	if len(p.few) < fewPlans {
+		p.few = append(p.few, x)
+		return
+	}
+	if p.more == nil {
+		p.more = map[planKey]plan{}
+	}
+	p.more[planKey{x.hole, x.from}] = x
+}
+
+// cuts are the places of the holes of templates, found when asked for.
+type cuts struct {
+	first []uint32 // of each template in at, and 1 more; 0 when not known
+	at    []uint32
+}
+
+func (c *cuts) reset() { c.first, c.at = c.first[:0], c.at[:0] }
+
+// of returns the places of a template's holes.
+func (c *cuts) of(t *block.Templates, template uint32) []uint32 {
+	if len(c.first) == 0 {
+		c.first = sized(c.first, t.Len())
+		clear(c.first)
+	}
+	if c.first[template] == 0 {
+		c.first[template] = uint32(len(c.at)) + 1
+		for i, b := range t.Of(int(template)) {
+			if b == block.Hole {
+				c.at = append(c.at, uint32(i))
+			}
+		}
+	}
+	k := c.first[template] - 1
+	return c.at[k : k+t.Holes[template]]
+}
+
+// after is what stands in a template from hole-1 to the next one: all up to the
+// first for 0.
+func (a *asked) after(template, hole uint32) []byte {
+	text, at := a.t.Of(int(template)), a.walk.cuts.of(a.t, template)
+	if int(hole) < len(at) {
+		text = text[:at[hole]]
+	}
+	if hole > 0 {
+		text = text[at[hole-1]+1:]
+	}
+	return text
+}
+
+// automaton is the machine of a text or expression, made when first asked for;
+// nil when there is none.
+func (l *leaf) automaton() *machine {
+	if l.machine == nil && l.n.prog != nil {
+		l.machine = newMachine(l.n.prog)
+	}
+	return l.machine
+}
+
+// look says what the machine will answer that stands before the text in front
+// of a hole.
+func (a *asked) look(l *leaf, template, hole uint32, from state) plan {
+	p := &l.plans[template]
+	if x, ok := p.find(hole, from); ok {
+		return x
+	}
+	x := a.foresee(l.machine, template, hole, from)
+	p.add(x)
+	return x
+}
+
+// foresee follows the machine through all values that the columns may have.
+func (a *asked) foresee(m *machine, template, hole uint32, from state) plan {
+	x := plan{hole: hole, from: from, next: hole, to: from}
+	columns := a.t.Columns(int(template))
+	holes := a.t.Holes[template]
+	w := &a.walk
+	set, next := append(w.set[:0], from), w.next[:0]
+	for k := hole; ; k++ {
+		next = next[:0]
+		text := a.after(template, k)
+		for _, s := range set {
+			if s = m.run(s, text); s == m.stuck() {
+				if len(set) == 1 { // else a value may keep away from it
+					x.next, x.to = k, s
+				}
+				return x
+			}
+			if !slices.Contains(next, s) {
+				next = append(next, s)
+			}
+		}
+		set, next = next, set
+		if len(set) == 1 {
+			if set[0] <= m.failed() {
+				x.is = known(set[0] == m.matched())
+				return x
+			}
+			x.next, x.to = k, set[0]
+		}
+		if k == holes {
+			break
+		}
+		class := block.AnyWord
+		if columns != nil {
+			class = columns[k].Class
+		}
+		next = next[:0]
+		for _, s := range set {
+			if s <= m.failed() {
+				if !slices.Contains(next, s) {
+					next = append(next, s)
+				}
+				continue
+			}
+			to := m.word(s, class)
+			if to == nil {
+				return x
+			}
+			for _, s := range to {
+				if !slices.Contains(next, s) {
+					next = append(next, s)
+				}
+			}
+		}
+		if len(next) > maxReach {
+			return x
+		}
+		set, next = next, set
+	}
+	w.set, w.next = set, next
+	some, all := false, true
+	for _, s := range set {
+		if m.end(s) {
+			some = true
+		} else {
+			all = false
+		}
+	}
+	switch {
+	case all:
+		x.is = yes
+	case !some:
+		x.is = no
+	}
+	return x
+}
+
+// walk is the memory to walk with.
+type walk struct {
+	cuts      cuts
+	set, next []state
+	marks     []answer // of each line
+	at        []uint32 // hole whose value is needed, and 1 more; 0 for lines that are decided
+	from      []state
+	shapes    []uint32 // lines to walk of each shape
+	waiting   []uint32 // lines of a shape that need a hole's value
+}
+
+// run lets the leaf's machine walk along lines of the block, by the columns it
+// needs to know. w.marks of the lines say whether they match; maybe when the
+// machine was stuck.
+func (w *walk) run(a *asked, l *leaf, rows []uint32) error {
+	c, err := a.parts.Columns()
+	if err != nil {
+		return err
+	}
+	ids, err := a.parts.IDs()
+	if err != nil {
+		return err
+	}
+	w.marks, w.at, w.from = sized(w.marks, len(ids)), sized(w.at, len(ids)), sized(w.from, len(ids))
+	clear(w.at)
+	w.shapes = sized(w.shapes, a.t.Len())
+	clear(w.shapes)
+	for _, row := range rows {
+		template := ids[row]
+		if few := l.plans[template].few; len(few) > 0 { // the first is that of the begin
+			w.put(row, few[0], l.machine)
+		} else {
+			w.put(row, a.look(l, template, 0, l.machine.begin), l.machine)
+		}
+		w.shapes[a.t.Shapes[template]]++
+	}
+	for shape, n := range w.shapes {
+		if n > 0 && !w.shape(a, l, &c, c.Rows(uint32(shape)), ids) {
+			return block.ErrDamaged
+		}
+	}
+	return nil
+}
+
+// put notes what is known of a line.
+func (w *walk) put(row uint32, x plan, m *machine) {
+	w.marks[row], w.at[row] = x.is, 0
+	if x.is == maybe && x.to != m.stuck() {
+		w.at[row], w.from[row] = x.next+1, x.to
+	}
+}
+
+// shape moves the lines of a shape on. It returns false when the block is
+// damaged.
+func (w *walk) shape(a *asked, l *leaf, c *block.Columns, rows, ids []uint32) bool {
+	columns := a.t.Columns(int(ids[rows[0]]))
+	w.waiting = sized(w.waiting, len(columns)+2)
+	clear(w.waiting)
+	for _, row := range rows {
+		w.waiting[w.at[row]]++
+	}
+	for hole, col := range columns {
+		if w.waiting[hole+1] > 0 && !w.column(a, l, rows, ids, uint32(hole), c.Text(col)) {
+			return false
+		}
+	}
+	return true
+}
+
+// column moves the lines on that need the values of a column.
+func (w *walk) column(a *asked, l *leaf, rows, ids []uint32, hole uint32, text []byte) bool {
+	m := l.machine
+	var value []byte
+	var last plan // for the value, a template and state
+	var template uint32
+	var from state
+	fresh := true
+	for _, row := range rows {
+		n := bytes.IndexByte(text, '\n')
+		if n < 0 {
+			return false
+		}
+		if n > 0 {
+			value, fresh = text[:n], true
+		}
+		text = text[n+1:]
+		if w.at[row] != hole+1 {
+			continue
+		}
+		w.waiting[hole+1]--
+		if fresh || ids[row] != template || w.from[row] != from {
+			fresh, template, from = false, ids[row], w.from[row]
+			s := m.run(from, value)
+			switch {
+			case s == m.stuck():
+				last = plan{to: s}
+			case s <= m.failed():
+				last = plan{is: known(s == m.matched())}
+			default:
+				last = a.look(l, template, hole+1, s)
+			}
+		}
+		w.put(row, last, m)
+		if w.at[row] > 0 {
+			w.waiting[w.at[row]]++
+		}
+		if w.waiting[hole+1] == 0 {
+			break
+		}
+	}
+	return true
+}
