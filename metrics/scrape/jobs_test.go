@@ -148,7 +148,7 @@ func TestWhatTargetsSendTooMuchIsCutOffCountedAndNamed(t *testing.T) {
 			t.Errorf("%s is not counted", reason)
 		}
 	}
-	if testutil.ToFloat64(l.metrics.offender.WithLabelValues("red/million", cutSamples)) != 1 {
+	if testutil.ToFloat64(l.metrics.offender.WithLabelValues("red", "million", "http://"+address+"/million?module=m", cutSamples)) != 1 {
 		t.Error("the offender has no series")
 	}
 	why := fmt.Sprint(have.Objects)

@@ -11,7 +11,7 @@ type metrics struct {
 	targets  prometheus.Gauge
 	left     prometheus.Gauge
 	cut      *prometheus.CounterVec // by reason
-	offender *prometheus.GaugeVec   // by target and reason, offenderLimit of them
+	offender *prometheus.GaugeVec   // by namespace, pod, target (its URL) and reason, offenderLimit of them
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -21,7 +21,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perch_scrape_answers_cut_off_total", Help: "Answers of targets that were not or not wholly stored, by reason."}, []string{"reason"}),
 		offender: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "perch_scrape_target_cut_off", Help: "1 for a target whose newest answer is not or not wholly stored."}, []string{"offender", "reason"}),
+			Name: "perch_scrape_target_cut_off", Help: "1 for a target whose newest answer is not or not wholly stored."}, []string{"namespace", "pod", "target", "reason"}),
 	}
 	for _, r := range []string{cutSamples, cutBody, cutLabels, cutGarbage, cutSeries} {
 		m.cut.WithLabelValues(r)
@@ -64,14 +64,11 @@ func (l *Loop) watchCuts(now time.Time) {
 		if was.reason != s.CutOff && l.parts.CutOff != nil {
 			l.parts.CutOff(s)
 		}
-		name := s.Labels["namespace"] + "/" + s.Labels["pod"]
-		if s.Labels["pod"] == "" {
-			name = s.URL
+		if i < offenderLimit {
+			l.metrics.offender.WithLabelValues(s.Labels["namespace"], s.Labels["pod"], s.URL, s.CutOff).Set(1)
+		} else {
+			l.metrics.offender.WithLabelValues("", "", "others", s.CutOff).Set(1)
 		}
-		if i >= offenderLimit {
-			name = "others"
-		}
-		l.metrics.offender.WithLabelValues(name, s.CutOff).Set(1)
 	}
 }
 

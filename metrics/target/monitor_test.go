@@ -115,6 +115,7 @@ func TestPlan(t *testing.T) {
 		"a probe by another prober": {o: probe(`{jobName: j, module: tcp, prober: {url: "blackbox.mon:9115", scheme: https, path: /p}, targets: {staticConfig: {static: [a], relabelingConfigs: [{targetLabel: instance, replacement: z}]}}}`),
 			urls: "n0 https://blackbox.mon:9115/p", labels: map[string]string{"job": "j", "instance": "z", "__param_target": "a", "__param_module": "tcp"}},
 		"a probe of Ingress objects": {o: probe(`{targets: {ingress: {selector: {}}}}`), why: "spec.targets.ingress does nothing"},
+		"a module nobody has":        {o: probe(`{module: smtp, targets: {staticConfig: {static: [a]}}}`), why: `spec.module: "smtp": the prober built in has dns_tcp, dns_udp, http_2xx`},
 		"a probe of nothing":         {o: probe(`{}`), why: "spec.targets: names no staticConfig"},
 
 		"static targets":           {o: config(`{jobName: j, scheme: HTTPS, metricsPath: /m, staticConfigs: [{targets: ["a:1", "b"], labels: {x: z}}]}`), urls: "n0 https://a:1/m,n0 https://b:443/m", labels: map[string]string{"job": "j", "x": "z", "instance": "a:1"}},

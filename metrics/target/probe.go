@@ -3,9 +3,12 @@ package target
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	promlabels "github.com/prometheus/prometheus/model/labels"
+
+	"perch/metrics/prober"
 )
 
 // probeSpec is the spec of a Probe: addresses that a prober looks at.
@@ -49,6 +52,9 @@ const staticRelabelings = "spec.targets.staticConfig.relabelingConfigs"
 func (s *probeSpec) check(c *check) {
 	if v := strings.ToLower(s.Prober.Scheme); v != "" && v != "http" && v != "https" {
 		c.bad("spec.prober.scheme", "%q, want http or https", s.Prober.Scheme)
+	}
+	if s.Prober.URL == "" && s.Module != "" && !slices.Contains(prober.Modules(), s.Module) {
+		c.bad("spec.module", "%q: the prober built in has %s; name another prober in spec.prober.url", s.Module, strings.Join(prober.Modules(), ", "))
 	}
 	if strings.Contains(s.Prober.URL, "/") {
 		c.bad("spec.prober.url", "%q: write host:port, or leave it out for the prober built in", s.Prober.URL)

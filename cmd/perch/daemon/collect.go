@@ -49,6 +49,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		if r.cfg.AllServerSeries {
 			api.Keep, api.Drop, etcd.Keep = "", "", ""
 		}
+		cfg.Sockets = map[string]string{proberHost: r.cfg.Socket("telemetry")}
 		cfg.Own = append(cfg.Own, api, etcd,
 			scrape.Own{Name: "perch-server", Labels: map[string]string{"job": "perch-server", "instance": instance}, Socket: r.cfg.Socket("server")})
 	}
@@ -71,6 +72,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	}
 	r.group.Go("scrape", loop.Run)
 	jobs.follow(r, loop)
+	r.group.Go("series budgets", tellOffenders(n.store, r.cfg.NodeName, tell))
 	return loop, nil
 }
 

@@ -78,6 +78,9 @@ func buildTelemetry(_ context.Context, r role) error {
 	if err != nil {
 		return err
 	}
+	if err := r.openProber(factory, own); err != nil {
+		return err
+	}
 	targets, err := r.collect(factory, pods, numbers, jobs, registryOf(lines.counts), facts.Tell)
 	if err != nil {
 		return err

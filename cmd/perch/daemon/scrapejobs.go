@@ -64,7 +64,7 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 	made, err := assign.NewDesk(cfg, assign.Parts{
 		World: func() target.World {
 			return target.World{Pods: all(pods.List), Services: all(services.List), Nodes: all(nodes.List), Endpoints: all(endpoints.List),
-				Home: r.cfg.NodeName, Value: values.value, Account: target.Account{CA: string(ca), Token: account.now()}, Limit: 20_000}
+				Home: r.cfg.NodeName, Prober: proberHost, Value: values.value, Account: target.Account{CA: string(ca), Token: account.now()}, Limit: 20_000}
 		},
 		Objects: objects.list, NodeOf: nodeOfCaller,
 	}, r.part("targets"), r.reg)

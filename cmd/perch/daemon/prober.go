@@ -1,0 +1,33 @@
+package daemon
+
+import (
+	"net/http"
+	"net/netip"
+
+	"k8s.io/client-go/informers"
+
+	"perch/cmd/perch/daemon/config"
+	"perch/metrics/prober"
+	"perch/metrics/scrape"
+)
+
+// proberHost is the name of the telemetry socket in URLs of Probe objects that
+// name no prober.
+const proberHost = "perch-prober"
+
+// openProber serves the prober on the telemetry socket of servers, which ask for
+// all Probe objects.
+func (r role) openProber(f informers.SharedInformerFactory, own *http.ServeMux) error {
+	if r.cfg.Kind != config.Server {
+		return nil
+	}
+	cfg := prober.Default()
+	cfg.Resolve = clusterName(f.Core().V1().Services().Lister(), r.cfg.ClusterDomain)
+	cfg.Open = func(ip netip.Addr) bool { return !scrape.Guarded(ip) }
+	p, err := prober.New(cfg, r.part("prober"), r.reg)
+	if err != nil {
+		return err
+	}
+	own.Handle("GET /probe", p)
+	return nil
+}
