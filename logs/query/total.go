@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -13,25 +14,62 @@ import (
 // are counted under Others.
 const maxCounted = 5000
 
+// quietAfter is how long a pod that is gone must have written nothing before its
+// counters are let go. Several samples were taken meanwhile.
+const quietAfter = 5 * time.Minute
+
 // Total counts stored lines as perch_log_lines_total by namespace, pod and
-// level, so that PromQL can ask for them.
+// level, so that PromQL can ask for them. Counters of pods that are gone are let
+// go.
 type Total struct {
 	store func(context.Context, []record.Record, []record.Position) error
+	alive func(namespace, pod string) bool
+	now   func() time.Time
 	lines *prometheus.CounterVec
 
 	mu   sync.Mutex // guards what follows
-	pods map[pod]*[record.LevelCount]prometheus.Counter
+	pods map[pod]*counted
+}
+
+// counted is what is counted of a pod.
+type counted struct {
+	levels [record.LevelCount]prometheus.Counter
+	last   time.Time // when it wrote
 }
 
 // pod is one that has counters.
 type pod struct{ namespace, name string }
 
-// NewTotal makes the counters of what store keeps.
-func NewTotal(store func(context.Context, []record.Record, []record.Position) error, reg prometheus.Registerer) *Total {
-	t := &Total{store: store, pods: map[pod]*[record.LevelCount]prometheus.Counter{},
+// NewTotal makes the counters of what store keeps. alive tells whether a pod is
+// still there.
+func NewTotal(store func(context.Context, []record.Record, []record.Position) error, alive func(namespace, pod string) bool, reg prometheus.Registerer) *Total {
+	t := &Total{store: store, alive: alive, now: time.Now, pods: map[pod]*counted{},
 		lines: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_log_lines_total", Help: "Log lines stored, by the namespace and pod that wrote them and by level."}, []string{"namespace", "pod", "level"})}
-	reg.MustRegister(t.lines)
+	reg.MustRegister(t)
 	return t
+}
+
+// Describe implements prometheus.Collector.
+func (t *Total) Describe(ch chan<- *prometheus.Desc) { t.lines.Describe(ch) }
+
+// Collect implements prometheus.Collector: a sample, after which the counters of
+// pods that are gone are let go.
+func (t *Total) Collect(ch chan<- prometheus.Metric) {
+	t.lines.Collect(ch)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for p, c := range t.pods {
+		if now.Sub(c.last) < quietAfter || p.namespace == Others || p.namespace == record.HostNamespace || t.alive(p.namespace, p.name) {
+			continue
+		}
+		for level, counter := range c.levels {
+			if counter != nil {
+				t.lines.DeleteLabelValues(p.namespace, p.name, record.Level(level).String())
+			}
+		}
+		delete(t.pods, p)
+	}
 }
 
 // Append stores records, and counts them when they are stored.
@@ -43,25 +81,27 @@ func (t *Total) Append(ctx context.Context, records []record.Record, positions [
 	defer t.mu.Unlock()
 	var last *record.Stream
 	var of pod
-	var counters *[record.LevelCount]prometheus.Counter
+	var c *counted
+	now := t.now()
 	for i := range records {
 		r := &records[i]
 		if r.Stream != last {
 			last = r.Stream
-			of, counters = t.of(last)
+			of, c = t.of(last)
+			c.last = now
 		}
 		level := levelIndex(byte(r.Level))
-		if counters[level] == nil {
-			counters[level] = t.lines.WithLabelValues(of.namespace, of.name, record.Level(level).String())
+		if c.levels[level] == nil {
+			c.levels[level] = t.lines.WithLabelValues(of.namespace, of.name, record.Level(level).String())
 		}
-		counters[level].Inc()
+		c.levels[level].Inc()
 	}
 	return nil
 }
 
 // of returns under which pod a stream is counted, and its counters. Called with
 // mu held.
-func (t *Total) of(s *record.Stream) (pod, *[record.LevelCount]prometheus.Counter) {
+func (t *Total) of(s *record.Stream) (pod, *counted) {
 	p := pod{s.Namespace, s.Pod}
 	c, ok := t.pods[p]
 	if !ok && len(t.pods) >= maxCounted {
@@ -69,7 +109,7 @@ func (t *Total) of(s *record.Stream) (pod, *[record.LevelCount]prometheus.Counte
 		c, ok = t.pods[p]
 	}
 	if !ok {
-		c = &[record.LevelCount]prometheus.Counter{}
+		c = &counted{}
 		t.pods[p] = c
 	}
 	return p, c

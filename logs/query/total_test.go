@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -23,7 +24,7 @@ func TestStoredLinesAreCountedByPodAndLevelUpToACap(t *testing.T) {
 			return refuse
 		}
 		return s.Append(ctx, r, p)
-	}, reg)
+	}, func(string, string) bool { return true }, reg)
 	web := &record.Stream{Namespace: "shop", Pod: "web-1"}
 	lines := func() []record.Record {
 		return []record.Record{{Stream: web, Body: []byte("ERROR a")}, {Stream: web, Body: []byte("b")}, {Stream: web, Body: []byte("ERROR c")}}
@@ -57,4 +58,42 @@ perch_log_lines_total{level="unknown",namespace="shop",pod="web-1"} 1
 	if n := testutil.ToFloat64(total.lines.WithLabelValues(Others, Others, "unknown")); n != 11 {
 		t.Fatalf("%v lines of others", n)
 	}
+}
+
+func TestCountersOfAPodThatIsGoneAreLetGoAfterASample(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	here := map[string]bool{"stays": true, "goes": true}
+	total := NewTotal(func(context.Context, []record.Record, []record.Position) error { return nil },
+		func(_, pod string) bool { return here[pod] }, reg)
+	now := time.Now()
+	total.now = func() time.Time { return now }
+	write := func(streams ...*record.Stream) {
+		for _, s := range streams {
+			if err := total.Append(t.Context(), []record.Record{{Stream: s, Level: record.Error}, {Stream: s}}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	gone, stays := &record.Stream{Namespace: "shop", Pod: "goes"}, &record.Stream{Namespace: "shop", Pod: "stays"}
+	write(gone, stays, &record.Stream{Namespace: record.HostNamespace, Pod: "sender"})
+	sample := func(want int) {
+		t.Helper()
+		if n, err := testutil.GatherAndCount(reg); err != nil || n != want {
+			t.Fatalf("%d series, %v, want %d", n, err, want)
+		}
+	}
+	now = now.Add(time.Hour)
+	sample(6)
+	delete(here, "goes")
+	write(gone) // its last event
+	now = now.Add(quietAfter - 1)
+	sample(6)
+	now = now.Add(1)
+	sample(6)
+	sample(4)
+	if len(total.pods) != 2 {
+		t.Fatalf("%d pods are remembered", len(total.pods))
+	}
+	write(gone)
+	sample(6)
 }

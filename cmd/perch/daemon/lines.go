@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/event"
 	"perch/logs/cluster"
@@ -64,7 +65,15 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 		return nil, err
 	}
 	r.countQueries(api, factory, counts, tell)
-	l := &lines{store: s, total: query.NewTotal(counts.Append, r.reg), counts: counts, engine: engine, search: engine, log: r}
+	known := pods
+	if r.cfg.Kind == config.Server { // events of all nodes' pods are lines here
+		known = factory.Core().V1().Pods().Lister()
+	}
+	alive := func(namespace, name string) bool {
+		_, err := known.Pods(namespace).Get(name)
+		return err == nil
+	}
+	l := &lines{store: s, total: query.NewTotal(counts.Append, alive, r.reg), counts: counts, engine: engine, search: engine, log: r}
 	if err := l.capture(r, own, pods); err != nil {
 		return nil, err
 	}
