@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/component-base/compatibility"
+	_ "k8s.io/component-base/metrics/prometheus/version" // kubernetes_build_info
 	baseversion "k8s.io/component-base/version"
 )
 

@@ -16,7 +16,7 @@ func (o Own) relabelling() []any {
 // are what the rules and dashboards of kubernetes-mixin and etcd-mixin ask for.
 const (
 	// APIServerSeries is for Own.Keep of an API server.
-	APIServerSeries = `aggregator_unavailable_apiservice(_total)?` +
+	APIServerSeries = `kubernetes_build_info|aggregator_unavailable_apiservice(_total)?` +
 		`|apiserver_(audit_event|audit_requests_rejected|request|request_terminations|tls_handshake_errors|init_events|watch_events)_total` +
 		`|apiserver_client_certificate_expiration_seconds_(bucket|count)` +
 		`|apiserver_(current_inflight_requests|current_inqueue_requests|longrunning_requests|requested_deprecated_apis|resource_objects|storage_objects)` +

@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/transport"
 
 	"perch/cmd/perch/daemon/config"
 )
@@ -21,16 +22,20 @@ type clients struct {
 }
 
 // connect uses D/pki/<name>.kubeconfig. It does not wait for the API.
-func connect(cfg config.Config, name string) (clients, error) {
+// Requests go through wraps.
+func connect(cfg config.Config, name string, wraps ...transport.WrapperFunc) (clients, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Path("pki", name+".kubeconfig"))
 	if err != nil {
 		return clients{}, fmt.Errorf("read kubeconfig %s: %w", name, err)
 	}
 	rc.QPS, rc.Burst = 100, 200
-	return clientsFor(rc)
+	return clientsFor(rc, wraps...)
 }
 
-func clientsFor(rc *rest.Config) (clients, error) {
+func clientsFor(rc *rest.Config, wraps ...transport.WrapperFunc) (clients, error) {
+	for _, w := range wraps {
+		rc.Wrap(w)
+	}
 	c := clients{rest: rc}
 	binary := rest.CopyConfig(rc)
 	binary.ContentType = "application/vnd.kubernetes.protobuf"

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"perch/cmd/perch/daemon/component"
 	"perch/cmd/perch/daemon/config"
 	"perch/controlplane/event"
 	"perch/metrics/exporter"
@@ -36,8 +38,9 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	ofLines := local("perch-logs", counts)
 	ofLines.Honor = true
 	cfg.Local = []scrape.Local{local("node-exporter", registryOf(machine)), local("perch-telemetry", r.reg), ofLines}
-	cfg.Own = []scrape.Own{{Name: "perch-agent", Labels: map[string]string{"job": "perch-agent", "instance": instance}, Socket: r.cfg.Socket("agent"), Path: "/metrics"},
-		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}}
+	cfg.Own = append([]scrape.Own{{Name: "perch-agent", Labels: map[string]string{"job": "perch-agent", "instance": instance}, Socket: r.cfg.Socket("agent")},
+		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}},
+		components(component.Agent(), r.cfg.Socket("agent"), instance)...)
 	if r.cfg.Kind == config.Server {
 		state := local("kube-state-metrics", registryOf(exporter.NewObjects(objectLists(factory))))
 		state.Labels["node"], state.Honor, state.Interval, state.Now = "", true, 5*time.Second, n.state
@@ -52,6 +55,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		cfg.Sockets = map[string]string{proberHost: r.cfg.Socket("telemetry")}
 		cfg.Own = append(cfg.Own, api, etcd,
 			scrape.Own{Name: "perch-server", Labels: map[string]string{"job": "perch-server", "instance": instance}, Socket: r.cfg.Socket("server")})
+		cfg.Own = append(cfg.Own, components(component.Server(), r.cfg.Socket("server"), instance)...)
 	}
 	parts := scrape.Parts{
 		Into: n.store,
@@ -74,6 +78,18 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	jobs.follow(r, loop)
 	r.group.Go("series budgets", tellOffenders(n.store, r.cfg.NodeName, tell))
 	return loop, nil
+}
+
+// components are what a role is in the words of other clusters, to be scraped.
+func components(of []component.Component, socket, instance string) (out []scrape.Own) {
+	for _, c := range of {
+		labels := map[string]string{"job": c.Job, "instance": instance}
+		if c.MetricsPath != "" {
+			labels["metrics_path"] = c.MetricsPath
+		}
+		out = append(out, scrape.Own{Name: strings.ReplaceAll(strings.Trim(c.Path, "/"), "/", "-"), Labels: labels, Socket: socket, Path: c.Path})
+	}
+	return out
 }
 
 func registryOf(c prometheus.Collector) *prometheus.Registry {

@@ -24,6 +24,7 @@ import (
 	"perch/agent/probe"
 	"perch/agent/runtime"
 	"perch/agent/stats"
+	"perch/cmd/perch/daemon/component"
 )
 
 // openNodeDoor opens the kubelet API of this node, and the socket on which this
@@ -37,9 +38,8 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 	pool.AppendCertsFromPEM(text)
 	cert := reloading(r.cfg.Path("pki", "node-serving.crt"), r.cfg.Path("pki", "node-serving.key"))
 	who := door.Reviews(api.kube, r.cfg.NodeName)
-	own := promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{})
 	handlers := map[string]http.Handler{
-		"/metrics": own, "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
+		"/metrics": component.Plain(r.reg), "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
 		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
 		"/perch/v1/ring": numbers.RingHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
 	}
@@ -53,7 +53,9 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 	}
 	r.group.Go("door", d.Run)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{r.reg, probes.reg}, promhttp.HandlerOpts{}))
+	for path, h := range component.Handlers(prometheus.Gatherers{r.reg, probes.reg}, component.Agent()) {
+		mux.Handle("GET "+path, h)
+	}
 	socket, err := newUnixDoor(r.cfg.Socket("agent"), mux)
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	"perch/agent/runtime/bundle"
 	"perch/agent/stats"
 	"perch/agent/stats/cadvisor"
+	"perch/cmd/perch/daemon/component"
 	"perch/controlplane/event"
 	"perch/metrics/stream"
 )
@@ -30,7 +31,8 @@ import (
 // buildAgent starts everything that makes this machine a node: network, then
 // pods, then numbers, then the node's door.
 func buildAgent(ctx context.Context, r role) error {
-	api, err := connect(r.cfg, "node")
+	r.reg.MustRegister(component.BuildInfo())
+	api, err := connect(r.cfg, "node", component.Count("kubelet", r.reg))
 	if err != nil {
 		return err
 	}

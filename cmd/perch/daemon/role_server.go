@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/metadata"
 	restclient "k8s.io/client-go/rest"
 
+	"perch/cmd/perch/daemon/component"
 	"perch/cmd/perch/daemon/shipped"
 	"perch/controlplane/apiserver"
 	"perch/controlplane/auth"
@@ -120,7 +121,11 @@ func buildServer(ctx context.Context, r role) error {
 	}
 
 	// What follows uses the informers, which start with the server.
-	loop, err := clientsFor(srv.LoopbackConfig())
+	loop, err := clientsFor(srv.LoopbackConfig(), component.Count("kube-controller-manager", r.reg))
+	if err != nil {
+		return err
+	}
+	places, err := clientsFor(srv.LoopbackConfig(), component.Count("kube-scheduler", r.reg))
 	if err != nil {
 		return err
 	}
@@ -138,7 +143,7 @@ func buildServer(ctx context.Context, r role) error {
 	if err != nil {
 		return err
 	}
-	placer, err := scheduler.New(scheduler.Default(), loop.kube, srv.Informers(), facts.Tell, r.part("scheduler"), r.reg)
+	placer, err := scheduler.New(scheduler.Default(), places.kube, srv.Informers(), facts.Tell, r.part("scheduler"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -190,7 +195,9 @@ func buildServer(ctx context.Context, r role) error {
 	r.group.Go("controllers", set.Run)
 	r.group.Go("scheduler", placer.Run)
 	doors := http.NewServeMux()
-	doors.Handle("GET /metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	for path, h := range component.Handlers(r.reg, component.Server()) {
+		doors.Handle("GET "+path, h)
+	}
 	doors.Handle("GET /metrics/etcd", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{})) // embedded etcd counts there
 	socket, err := newUnixDoor(r.cfg.Socket("server"), doors)
 	if err != nil {
