@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -99,6 +100,9 @@ func child(dir string, sync bool, profile string) error {
 				return err
 			}
 			pprof.StopCPUProfile()
+			if err := writeAllocs(profile); err != nil {
+				return err
+			}
 		case "seal":
 			start = cpuSeconds()
 			if err := s.Seal(ctx); err != nil {
@@ -120,6 +124,19 @@ func child(dir string, sync bool, profile string) error {
 	<-ended
 	<-ended
 	return s.Close()
+}
+
+// writeAllocs writes what was allocated since the start beside the profile, if
+// there is one.
+func writeAllocs(profile string) error {
+	if profile == "" {
+		return nil
+	}
+	f, err := os.Create(profile + ".allocs")
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 // identify takes the last byte of a loopback address as the stream's number.

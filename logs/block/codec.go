@@ -94,7 +94,7 @@ type Codec struct {
 	body  []byte
 	split splitter
 	words [][]byte // of the block encoded last
-	room  [2][]byte
+	room  [3][]byte
 }
 
 // NewCodec makes a codec that compresses fast.
@@ -158,7 +158,8 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 	}
 	if len(l.FEnds) > 0 {
 		body, m.frames[frameFields] = c.frame(body, l.Fields)
-		c.words = append(c.words, l.Fields)
+		c.room[2] = l.otherFields(c.room[2][:0])
+		c.words = append(c.words, c.room[2])
 	}
 	c.body = body
 	head := appendMeta(nil, m)

@@ -14,5 +14,6 @@
 // together again and sets their IDs. A file is nothing but blocks; everything
 // else can be derived from it.
 //
-// Start reading at Lines in lines.go; the written form is in codec.go and template.go.
+// Start reading at Lines in lines.go; the written form is in codec.go and template.go, lines
+// are split in split.go.
 package block

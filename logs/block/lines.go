@@ -71,6 +71,19 @@ func (l *Lines) FieldsOf(i int) []byte {
 	return l.Fields[start:l.FEnds[i]:l.FEnds[i]]
 }
 
+// otherFields appends the objects that differ from that of the line before, each
+// followed by '\n'. Senders give many lines the same.
+func (l *Lines) otherFields(dst []byte) []byte {
+	var before []byte
+	for i := range l.FEnds {
+		if f := l.FieldsOf(i); string(f) != string(before) {
+			dst = append(append(dst, f...), '\n')
+			before = f
+		}
+	}
+	return dst
+}
+
 // AppendFields writes fields as one flat JSON object of strings, or nothing
 // when there are none.
 func AppendFields(dst []byte, fields []record.Field) []byte {

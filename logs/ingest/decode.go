@@ -295,7 +295,7 @@ func fill(r *record.Record, fields []byte) (left int, err error) {
 						r.Fields = append(r.Fields, record.Field{Key: entry.BodyKeys()[best], Value: string(r.Body)})
 					}
 					best, at = rank, rank
-					r.Body = bytes.TrimRight(raw, "\r\n")
+					r.Body = trimEnd(raw)
 					raw = nil
 					break
 				}
@@ -328,6 +328,14 @@ func fill(r *record.Record, fields []byte) (left int, err error) {
 		r.Body, r.Fields, left = []byte(text), nil, 0
 	}
 	return left, nil
+}
+
+// trimEnd leaves out the end of line.
+func trimEnd(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // fillMeta adds an entry's metadata as fields.
