@@ -34,7 +34,9 @@ crash() {
 case ${1:-} in
 hub)
 	mkdir -p "$state"
-	ip link show "$hub" >/dev/null 2>&1 || ip link add "$hub" type bridge
+	# With an address of its own: otherwise it changes when a machine goes, and
+	# the others have to find the bridge anew, which takes them ten seconds.
+	ip link show "$hub" >/dev/null 2>&1 || ip link add "$hub" address 02:00:00:00:00:01 type bridge
 	ip addr replace "$net.1/24" dev "$hub"
 	ip link set "$hub" up
 	;;

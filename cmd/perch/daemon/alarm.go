@@ -3,10 +3,13 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"time"
 
@@ -70,10 +73,17 @@ func (r role) watchServer(lines *lines) error {
 	if err != nil {
 		return fmt.Errorf("read URL of the server: %w", err)
 	}
-	client, err := nodeClient(r.cfg)
+	text, err := os.ReadFile(r.cfg.Path("ca.crt"))
 	if err != nil {
-		return err
+		return fmt.Errorf("read CA: %w", err)
 	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	cert := reloading(r.cfg.Path("pki", "node.crt"), r.cfg.Path("pki", "node.key"))
+	// Connections of its own, of HTTP/1: on a shared one the question would wait
+	// behind samples that a dead server does not take.
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert() }}}}
 	// Its several hundred series would be those of every worker; alarm has its own.
 	router, err := route.New(route.Config{Dir: r.cfg.Path("alarm"), ExternalURL: page.JoinPath("alertmanager")}, r.part("alarm"), prometheus.NewRegistry())
 	if err != nil {
