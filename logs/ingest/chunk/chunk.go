@@ -47,7 +47,7 @@ type state struct {
 // New returns the memory of chunks; have are the positions of the store.
 func New(have []record.Position, reg prometheus.Registerer) *Seen {
 	s := &Seen{known: map[id]*state{}, order: make([]id, memory),
-		duplicates: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_duplicate_chunks_total", Help: "Chunks sent again that were stored already."})}
+		duplicates: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_duplicate_chunks_total", Help: "Chunks and pushes sent again that were stored already."})}
 	reg.MustRegister(s.duplicates)
 	ready := make(chan struct{})
 	close(ready)
@@ -89,6 +89,37 @@ func (s *Seen) Store(ctx context.Context, from *record.Stream, name string, stor
 	err = store([]record.Position{s.position(k)})
 	stored = err == nil
 	return err
+}
+
+// Unsure is Store for lines that may rightly come again, such as those without a
+// time: they are a repetition only while their sender has not been told that they
+// are stored. The caller calls told when it has tried to; meanwhile whoever sends
+// the same waits.
+func (s *Seen) Unsure(ctx context.Context, from *record.Stream, name string, store func([]record.Position) error) (told func(bool), _ error) {
+	k := identify(from, name)
+	mine, err := s.begin(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if mine == nil {
+		s.duplicates.Inc()
+		return func(ok bool) {
+			if ok {
+				s.forget(k)
+			}
+		}, nil
+	}
+	if err := store([]record.Position{s.position(k)}); err != nil {
+		s.end(k, mine, false)
+		return nil, err
+	}
+	return func(ok bool) { s.end(k, mine, !ok) }, nil
+}
+
+func (s *Seen) forget(k id) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.known, k)
 }
 
 func identify(from *record.Stream, name string) (k id) {

@@ -95,3 +95,56 @@ func TestASecondConnectionWaitsForTheFirst(t *testing.T) {
 		t.Errorf("the second stored %d times, want once since the first failed", n)
 	}
 }
+
+func TestWhatMayRightlyComeAgainIsKnownUntilItsSenderIsTold(t *testing.T) {
+	s, from, calls := New(nil, prometheus.NewRegistry()), &record.Stream{}, 0
+	send := func(fails bool) (func(bool), error) {
+		return s.Unsure(context.Background(), from, "1", func([]record.Position) error {
+			calls++
+			if fails {
+				return errors.New("full")
+			}
+			return nil
+		})
+	}
+	step := func(what string, answered bool, want int) {
+		t.Helper()
+		told, err := send(false)
+		if err != nil || calls != want {
+			t.Fatalf("%s: stored %d times, want %d: %v", what, calls, want, err)
+		}
+		told(answered)
+	}
+	if _, err := send(true); err == nil {
+		t.Fatal("an error of the store was lost")
+	}
+	step("after a failure", true, 2)
+	step("the same on purpose", false, 3)
+	step("its sender was not told", false, 3)
+	step("and tries again", true, 3)
+	step("on purpose again", true, 4)
+
+	// Who sends the same meanwhile waits until that is known.
+	told, err := send(false)
+	if err != nil || calls != 5 {
+		t.Fatal(calls, err)
+	}
+	second := make(chan func(bool))
+	go func() {
+		told, _ := send(false)
+		second <- told
+	}()
+	select {
+	case <-second:
+		t.Fatal("the second did not wait")
+	default:
+	}
+	told(true)
+	(<-second)(true)
+	if calls != 6 {
+		t.Errorf("stored %d times, want 6", calls)
+	}
+	if len(s.known) != 0 {
+		t.Errorf("%d are remembered, want none", len(s.known))
+	}
+}

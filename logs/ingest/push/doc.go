@@ -13,10 +13,14 @@
 //
 // Every request has a limit of bytes, as sent and unpacked; few are under way at
 // once, others wait briefly and are then told to come back (503). A sender over
-// its limits is told when to come back (429). A request with an Idempotency-Key
-// that was stored before is not stored again. Loki pushes
-// with times finer than a millisecond, and bulks whose documents all have ids,
-// are known by their content too.
+// its limits is told when to come back (429).
+//
+// A push that comes again because its answer was lost is not stored twice. It is
+// known by its Idempotency-Key, else by its content: at any time within the memory
+// of package chunk when it has times finer than a millisecond or ids of all
+// documents; else only while its sender, by address, has not been told, or, with
+// coarse times, from before a restart. So equal lines that are sent on purpose
+// are all stored.
 //
 // Methods may be called from any goroutine. Start reading at Push.receive in
 // push.go; each protocol has its file.

@@ -29,7 +29,7 @@ func (p *Push) Elastic() http.Handler {
 	mux.HandleFunc("PUT /{index}/_create/{id}", p.document)
 	mux.HandleFunc("POST /{index}/_create/{id}", p.document)
 	mux.HandleFunc("/", p.probe)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return telling(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Elastic-Product", "Elasticsearch") // clients refuse to speak without
 		w.Header().Set("Content-Type", answerType(r))
 		if _, err := p.parts.Identify(r); err != nil {
@@ -157,7 +157,7 @@ func appendJSON(dst []byte, s string) []byte {
 // document.
 func decodeBulk(body []byte, index string, b *batch) ([]item, error) {
 	var items []item
-	b.known = true
+	b.named = true
 	next := func() []byte {
 		for len(body) > 0 {
 			line, rest, _ := bytes.Cut(body, []byte{'\n'})
@@ -191,7 +191,7 @@ func decodeBulk(body []byte, index string, b *batch) ([]item, error) {
 			}
 			r := record.Record{}
 			if have, ok := entry.FromJSON(&r, doc); ok {
-				b.known = b.known && it.id != ""
+				b.named = b.named && it.id != ""
 				b.left += have.Left
 				if it.index != "" {
 					b.left += entry.Add(&r, "index", it.index)
@@ -233,7 +233,7 @@ func (p *Push) document(w http.ResponseWriter, r *http.Request) {
 		if !ok {
 			return fmt.Errorf("%w: the document is not a JSON object", errFormat)
 		}
-		b.known = id != ""
+		b.named = id != ""
 		b.left += have.Left + entry.Add(&rec, "index", index)
 		return b.add(rec)
 	})

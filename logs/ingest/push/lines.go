@@ -15,7 +15,7 @@ import (
 // (RFC 3339 or a number) its time; the rest are fields. The answer is
 // {"stored":N} once all are durable, or {"error":…} with nothing stored.
 func (p *Push) Lines() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return telling(func(w http.ResponseWriter, r *http.Request) {
 		b, err := p.receive("lines", w, r, decodeLines)
 		w.Header().Set("Content-Type", "application/json")
 		if err != nil {

@@ -24,7 +24,7 @@ const (
 // and resource become fields. The answer is an empty response once all lines are
 // durable, else a google.rpc.Status in the form of the request.
 func (p *Push) OTLP() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return telling(func(w http.ResponseWriter, r *http.Request) {
 		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // "" is refused below
 		_, err := p.receive("otlp", w, r, func(body []byte, b *batch) error {
 			var logs plog.Logs

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -88,7 +89,9 @@ type batch struct {
 	size    int64 // of the records, about
 	limit   int64
 	records []record.Record
-	known   bool // the same bytes again are the same lines again
+	timed   bool // a line has a time of its own
+	fine    bool // and one so fine that the same line does not come again with it
+	named   bool // all lines have ids of their sender
 	bad     int
 	left    int
 }
@@ -103,6 +106,8 @@ const (
 // add puts a record at the end; r.Time 0 is now.
 func (b *batch) add(r record.Record) error {
 	r.Stream = b.stream
+	b.timed = b.timed || r.Time > 0
+	b.fine = b.fine || r.Time > 0 && r.Time%int64(time.Millisecond) != 0
 	if r.Time <= 0 {
 		r.Time = b.now
 	}
@@ -222,21 +227,45 @@ func (p *Push) take(door string, w http.ResponseWriter, r *http.Request, decode 
 	if len(b.records) == 0 {
 		return b, nil
 	}
-	name := ""
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		name = "key " + key
-	} else if b.known {
-		sum := sha256.Sum256(body)
-		name = door + r.URL.Path + string(sum[:])
-	}
-	err = p.parts.Seen.Store(r.Context(), b.stream, name, func(mark []record.Position) error { return p.keep(r.Context(), b.records, mark) })
-	if err != nil {
+	if err := p.once(r, door, body, b); err != nil {
 		if r.Context().Err() == nil {
 			p.log.Warn("pushed lines were refused", "err", err)
 		}
 		return nil, fmt.Errorf("%w: %w", errStore, err)
 	}
 	return b, nil
+}
+
+// once stores what was not stored before. A push with a key, with ids of all lines
+// or with fine times is known by that whenever it comes again. Others may rightly
+// come again: they are known until their sender has its answer, and, if they have
+// times, after a restart, when it cannot have got one.
+func (p *Push) once(r *http.Request, door string, body []byte, b *batch) error {
+	sum := sha256.Sum256(body)
+	name := door + r.URL.Path + string(sum[:])
+	key := r.Header.Get("Idempotency-Key")
+	if key != "" {
+		name = "key " + key
+	}
+	if key != "" || b.named || b.fine {
+		return p.parts.Seen.Store(r.Context(), b.stream, name, func(mark []record.Position) error { return p.keep(r.Context(), b.records, mark) })
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr // no address of a network
+	}
+	told, err := p.parts.Seen.Unsure(r.Context(), b.stream, host+" "+name, func(mark []record.Position) error {
+		if !b.timed {
+			mark = nil
+		}
+		return p.keep(r.Context(), b.records, mark)
+	})
+	if a, ok := r.Context().Value(answerKey{}).(*answer); ok && err == nil {
+		a.told = told
+	} else if err == nil {
+		told(true)
+	}
+	return err
 }
 
 // keep tries for a while until the sink takes the records: some senders do not

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,14 +34,22 @@ type memory struct {
 	records []record.Record
 	full    bool
 	wait    chan struct{} // stores wait for it to be closed
+	deaf    bool          // also when their sender is gone, as a write that has begun does
+	asked   atomic.Int64
+	gone    atomic.Bool // the sender of one
 }
 
 func (m *memory) sink(ctx context.Context, records []record.Record, _ []record.Position) error {
+	m.asked.Add(1)
 	if m.wait != nil {
 		select {
 		case <-m.wait:
 		case <-ctx.Done():
-			return ctx.Err()
+			m.gone.Store(true)
+			if !m.deaf {
+				return ctx.Err()
+			}
+			<-m.wait
 		}
 	}
 	m.mu.Lock()
@@ -290,6 +299,10 @@ func TestWhatWasStoredBeforeIsNotStoredAgain(t *testing.T) {
 		{"a push with fine times is known by its content", "/loki/api/v1/push", fine, nil, 2},
 		{"with coarse times the same line may come twice", "/loki/api/v1/push", coarse, []string{"Content-Type", "application/json"}, 2},
 		{"documents with ids are known", "/_bulk", ids, nil, 1},
+		{"so are documents with fine times", "/_bulk", []byte("{\"create\":{}}\n{\"message\":\"a\",\"@timestamp\":\"2026-11-20T10:00:00.000001Z\"}\n"), nil, 1},
+		{"and lines with fine times", "/lines", []byte(`{"msg":"a","time":"2026-11-20T10:00:00.123456789Z"}`), nil, 1},
+		{"and records of OTLP with fine times", "/otlp/v1/logs", []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1795168800000000001","body":{"stringValue":"a"}}]}]}]}`), []string{"Content-Type", "application/json"}, 1},
+		{"not those with coarse ones", "/otlp/v1/logs", []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1795168800000000000","body":{"stringValue":"a"}}]}]}]}`), []string{"Content-Type", "application/json"}, 2},
 		{"documents without ids are not", "/_bulk", noIDs, nil, 2},
 		{"lines are not", "/lines", []byte("tick"), nil, 2},
 		{"a key says that it is the same request", "/lines", []byte("tick"), []string{"Idempotency-Key", "7"}, 1},
@@ -305,6 +318,105 @@ func TestWhatWasStoredBeforeIsNotStoredAgain(t *testing.T) {
 			t.Errorf("%s: %d lines, want %d", c.name, n, c.want)
 		}
 	}
+}
+
+// Senders that get no answer send again what may rightly come again, too.
+func TestAPushWithoutAnAnswerIsStoredOnceWhenItComesAgain(t *testing.T) {
+	for path, body := range map[string][2]string{
+		"/loki/api/v1/push": {`{"streams":[{"stream":{},"values":[["1795168800000000000","tick"]]}]}`, "application/json"},
+		"/_bulk":            {"{\"create\":{}}\n{\"message\":\"tick\"}\n", ""},
+		"/otlp/v1/logs":     {`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"tick"}}]}]}]}`, "application/json"},
+		"/lines":            {"tick\n", ""},
+	} {
+		t.Run(path, func(t *testing.T) {
+			m := &memory{wait: make(chan struct{}), deaf: true}
+			_, h := doors(t, m, func(c *Config, _ *Parts) { c.Patience = time.Minute })
+			server := httptest.NewServer(h)
+			defer server.Close()
+			send := func(ctx context.Context) error {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+path, strings.NewReader(body[0]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Content-Type", body[1])
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					return err
+				}
+				defer resp.Body.Close()
+				if resp.StatusCode/100 != 2 {
+					t.Fatal(resp.Status)
+				}
+				return nil
+			}
+			until := func(what string, good func() bool) {
+				t.Helper()
+				limit := time.Now().Add(30 * time.Second)
+				for ; !good(); time.Sleep(time.Millisecond) {
+					if time.Now().After(limit) {
+						t.Fatal(what)
+					}
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- send(ctx) }()
+			until("the store is asked", func() bool { return m.asked.Load() == 1 })
+			cancel() // the sender loses patience; the write has begun
+			if err := <-done; err == nil {
+				t.Fatal("an answer came from nowhere")
+			}
+			until("the door hears of it", func() bool { return m.gone.Load() })
+			close(m.wait)
+			if err := send(t.Context()); err != nil { // it tries again
+				t.Fatal(err)
+			}
+			if n := len(m.have()); n != 1 {
+				t.Fatalf("%d lines after the second try, want 1", n)
+			}
+			for range 2 { // the same once more, on purpose
+				if err := send(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			until("the lines sent on purpose are stored", func() bool { return len(m.have()) == 3 })
+		})
+	}
+}
+
+func TestAPushFromBeforeARestartIsKnownByItsTimes(t *testing.T) {
+	timed, untimed := []byte(`{"time":"2026-11-20T10:00:00.123Z","msg":"a"}`), []byte("tick")
+	var marks []record.Position
+	m := &memory{}
+	keep := func(ctx context.Context, records []record.Record, at []record.Position) error {
+		marks = append(marks, at...)
+		return m.sink(ctx, records, at)
+	}
+	open := func() http.Handler {
+		_, h := doors(t, m, func(_ *Config, p *Parts) { p.Sink, p.Seen = keep, chunk.New(marks, prometheus.NewRegistry()) })
+		return h
+	}
+	h := open()
+	step := func(what string, body []byte, from string, want int) {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodPost, "/lines", bytes.NewReader(body))
+		r.RemoteAddr = from
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if n := len(m.have()); w.Code != 200 || n != want {
+			t.Fatalf("%s: %d, %d lines, want %d", what, w.Code, n, want)
+		}
+	}
+	step("the first", timed, "10.0.0.1:1", 1)
+	step("the same on purpose", timed, "10.0.0.1:2", 2)
+	h = open() // a restart: the answer may not have come
+	step("again", timed, "10.0.0.1:3", 2)
+	step("and on purpose", timed, "10.0.0.1:4", 3)
+	h = open()
+	step("of another sender", timed, "10.0.0.2:1", 4)
+	step("without a time", untimed, "10.0.0.1:1", 5)
+	h = open()
+	step("without a time nobody can know", untimed, "10.0.0.1:1", 6)
 }
 
 func TestASenderIsToldToComeBack(t *testing.T) {
