@@ -19,7 +19,7 @@ type plan struct {
 // plans are those of one template.
 type plans struct {
 	few  []plan
-	more map[planKey]plan
+	more map[planKey]*plan
 }
 
 type planKey struct {
@@ -35,28 +35,28 @@ func (p *plans) reset() {
 	clear(p.more)
 }
 
-func (p *plans) find(hole uint32, from state) (plan, bool) {
-	for _, x := range p.few {
-		if x.from == from && x.hole == hole {
-			return x, true
+func (p *plans) find(hole uint32, from state) *plan {
+	for i := len(p.few) - 1; i >= 0; i-- { // the first is asked for at the begin only
+		if x := &p.few[i]; x.from == from && x.hole == hole {
+			return x
 		}
 	}
 	if len(p.few) < fewPlans {
-		return plan{}, false
+		return nil
 	}
-	x, ok := p.more[planKey{hole, from}]
-	return x, ok
+	return p.more[planKey{hole, from}]
 }
 
-func (p *plans) add(x plan) {
+func (p *plans) add(x plan) *plan {
 	if len(p.few) < fewPlans {
 		p.few = append(p.few, x)
-		return
+		return &p.few[len(p.few)-1]
 	}
 	if p.more == nil {
-		p.more = map[planKey]plan{}
+		p.more = map[planKey]*plan{}
 	}
-	p.more[planKey{x.hole, x.from}] = x
+	p.more[planKey{x.hole, x.from}] = &x
+	return &x
 }
 
 // cuts are the places of the holes of templates, found when asked for.
@@ -85,19 +85,6 @@ func (c *cuts) of(t *block.Templates, template uint32) []uint32 {
 	return c.at[k : k+t.Holes[template]]
 }
 
-// after is what stands in a template from hole-1 to the next one: all up to the
-// first for 0.
-func (a *asked) after(template, hole uint32) []byte {
-	text, at := a.t.Of(int(template)), a.walk.cuts.of(a.t, template)
-	if int(hole) < len(at) {
-		text = text[:at[hole]]
-	}
-	if hole > 0 {
-		text = text[at[hole-1]+1:]
-	}
-	return text
-}
-
 // automaton is the machine of a text or expression, made when first asked for;
 // nil when there is none.
 func (l *leaf) automaton() *machine {
@@ -108,27 +95,32 @@ func (l *leaf) automaton() *machine {
 }
 
 // look says what the machine will answer that stands before the text in front
-// of a hole.
-func (a *asked) look(l *leaf, template, hole uint32, from state) plan {
+// of a hole. It is valid until the next look.
+func (a *asked) look(l *leaf, template, hole uint32, from state) *plan {
 	p := &l.plans[template]
-	if x, ok := p.find(hole, from); ok {
+	if x := p.find(hole, from); x != nil {
 		return x
 	}
-	x := a.foresee(l.machine, template, hole, from)
-	p.add(x)
-	return x
+	return p.add(a.foresee(l.machine, template, hole, from))
 }
 
 // foresee follows the machine through all values that the columns may have.
 func (a *asked) foresee(m *machine, template, hole uint32, from state) plan {
 	x := plan{hole: hole, from: from, next: hole, to: from}
 	columns := a.t.Columns(int(template))
-	holes := a.t.Holes[template]
 	w := &a.walk
+	all, at := a.t.Of(int(template)), w.cuts.of(a.t, template)
+	begin := uint32(0)
+	if hole > 0 {
+		begin = at[hole-1] + 1
+	}
 	set, next := append(w.set[:0], from), w.next[:0]
 	for k := hole; ; k++ {
 		next = next[:0]
-		text := a.after(template, k)
+		text := all[begin:]
+		if int(k) < len(at) {
+			text, begin = all[begin:at[k]], at[k]+1
+		}
 		for _, s := range set {
 			if s = m.run(s, text); s == m.stuck() {
 				if len(set) == 1 { // else a value may keep away from it
@@ -148,7 +140,7 @@ func (a *asked) foresee(m *machine, template, hole uint32, from state) plan {
 			}
 			x.next, x.to = k, set[0]
 		}
-		if k == holes {
+		if int(k) == len(at) {
 			break
 		}
 		class := block.AnyWord
@@ -179,16 +171,16 @@ func (a *asked) foresee(m *machine, template, hole uint32, from state) plan {
 		set, next = next, set
 	}
 	w.set, w.next = set, next
-	some, all := false, true
+	some, every := false, true
 	for _, s := range set {
 		if m.end(s) {
 			some = true
 		} else {
-			all = false
+			every = false
 		}
 	}
 	switch {
-	case all:
+	case every:
 		x.is = yes
 	case !some:
 		x.is = no
@@ -226,7 +218,7 @@ func (w *walk) run(a *asked, l *leaf, rows []uint32) error {
 	for _, row := range rows {
 		template := ids[row]
 		if few := l.plans[template].few; len(few) > 0 { // the first is that of the begin
-			w.put(row, few[0], l.machine)
+			w.put(row, &few[0], l.machine)
 		} else {
 			w.put(row, a.look(l, template, 0, l.machine.begin), l.machine)
 		}
@@ -241,7 +233,7 @@ func (w *walk) run(a *asked, l *leaf, rows []uint32) error {
 }
 
 // put notes what is known of a line.
-func (w *walk) put(row uint32, x plan, m *machine) {
+func (w *walk) put(row uint32, x *plan, m *machine) {
 	w.marks[row], w.at[row] = x.is, 0
 	if x.is == maybe && x.to != m.stuck() {
 		w.at[row], w.from[row] = x.next+1, x.to
@@ -269,9 +261,7 @@ func (w *walk) shape(a *asked, l *leaf, c *block.Columns, rows, ids []uint32) bo
 func (w *walk) column(a *asked, l *leaf, rows, ids []uint32, hole uint32, text []byte) bool {
 	m := l.machine
 	var value []byte
-	var last plan // for the value, a template and state
-	var template uint32
-	var from state
+	var from, to state // before and after the value
 	fresh := true
 	for _, row := range rows {
 		n := bytes.IndexByte(text, '\n')
@@ -286,19 +276,18 @@ func (w *walk) column(a *asked, l *leaf, rows, ids []uint32, hole uint32, text [
 			continue
 		}
 		w.waiting[hole+1]--
-		if fresh || ids[row] != template || w.from[row] != from {
-			fresh, template, from = false, ids[row], w.from[row]
-			s := m.run(from, value)
-			switch {
-			case s == m.stuck():
-				last = plan{to: s}
-			case s <= m.failed():
-				last = plan{is: known(s == m.matched())}
-			default:
-				last = a.look(l, template, hole+1, s)
-			}
+		if fresh || w.from[row] != from {
+			fresh, from = false, w.from[row]
+			to = m.run(from, value)
 		}
-		w.put(row, last, m)
+		switch {
+		case to > m.failed():
+			w.put(row, a.look(l, ids[row], hole+1, to), m)
+		case to == m.stuck():
+			w.put(row, &plan{to: to}, m)
+		default:
+			w.put(row, &plan{is: known(to == m.matched())}, m)
+		}
 		if w.at[row] > 0 {
 			w.waiting[w.at[row]]++
 		}

@@ -14,6 +14,7 @@ type worker struct {
 	s      *search
 	p      *store.Piece
 	rows   []uint32     // lines of p that match, by their places in it, ascending
+	open   []uint32     // memory for lines of which templates do not tell
 	lines  *block.Lines // of p when it has no templates; else asked has it
 	full   bool         // lines have texts
 	used   bool         // p was read
@@ -191,38 +192,38 @@ func (w *worker) pick(sure answer) error {
 	if err != nil {
 		return err
 	}
-	var open []uint32
-	kept := w.rows[:0]
+	rows, open := w.rows, sized(w.open, len(w.rows))
+	w.open = open
+	k, n := 0, 0 // of those kept, and of those open
+	put := func(row uint32, is answer) {
+		rows[k], open[n] = row, row // the faster way when answers alternate
+		if is == sure {
+			k++
+		}
+		if is == maybe {
+			n++
+		}
+	}
 	if a.levels {
 		_, levels, err := a.parts.Times()
 		if err != nil {
 			return err
 		}
-		for _, row := range w.rows {
-			switch a.says(ids[row], levels[row]) {
-			case sure:
-				kept = append(kept, row)
-			case maybe:
-				open = append(open, row)
-			}
+		for _, row := range rows {
+			put(row, a.says(ids[row], levels[row]))
 		}
 	} else {
 		for i := range a.t.Len() {
 			a.says(uint32(i), 0)
 		}
-		for _, row := range w.rows {
-			switch a.known[ids[row]] {
-			case sure:
-				kept = append(kept, row)
-			case maybe:
-				open = append(open, row)
-			}
+		for _, row := range rows {
+			put(row, a.known[ids[row]])
 		}
 	}
-	w.rows = kept
-	if open, err = a.filter(a.root, open); len(open) > 0 {
+	w.rows = rows[:k]
+	if open, err = a.filter(a.root, open[:n]); len(open) > 0 {
 		w.rows = append(w.rows, open...)
-		if len(kept) > 0 {
+		if k > 0 {
 			slices.Sort(w.rows)
 		}
 	}
