@@ -1,0 +1,21 @@
+// Package ring knows which nodes keep logs, and where the copy of a node's log
+// store belongs.
+//
+//	New(cfg, log, reg) → *Ring; Run(ctx) joins the others and stays;
+//	Followers(node) names the healthy nodes in the order in which they are to
+//	keep the copy of node; Members lists all, for people.
+//
+// It is grafana/dskit's hash ring, gossiped by memberlist: each node is an
+// instance with a few tokens; the followers of a node are the instances met
+// first from the hash of its name on. It holds no data and decides nothing about
+// copies: logs/replica does.
+//
+// Gossip goes over TCP with TLS: a node shows its serving certificate of the
+// cluster's CA, and proves that it belongs to the cluster by Config.Secret, which
+// is the label of every message within TLS; others are not listened to.
+//
+// A node that is silent for Config.Timeout is not healthy, after Config.Forget it
+// is forgotten. Tokens are kept in a file, so that a node comes back to its place.
+//
+// Start reading at Run in run.go.
+package ring
