@@ -34,7 +34,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Interval: 15 * time.Second, Timeout: 10 * time.Second,
-		SampleLimit: 50_000, BodyLimit: 32 << 20, LabelLimit: 64, TargetLimit: 2000,
+		SampleLimit: 50_000, BodyLimit: 16 << 20, LabelLimit: 64, TargetLimit: 2000,
 	}
 }
 

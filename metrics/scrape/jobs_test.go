@@ -143,6 +143,9 @@ func TestWhatTargetsSendTooMuchIsCutOffCountedAndNamed(t *testing.T) {
 			t.Errorf("%d series %s are stored", len(got), name)
 		}
 	}
+	if n := s.Series(); n > 200 {
+		t.Errorf("answers that were cut off left %d series", n)
+	}
 	for _, reason := range []string{cutGarbage, cutSamples, cutBody} {
 		if testutil.ToFloat64(l.metrics.cut.WithLabelValues(reason)) == 0 {
 			t.Errorf("%s is not counted", reason)

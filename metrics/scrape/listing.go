@@ -60,7 +60,7 @@ func (l *Loop) Here() []Status {
 		for _, t := range list {
 			live[t] = true
 			s := Status{Node: l.cfg.Node, Pool: pool, URL: t.URL().String(), Labels: t.Labels(labels.NewBuilder(labels.EmptyLabels())).Map(),
-				Health: string(t.Health()), Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), Refused: l.gate.of(t), From: t.GetValue(fromLabel)}
+				Health: string(t.Health()), Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), Refused: l.gate.of(t).refused, From: t.GetValue(fromLabel)}
 			err := t.LastError()
 			if err != nil {
 				s.Error = err.Error()

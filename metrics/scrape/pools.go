@@ -29,7 +29,7 @@ func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
 	job := func(name string) map[string]any {
 		return map[string]any{
 			"job_name": name, "scrape_interval": seconds(c.Interval), "scrape_timeout": seconds(c.Timeout),
-			"sample_limit": c.SampleLimit, "label_limit": c.LabelLimit, "body_size_limit": fmt.Sprintf("%dB", c.BodyLimit),
+			"label_limit": c.LabelLimit, "body_size_limit": fmt.Sprintf("%dB", c.BodyLimit),
 			"fallback_scrape_protocol": fallbackProtocol, "keep_dropped_targets": 100,
 		}
 	}
@@ -74,6 +74,7 @@ func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
 type pool struct {
 	settings target.Settings
 	parsed   *config.ScrapeConfig
+	most     uint // samples of one answer; gate looks after it
 	err      error
 }
 
@@ -81,7 +82,7 @@ type pool struct {
 func (c Config) pool(name string, s target.Settings, log *slog.Logger) pool {
 	job := yaml.MapSlice{}
 	if err := yaml.Unmarshal([]byte(s), &job); err != nil {
-		return pool{s, nil, fmt.Errorf("read settings of %s: %w", name, err)}
+		return pool{settings: s, err: fmt.Errorf("read settings of %s: %w", name, err)}
 	}
 	if !slices.ContainsFunc(job, func(i yaml.MapItem) bool { return i.Key == "enable_http2" }) {
 		// One answer after the other on a connection can be cut off, see metered.
@@ -92,18 +93,20 @@ func (c Config) pool(name string, s target.Settings, log *slog.Logger) pool {
 		"scrape_configs": []any{append(job, yaml.MapItem{Key: "job_name", Value: name})},
 	})
 	if err != nil {
-		return pool{s, nil, fmt.Errorf("write settings of %s: %w", name, err)}
+		return pool{settings: s, err: fmt.Errorf("write settings of %s: %w", name, err)}
 	}
 	full, err := config.Load(string(text), log)
 	if err != nil {
-		return pool{s, nil, fmt.Errorf("read settings of %s: %w", name, err)}
+		return pool{settings: s, err: fmt.Errorf("read settings of %s: %w", name, err)}
 	}
-	return pool{s, c.bound(full.ScrapeConfigs[0]), nil}
+	p := full.ScrapeConfigs[0]
+	most := tighter(p.SampleLimit, c.SampleLimit)
+	return pool{settings: s, parsed: c.bound(p), most: most}
 }
 
 // bound lowers what a pool may take to this node's limits.
 func (c Config) bound(p *config.ScrapeConfig) *config.ScrapeConfig {
-	p.SampleLimit = tighter(p.SampleLimit, c.SampleLimit)
+	p.SampleLimit = 0 // see gate
 	p.LabelLimit = tighter(p.LabelLimit, c.LabelLimit)
 	p.BodySizeLimit = tighter(p.BodySizeLimit, units.Base2Bytes(c.BodyLimit))
 	p.KeepDroppedTargets = tighter(p.KeepDroppedTargets, 100)

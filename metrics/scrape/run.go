@@ -68,7 +68,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		return nil, err
 	}
 	l := &Loop{
-		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, refused: map[*scrape.Target]int{}}, sockets: map[string]string{},
+		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, most: int(cfg.SampleLimit), known: map[*scrape.Target]answered{}}, sockets: map[string]string{},
 		since: map[string]time.Time{}, jobPools: map[string]pool{}, metrics: newMetrics(reg), cuts: cuts{},
 	}
 	for _, o := range cfg.Own {
@@ -167,7 +167,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 	}
 	mark := ""
 	live := map[string]bool{}
-	add := func(pool string, t target.Target, every time.Duration) {
+	add := func(pool string, t target.Target, every time.Duration, most uint) {
 		id := t.Key() + fmt.Sprint(t.Labels)
 		switch {
 		case live[id]:
@@ -184,7 +184,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		if l.since[id].IsZero() {
 			l.since[id] = now
 		}
-		more := map[string]string{"__scheme__": t.Scheme, "__metrics_path__": t.Path, fromLabel: t.From, keyLabel: id}
+		more := map[string]string{"__scheme__": t.Scheme, "__metrics_path__": t.Path, fromLabel: t.From, keyLabel: id, mostLabel: fmt.Sprint(most)}
 		if now.Sub(l.since[id]) < firstSpan && every > firstInterval && t.Labels[model.ScrapeIntervalLabel] == "" {
 			more[model.ScrapeIntervalLabel], more[model.ScrapeTimeoutLabel] = seconds(firstInterval), seconds(min(firstInterval, l.cfg.Timeout))
 		}
@@ -192,7 +192,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		want[pool] = append(want[pool], group(id, t.Address, t.Labels, more))
 	}
 	for _, t := range annotated {
-		add(podPool, t, l.cfg.Interval)
+		add(podPool, t, l.cfg.Interval, l.cfg.SampleLimit)
 	}
 	for _, j := range jobs {
 		p := l.jobPools[j.Name]
@@ -202,7 +202,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		mark += j.Name + "\n" + string(j.Settings)
 		want[j.Name] = []*targetgroup.Group{}
 		for _, t := range j.Targets {
-			add(j.Name, t, time.Duration(p.parsed.ScrapeInterval))
+			add(j.Name, t, time.Duration(p.parsed.ScrapeInterval), p.most)
 		}
 	}
 	l.dropped, l.open = dropped, open
