@@ -244,8 +244,11 @@ func logQuery(ctx context.Context, w *web, ns string, args []string, o logsOptio
 		}
 		parts = append(parts, "instance:"+n)
 	}
-	if !o.events {
-		parts = append(parts, "-kind:event")
+	if !strings.Contains(o.query, "kind:") { // whoever asks for a kind gets it
+		if !o.events {
+			parts = append(parts, "-kind:event")
+		}
+		parts = append(parts, "-kind:audit", "-kind:alert") // about pods, not of them
 	}
 	if o.grep != "" {
 		if _, err := regexp.Compile(o.grep); err != nil {
