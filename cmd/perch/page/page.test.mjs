@@ -221,6 +221,9 @@ test("a pod's story has its state, numbers, events and lines", async () => {
   await eventually('memory and CPU', async () => (await page.locator('.lanes canvas').count()) >= 2);
   await eventually('its lines', async () => /order/.test(await text('.lg2')));
   await eventually('instance 1', async () => (await page.locator('.inst').count()) === 1);
+  assert.doesNotMatch(await text('.lanes'), /every second/);
+  await visit(`/pods/${ns}/${web}?from=now-5m`);
+  await eventually('every second of the last minutes', async () => /every second/.test(await text('.lanes')));
   await page.screenshot({ path: `${out}/story-web.png` });
   await visit(`/pods/${ns}/hungry?from=now-15m`);
   await eventually('it was killed', async () => /OOMKilled|exit 137/.test(await text('.story')));
@@ -259,6 +262,92 @@ test('Alerts shows the watchdog and silences', async () => {
   quiet();
 });
 
+test('an alert is taken on, with who and why, and the history has it', async () => {
+  forget();
+  await visit('/alerts');
+  const item = page.locator('.ai', { hasText: 'hungry' }).first();
+  await item.locator('.main-part').click();
+  await eventually('what it hides', async () => /Hides 1 alert now, would have hidden [1-9]/.test(await text('.act .hides')));
+  await page.getByLabel('Why').fill('raising its limit');
+  await page.getByRole('button', { name: 'Acknowledge' }).click();
+  await eventually('it is taken on', async () => /Taken on/.test(await text('.ai.silenced .when')));
+  await page.locator('.ai.silenced .main-part').first().click();
+  await eventually('by whom and why', async () => /raising its limit/.test(await text('.side')));
+  await page.screenshot({ path: `${out}/alerts-taken-on.png` });
+  assert.match(perch('alerts', 'history'), /silenced by .*perch-admin: acknowledged: raising its limit/);
+  await page.locator('.ai.silenced').first().getByRole('button', { name: 'Expire' }).click();
+  await eventually('it is not any more', async () => (await page.locator('.ai.silenced').count()) === 0);
+  await page.getByRole('tab', { name: 'History' }).click();
+  await eventually('firing, taken on, ended', async () => {
+    const rows = (await page.locator('.hist2 tbody tr').allInnerTexts()).join('\n');
+    return /firing\s.*hungry/.test(rows) && /silenced\s.*\n?.*perch-admin: acknowledged: raising its limit/.test(rows) && /silence ended/.test(rows);
+  });
+  quiet();
+});
+
+test('a silence says what it hides before and after it is made', async () => {
+  forget();
+  await visit('/alerts?tab=silences');
+  await page.getByLabel('Matchers').fill('pod="hungry" alertname=~"Pod.*" severity!=');
+  await eventually('what is wrong with it', async () => /write label=value/.test(await text('.side .red')));
+  await page.getByLabel('Matchers').fill(`pod="hungry" alertname=~"Pod.*" namespace=${ns}`);
+  await eventually('what it would hide', async () => /Hides [1-9]\d* alerts? now, would have hidden [1-9]/.test(await text('.side .hides')));
+  await page.getByRole('button', { name: '8 h' }).click();
+  await page.getByLabel('Why').fill('eats on purpose');
+  await page.getByRole('button', { name: 'Silence', exact: true }).click();
+  await eventually('it is in the list', async () => /eats on purpose/.test(await text('.alerts .left tbody')));
+  await eventually('with what it hides', async () => /Hides [1-9]/.test(await text('.alerts .left tbody')));
+  assert.match(perch('silence'), /pod="hungry".*eats on purpose/);
+  await page.screenshot({ path: `${out}/silences.png` });
+  await page.locator('.alerts .left tbody tr', { hasText: 'eats on purpose' }).getByRole('button', { name: 'Expire' }).click();
+  await eventually('it has ended', async () => !/eats on purpose/.test(await text('.alerts .left')));
+  quiet();
+});
+
+test('a rule says how often it would have fired, as perch rules backtest does', async () => {
+  forget();
+  await visit('/alerts?tab=rules');
+  await page.getByLabel('Find a rule').fill('PodContainerRestarted');
+  await page.locator('button.link', { hasText: 'PodContainerRestarted' }).click();
+  await page.getByRole('button', { name: '1 day' }).click();
+  const times = await eventually('an answer', async () => /^([1-9]\d*) time/.exec(await text('.backtest p'))?.[1]);
+  const expr = 'sum by (namespace, pod, container, node) (increase(kube_pod_container_status_restarts_total[5m])) > 0';
+  assert.equal(await text('.side .code'), expr);
+  const told = perch('rules', 'backtest', '-e', expr, '--since', '1d').split('\n').at(-1).split(/ {2,}/);
+  assert.equal(times, told[1], told.join(' | '));
+  await page.screenshot({ path: `${out}/rules-backtest.png` });
+  await page.getByLabel('Close').click();
+  await page.getByLabel('Expression', { exact: true }).fill('sum(rate(');
+  await page.getByRole('button', { name: '1 day' }).click();
+  await eventually('an error in words', async () => /parse error/.test(await text('.backtest .problem')));
+  forget();
+});
+
+test('Dashboards draws every panel of what is shipped', async () => {
+  forget();
+  await visit('/dash');
+  const boards = objects('configmaps', '-n', 'kube-system', '-l', 'grafana_dashboard');
+  await eventually('a card for each', async () => (await page.locator('.dcard').count()) === boards.length);
+  await page.setViewportSize({ width: 1440, height: 4000 });
+  for (const b of boards) {
+    const { uid, panels } = JSON.parse(Object.values(b.data)[0]);
+    await visit(`/dash/${uid}?from=now-5m`);
+    const want = panels.filter(p => p.type !== 'row').length;
+    await eventually(`every panel of ${uid} shows something`, async () => {
+      const bare = await page.locator('.panel').evaluateAll(all => all.filter(p => !p.querySelector('canvas, .stat b, tbody tr')).map(p => p.getAttribute('aria-label')));
+      assert.deepEqual(bare, []);
+      return (await page.locator('.panel').count()) === want;
+    }, 30000);
+    await page.screenshot({ path: `${out}/dash-${uid}.png` });
+  }
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await visit('/dash/perch-pods?from=now-5m');
+  await page.getByLabel('Namespace').selectOption(ns);
+  await page.getByLabel('Pod', { exact: true }).selectOption('hungry');
+  await eventually('one pod', async () => (await text('.stat b')) === '1');
+  quiet();
+});
+
 test('the keyboard goes everywhere, and time, theme and namespace stay', async () => {
   forget();
   await visit(`/?ns=${ns}`);
@@ -287,13 +376,15 @@ test('the keyboard goes everywhere, and time, theme and namespace stay', async (
   quiet();
 });
 
-const pages = { overview: '/', logs: `/logs?ns=${ns}&from=now-15m`, metrics: `/metrics?ns=${ns}&from=now-15m`, pods: '/pods', story: `/pods/${ns}/hungry?from=now-15m`, alerts: '/alerts' };
+const pages = { overview: '/', logs: `/logs?ns=${ns}&from=now-15m`, metrics: `/metrics?ns=${ns}&from=now-15m`, pods: '/pods', story: `/pods/${ns}/hungry?from=now-15m`, alerts: '/alerts',
+  silences: '/alerts?tab=silences', rules: '/alerts?tab=rules', history: '/alerts?tab=history', dashboards: '/dash', dashboard: '/dash/perch-nodes?from=now-15m' };
 for (const theme of ['dark', 'light']) {
   test(`nothing seriously hinders anybody, ${theme}`, async () => {
     forget();
     await page.evaluate(t => localStorage.setItem('theme', t), theme);
     for (const [name, path] of Object.entries(pages)) {
-      for (const [width, height] of [[1440, 900], [1100, 900], [720, 900]]) {
+      const more = /^(silences|rules|history|dashboards|dashboard)$/.test(name);
+      for (const [width, height] of more ? [[1440, 900], [720, 900]] : [[1440, 900], [1100, 900], [720, 900]]) {
         await page.setViewportSize({ width, height });
         await visit(path);
         await page.waitForTimeout(width === 1440 ? 2000 : 900);

@@ -1,5 +1,6 @@
 // The public APIs of the web door, as any client sees them.
 import { effect, signal, type Signal } from '@preact/signals';
+import type { Dashboard } from './dash';
 import { clock, go } from './url';
 
 /** Problem is an error with the server's own words and, for queries, where. */
@@ -74,15 +75,19 @@ async function prom(path: string, form: Record<string, string>, signal?: AbortSi
   return { series, warnings: j.warnings ?? [] };
 }
 
-export const instant = (query: string, signal?: AbortSignal) => prom('query', { query }, signal);
+export const instant = (query: string, signal?: AbortSignal, at?: number) => prom('query', { query, ...(at && { time: String(at / 1000) }) }, signal);
 
 /** stepFor keeps a range at about 240 points, never under the fast rate of 5 s. */
 export const stepFor = (from: number, to: number) => Math.max(5, Math.ceil((to - from) / 1000 / 240));
 
-export async function ranged(query: string, from: number, to: number, signal?: AbortSignal): Promise<Matrix> {
-  const step = stepFor(from, to);
+export async function ranged(query: string, from: number, to: number, signal?: AbortSignal, step = stepFor(from, to)): Promise<Matrix> {
   const snap = (t: number) => String(Math.floor(t / 1000 / step) * step);
   return { ...(await prom('query_range', { query, start: snap(from), end: snap(to), step: String(step) }, signal)), step };
+}
+
+/** labelValues of a label, of all series or of those that match a selector. */
+export async function labelValues(label: string, match: string, signal?: AbortSignal): Promise<string[]> {
+  return (await json<{ data: string[] }>(`/prometheus/api/v1/label/${label}/values` + (match && '?' + new URLSearchParams({ 'match[]': match })), { signal })).data;
 }
 
 /** metricNames of all series, or of those that match a selector. */
@@ -148,6 +153,22 @@ export async function values(field: string, query: Record<string, string>, signa
 export const clusterInfo = async () => (await json<{ data: Record<string, string> }>('/k8s/api/v1/namespaces/kube-public/configmaps/perch-info')).data;
 
 // ---- objects
+
+/** dashboards are the ConfigMaps with Grafana's label that the user may read. */
+export async function dashboards(): Promise<Dashboard[]> {
+  const list = await json<{ items: { metadata: { namespace: string; name: string }; data?: Record<string, string> }[] }>('/k8s/api/v1/configmaps?labelSelector=grafana_dashboard');
+  const out: Dashboard[] = [];
+  for (const o of list.items) for (const [file, text] of Object.entries(o.data ?? {})) {
+    const from = `${o.metadata.namespace}/${o.metadata.name}`;
+    try {
+      const d = JSON.parse(text) as Dashboard;
+      out.push({ ...d, uid: d.uid || `${o.metadata.name}.${file}`, title: d.title || file, from });
+    } catch {
+      out.push({ uid: `${o.metadata.name}.${file}`, title: file, description: 'This is no JSON.', from });
+    }
+  }
+  return out.sort((a, b) => a.title.localeCompare(b.title));
+}
 
 export type Meta = { name: string; namespace?: string; uid: string; creationTimestamp: string; deletionTimestamp?: string; labels?: Labels; ownerReferences?: { kind: string; name: string; controller?: boolean }[] };
 export type Obj = { metadata: Meta; [k: string]: any };

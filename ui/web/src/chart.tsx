@@ -15,7 +15,7 @@ export type ChartData = { times: number[]; lines: Line[] }; // times in ms
 type Props = ChartData & {
   height: number; from: number; to: number; label: string;
   format?: (v: number) => string; binary?: boolean; limit?: number | null; limitText?: string;
-  bands?: Band[]; marks?: Mark[]; axis?: boolean; size?: number; fill?: boolean;
+  bands?: Band[]; marks?: Mark[]; axis?: boolean; size?: number; fill?: boolean; stack?: boolean;
 };
 
 const powers = Array.from({ length: 60 }, (_, i) => 2 ** (i - 4)); // steps of byte axes
@@ -30,6 +30,12 @@ const lonely = (u: uPlot, series: number) => {
 const font = '11px Inter, system-ui, sans-serif';
 const css = (name: string) => (name.startsWith('--') ? getComputedStyle(document.documentElement).getPropertyValue(name).trim() : name);
 
+/** stacked puts each line on those before it. */
+function stacked(lines: Line[]): (number | null)[][] {
+  const sum: number[] = [];
+  return lines.map(l => l.values.map((v, i) => (v === null ? null : (sum[i] = (sum[i] ?? 0) + v))));
+}
+
 export function Chart(p: Props) {
   const box = useRef<HTMLDivElement>(null);
   const tip = useRef<HTMLDivElement>(null);
@@ -37,8 +43,9 @@ export function Chart(p: Props) {
   useEffect(() => {
     const el = box.current!;
     const format = p.format ?? num;
-    const fill = p.fill ?? p.lines.length === 1;
-    const top = Math.max(...p.lines.flatMap(l => l.values.map(v => v ?? 0)), p.limit ?? 0, 0) * 1.12 || 1;
+    const fill = p.fill ?? p.lines.length === 1; // stacked: the lowest, the others by bands
+    const drawn = p.stack ? stacked(p.lines) : p.lines.map(l => l.values);
+    const top = Math.max(...drawn.flatMap(l => l.map(v => v ?? 0)), p.limit ?? 0, 0) * 1.12 || 1;
     const color = (l: Line, i: number) => css(l.color ?? seriesColor(i));
     const u = new uPlot(
       {
@@ -49,7 +56,8 @@ export function Chart(p: Props) {
           { show: p.axis !== false, stroke: css('--fg3'), font, grid: { show: false }, ticks: { show: false }, size: 22, gap: 4, space: 90, values: (_, v) => v.map(x => (p.to - p.from < 6e5 ? hms(x * 1000) : hm(x * 1000))) },
           { stroke: css('--fg3'), font, grid: { stroke: css('--line'), width: 1 }, ticks: { show: false }, size: p.size ?? 56, gap: 6, space: 34, ...(p.binary || format === bytes ? { incrs: powers } : {}), values: (_, v) => v.map(format) },
         ],
-        series: [{}, ...p.lines.map((l, i) => ({ label: l.name, stroke: color(l, i), width: l.dash ? 1 : 1.5, dash: l.dash ? [3, 3] : undefined, fill: fill && !l.dash ? color(l, i) + '1f' : undefined, points: { show: true, size: 4, fill: color(l, i), filter: lonely }, spanGaps: false }))],
+        bands: p.stack ? p.lines.map((l, i) => ({ series: [i + 1, i] as [number, number], fill: color(l, i) + '30' })).slice(1) : [],
+        series: [{}, ...p.lines.map((l, i) => ({ label: l.name, stroke: color(l, i), width: l.dash ? 1 : 1.5, dash: l.dash ? [3, 3] : undefined, fill: p.stack && i === 0 ? color(l, i) + '30' : fill && !l.dash ? color(l, i) + '1f' : undefined, points: { show: true, size: 4, fill: color(l, i), filter: lonely }, spanGaps: false }))],
         hooks: {
           drawClear: [u => {
             const { left, top: y, width, height } = u.bbox;
@@ -113,7 +121,7 @@ export function Chart(p: Props) {
           }],
         },
       },
-      [p.times.map(t => t / 1000), ...p.lines.map(l => l.values)] as uPlot.AlignedData,
+      [p.times.map(t => t / 1000), ...drawn] as uPlot.AlignedData,
       el,
     );
     const ro = new ResizeObserver(() => u.setSize({ width: el.clientWidth, height: p.height }));

@@ -38,6 +38,26 @@ export function num(v: number): string {
   return String(Number(v.toPrecision(3)));
 }
 
+/** unit finds how numbers with one of Grafana's units are written. */
+export function unit(name?: string): (v: number) => string {
+  const known: Record<string, (v: number) => string> = {
+    bytes, decbytes: bytes, Bps: v => `${bytes(v)}/s`, binBps: v => `${bytes(v)}/s`, percentunit: v => `${num(v * 100)} %`, percent: v => `${num(v)} %`, s: seconds, ms: v => seconds(v / 1000),
+    ops: v => `${num(v)}/s`, reqps: v => `${num(v)}/s`, iops: v => `${num(v)}/s`, pps: v => `${num(v)}/s`, 'suffix: cores': cores,
+  };
+  return known[name ?? ''] ?? num;
+}
+
+/** seconds in the unit in which they are read. */
+export function seconds(v: number): string {
+  const a = Math.abs(v);
+  if (a === 0) return '0 s';
+  if (a < 1e-3) return `${num(v * 1e6)} µs`;
+  if (a < 1) return `${num(v * 1e3)} ms`;
+  if (a < 120) return `${num(v)} s`;
+  if (a < 7200) return `${num(v / 60)} min`;
+  return a < 172800 ? `${num(v / 3600)} h` : `${num(v / 86400)} d`;
+}
+
 /** cores below one are written in thousandths, as Kubernetes does: 250 m. */
 export const cores = (v: number) => (Math.abs(v) >= 1 || v === 0 ? num(v) : `${Math.abs(v) < 0.01 ? (v * 1000).toFixed(1) : Math.round(v * 1000)} m`);
 

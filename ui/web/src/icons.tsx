@@ -4,6 +4,7 @@ const paths = {
   alerts: 'M6 16V11a6 6 0 0112 0v5l2 2H4zM10 21h4',
   logs: 'M4 6h16M4 10h11M4 14h14M4 18h8',
   metrics: 'M3 19h18M4 15l5-6 4 4 7-9',
+  dash: 'M4 4h7v9H4zM13 4h7v5h-7zM4 15h7v5H4zM13 11h7v9h-7z',
   nodes: 'M4 5h16v5H4zM4 14h16v5H4zM7.5 7.5h.01M7.5 16.5h.01',
   pods: 'M12 3l8 4.5v9L12 21l-8-4.5v-9z',
   clock: 'M12 7v5l3 2M12 3a9 9 0 100 18 9 9 0 000-18z',

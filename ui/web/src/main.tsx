@@ -3,6 +3,7 @@ import { render } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { login, user, whoami } from './api';
 import { Alerts } from './alerts';
+import { Dashboards } from './dash';
 import { Logo } from './icons';
 import { Logs } from './logs';
 import { Metrics } from './metrics';
@@ -21,6 +22,7 @@ function Page() {
   if (p === '/') return <Shell title="Overview" rail={<TimeRail />}><Overview /></Shell>;
   if (p === '/logs') return <Shell title="Logs"><Logs /></Shell>;
   if (p === '/metrics') return <Shell title="Metrics"><Metrics /></Shell>;
+  if (p === '/dash' || p.startsWith('/dash/')) return <Shell title="Dashboards"><Dashboards uid={decodeURIComponent(p.slice('/dash/'.length))} /></Shell>;
   if (p === '/alerts') return <Shell title="Alerts"><Alerts /></Shell>;
   if (p === '/pods') return <Shell title="Pods"><Pods /></Shell>;
   if (pod) return <Shell title={<><A to="/pods" class="mut">Pods</A> <span class="mut">/ {decodeURIComponent(pod[1]!)} /</span> Story</>}><Pod key={p} ns={decodeURIComponent(pod[1]!)} name={decodeURIComponent(pod[2]!)} /></Shell>;

@@ -1,4 +1,4 @@
-import { bare } from './alerts';
+import { bare } from './alertdetail';
 import { histogram, instant, iso, type Obj, ranged, rules, values, watched } from './api';
 import { Bars, errorsOf } from './bars';
 import { align, Chart, Spark } from './chart';

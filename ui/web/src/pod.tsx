@@ -9,6 +9,7 @@ import { term } from './logs';
 import { isEvent, pleasant } from './loglist';
 import { limitOf, podState } from './objects';
 import { A, Empty, ErrorBox, Partial } from './parts';
+import { kept, ring } from './ring';
 import { type AlertHistory, alertHistory, Lanes } from './spans';
 import { now, param, parseTime, range, set } from './url';
 
@@ -20,7 +21,8 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
   const { from, to } = range(), at = param('at') ? parseTime(param('at')) : null;
   const sel = `namespace="${ns}",pod="${name}"`;
   const numbers = useLoad(async s => {
-    const [mem, cpu, net, lim, cpuLim, up, alerts] = await Promise.all([
+    const node = pod?.spec?.nodeName as string | undefined;
+    const [mem, cpu, net, lim, cpuLim, up, alerts, fine] = await Promise.all([
       ranged(`sum by (container) (container_memory_working_set_bytes{${sel},container!=""})`, from, to, s),
       ranged(`sum by (container) (rate(container_cpu_usage_seconds_total{${sel},container!=""}[30s]))`, from, to, s),
       ranged(`label_replace(sum(rate(container_network_receive_bytes_total{${sel}}[1m])), "way", "received", "", "") or label_replace(sum(rate(container_network_transmit_bytes_total{${sel}}[1m])), "way", "sent", "", "")`, from, to, s),
@@ -28,11 +30,12 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
       ranged(`max(sum(kube_pod_container_resource_limits{${sel},resource="cpu"}))`, from, to, s),
       ranged(`max by (container) (kube_pod_container_status_running{${sel}})`, from, to, s),
       alertHistory(sel, from, to, s),
+      node && to - from <= kept && now() - from <= kept + 6e4 ? ring(node, ns, name, from, to, s) : null,
     ]);
     const by = (v: typeof mem) => align(v.series, v.series.map(x => x.metric.container ?? x.metric.way ?? ''), v.step);
     const last = (v: typeof mem) => Number(v.series[0]?.values?.at(-1)?.[1] ?? 0) || null;
-    return { mem: by(mem), cpu: by(cpu), net: by(net), limit: last(lim), cpuLimit: last(cpuLim), up: up.series, alerts, from, to, warnings: mem.warnings };
-  }, [ns, name]);
+    return { mem: fine?.mem ?? by(mem), cpu: fine?.cpu ?? by(cpu), fine: fine !== null, net: by(net), limit: last(lim), cpuLimit: last(cpuLim), up: up.series, alerts, from, to, warnings: mem.warnings };
+  }, [ns, name, pod?.spec?.nodeName]);
   const query = `namespace:${ns} ${term('pod', name)}`;
   const told = useLoad(async s => {
     const own: Line[] = [];
@@ -95,8 +98,8 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
             })}</div>
           </Lane>
           {numbers.error && <ErrorBox error={numbers.error} />}
-          <Lane title="Memory" sub="working set">{d && (d.mem.lines.length ? <Chart {...d.mem} from={d.from} to={d.to} height={150 + Math.round(extra * 0.45)} format={bytes} limit={(pod && limitOf(pod, 'memory')) || d.limit} marks={marks} size={72} label="Memory" fill axis={false} /> : <NoNumbers />)}</Lane>
-          <Lane title="CPU" sub="cores">{d && (d.cpu.lines.length ? <Chart {...d.cpu} from={d.from} to={d.to} height={104 + Math.round(extra * 0.28)} format={cores} limit={(pod && limitOf(pod, 'cpu')) || d.cpuLimit} marks={marks} size={72} label="CPU" fill axis={false} /> : <NoNumbers />)}</Lane>
+          <Lane title="Memory" sub={d?.fine ? 'every second' : 'working set'}>{d && (d.mem.lines.length ? <Chart {...d.mem} from={d.from} to={d.to} height={150 + Math.round(extra * 0.45)} format={bytes} limit={(pod && limitOf(pod, 'memory')) || d.limit} marks={marks} size={72} label="Memory" fill axis={false} /> : <NoNumbers />)}</Lane>
+          <Lane title="CPU" sub={d?.fine ? 'cores, every second' : 'cores'}>{d && (d.cpu.lines.length ? <Chart {...d.cpu} from={d.from} to={d.to} height={104 + Math.round(extra * 0.28)} format={cores} limit={(pod && limitOf(pod, 'cpu')) || d.cpuLimit} marks={marks} size={72} label="CPU" fill axis={false} /> : <NoNumbers />)}</Lane>
           <Lane title="Network" sub="per s">{d && (d.net.lines.length ? <Chart {...d.net} from={d.from} to={d.to} height={92} format={bytes} marks={marks} size={72} label="Network" axis={false} /> : <NoNumbers />)}</Lane>
           {told.error && <ErrorBox error={told.error} />}
           <Lane title="Log lines" sub="by level">{h && <div class="lanepad"><Bars buckets={h.hist.buckets} from={h.from} to={h.to} height={92 + Math.round(extra * 0.27)} label={`${h.hist.total} lines over time`} /></div>}</Lane>

@@ -11,7 +11,7 @@ import { A } from './parts';
 import { theme, toggleTheme } from './theme';
 import { fromText, go, href, live, namespace, parseTime, path, range, set, toText, zoomOut } from './url';
 
-const pages: [string, string, IconName][] = [['/', 'Overview', 'overview'], ['/alerts', 'Alerts', 'alerts'], ['/logs', 'Logs', 'logs'], ['/metrics', 'Metrics', 'metrics'], ['/pods', 'Pods', 'pods']];
+const pages: [string, string, IconName][] = [['/', 'Overview', 'overview'], ['/alerts', 'Alerts', 'alerts'], ['/logs', 'Logs', 'logs'], ['/metrics', 'Metrics', 'metrics'], ['/dash', 'Dashboards', 'dash'], ['/pods', 'Pods', 'pods']];
 
 const info = signal<Record<string, string> | null>(null);
 
@@ -30,7 +30,7 @@ export function Shell({ title, rail, children }: { title: ComponentChildren; rai
       if (/INPUT|TEXTAREA/.test((e.target as HTMLElement).tagName) || (e.target as HTMLElement).isContentEditable || e.ctrlKey || e.metaKey || e.altKey) return;
       if (e.key === 'Escape' && (document.querySelector('dialog[open]') || document.querySelector('.pop'))) return;
       if (Date.now() - g < 900) {
-        const to = { o: '/', a: '/alerts', l: '/logs', m: '/metrics', p: '/pods' }[e.key];
+        const to = { o: '/', a: '/alerts', l: '/logs', m: '/metrics', d: '/dash', p: '/pods' }[e.key];
         if (to) { g = 0; e.preventDefault(); go(href(to)); }
       } else if (e.key === 'g') g = Date.now();
       else if (e.key === 'z') zoomOut();
