@@ -69,15 +69,15 @@ type PSI struct{ CPU, Memory, IO Pressure }
 type Pressure struct{ Some, Full uint64 }
 
 type file struct {
-	fd    int
-	has   Has
-	parse func(*Use, []byte)
+	fd   int
+	slow bool // Look leaves it out
+	source
 }
 
 // Reader holds the hot files of one cgroup open.
 type Reader struct {
 	path  string
-	files []file
+	files []file // what tells the CPU time comes first
 	buf   []byte
 }
 
@@ -85,6 +85,12 @@ type source struct {
 	dir, name string
 	has       Has
 	parse     func(*Use, []byte)
+}
+
+// slow says of a file that the kernel keeps its numbers until they are asked
+// for, and that nobody needs them every second.
+func slow(name string) bool {
+	return name == "cpuacct.stat" || name == "memory.max_usage_in_bytes" || name == "memory.failcnt" || name == "memory.peak"
 }
 
 // maxFile is more than the longest of the files, memory.stat of v2, can be.
@@ -102,7 +108,7 @@ func (t Tree) Open(path string) (*Reader, error) {
 			r.Close()
 			return nil, fmt.Errorf("open cgroup %s file %s: %w", path, s.name, err)
 		}
-		r.files = append(r.files, file{fd, s.has, s.parse})
+		r.files = append(r.files, file{fd, slow(s.name), s})
 	}
 	if len(r.files) == 0 {
 		return nil, fmt.Errorf("open cgroup %s: %w", path, ErrGone)
@@ -120,7 +126,7 @@ func (t Tree) sources(path string) []source {
 	}
 	if t.Layout == Unified {
 		dir := filepath.Join(t.Root, path)
-		out := append(psi(dir), source{dir, "cpu.stat", HasCPU | HasThrottling, (*Use).parseCPUStat2})
+		out := append([]source{{dir, "cpu.stat", HasCPU | HasThrottling, (*Use).parseCPUStat2}}, psi(dir)...)
 		if filepath.Clean(path) == "/" && !exists(filepath.Join(dir, "memory.current")) {
 			// The machine's own root has no numbers of memory but memory.stat.
 			return append(out, source{dir, "memory.stat", HasMemory, (*Use).parseRootMemory}, source{"/proc", "meminfo", 0, (*Use).parseSwap})
@@ -161,21 +167,59 @@ func (t Tree) sources(path string) []source {
 func (r *Reader) Read(u *Use) error {
 	*u = Use{}
 	for i := range r.files {
-		f := &r.files[i]
-		n, err := unix.Pread(f.fd, r.buf, 0)
-		switch {
-		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
-			continue
-		case errors.Is(err, unix.EOPNOTSUPP):
-			continue // pressure was switched off
-		case err != nil:
-			return fmt.Errorf("read cgroup %s: %w", r.path, err)
+		if err := r.read(u, &r.files[i]); err != nil {
+			return err
 		}
-		f.parse(u, r.buf[:n])
-		u.Has |= f.has
 	}
+	return r.finish(u)
+}
+
+// Look brings u, which Read filled before, up to date at little cost: it says
+// idle, and reads no more, when no task of the cgroup ran since, and it leaves
+// out what changes slowly. What others did to an idle cgroup, and stalls of tasks
+// that never ran, show up with the next Read.
+func (r *Reader) Look(u *Use) (idle bool, err error) {
+	before, had := u.CPU.Usage, u.Has
+	u.Has = 0
+	for i := range r.files {
+		f := &r.files[i]
+		if f.slow {
+			continue
+		}
+		if err := r.read(u, f); err != nil {
+			return false, err
+		}
+		if i == 0 && u.Has&HasCPU != 0 && u.CPU.Usage == before {
+			u.Has = had
+			return true, nil
+		}
+	}
+	if u.Has != 0 {
+		u.Has |= had & HasMemoryPeak
+	}
+	return false, r.finish(u)
+}
+
+func (r *Reader) read(u *Use, f *file) error {
+	n, err := unix.Pread(f.fd, r.buf, 0)
+	switch {
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return nil // pressure was switched off
+	case err != nil:
+		return fmt.Errorf("read cgroup %s: %w", r.path, err)
+	}
+	f.parse(u, r.buf[:n])
+	u.Has |= f.has
+	return nil
+}
+
+func (r *Reader) finish(u *Use) error {
 	if m := &u.Memory; m.Usage > m.InactiveFile {
 		m.WorkingSet = m.Usage - m.InactiveFile
+	} else {
+		m.WorkingSet = 0
 	}
 	if u.Has == 0 {
 		return fmt.Errorf("read cgroup %s: %w", r.path, ErrGone)

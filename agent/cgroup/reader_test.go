@@ -51,6 +51,20 @@ func TestEachLayoutGivesTheSameNumbers(t *testing.T) {
 					t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
 				}
 			}
+			if idle, err := r.Look(&got); err != nil || !idle || !reflect.DeepEqual(got, want) {
+				t.Errorf("a look at an idle cgroup changes nothing: %v %v %+v", idle, err, got)
+			}
+			got.CPU.Usage--
+			got.Memory.Usage, got.Tasks, got.Memory.Peak, want.Memory.Peak = 0, 0, 1, 1
+			if idle, err := r.Look(&got); err != nil || idle || !reflect.DeepEqual(got, want) {
+				t.Errorf("a look at a busy cgroup reads all but slow files: %v %v\ngot  %+v\nwant %+v", idle, err, got, want)
+			}
+			if d := tree.Disks("/perch/podA/c1"); len(d) != 1 || d[0] != (Disk{254, 0, 4096, 8192, 1, 2}) {
+				t.Errorf("disks %+v", d)
+			}
+			if p := tree.Processes("/perch/podA/c1"); !slices.Equal(p, []int{17, 4711}) {
+				t.Errorf("processes %v", p)
+			}
 			if l := tree.Limits("/perch/podA/c1"); l != c.limits {
 				t.Errorf("limits %+v, want %+v", l, c.limits)
 			}
@@ -86,6 +100,9 @@ func TestARemovedCgroupIsGone(t *testing.T) {
 		t.Fatalf("%+v %v", u, err)
 	}
 	removeReal(tree, path)
+	if _, err := r.Look(&u); !errors.Is(err, ErrGone) {
+		t.Errorf("look after removal: %v", err)
+	}
 	if err := r.Read(&u); !errors.Is(err, ErrGone) {
 		t.Errorf("after removal: %v", err)
 	}

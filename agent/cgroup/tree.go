@@ -42,6 +42,7 @@ func Detect(root string) (Tree, error) {
 		"cpuacct": {"cpuacct", "cpu,cpuacct"},
 		"memory":  {"memory"},
 		"pids":    {"pids"},
+		"blkio":   {"blkio"},
 	} {
 		for _, n := range names {
 			if dir := filepath.Join(root, n); exists(dir) {

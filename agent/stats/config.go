@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -15,10 +14,12 @@ type Config struct {
 	Instance string // address of this node's kubelet API, label instance
 	Root     string // cgroup of this cluster on this machine: /perch-NAME
 	Mount    string // where cgroups are mounted
+	Proc     string // where processes are told of
+	Sys      string // where devices are told of
 
 	Hot  time.Duration // ring
 	Warm time.Duration // fast reader to sink; a multiple of Hot
-	Cold time.Duration // specification and cAdvisor to sink; a multiple of Warm
+	Cold time.Duration // specification and the rest to sink; a multiple of Warm
 
 	RingSpan    time.Duration // how long 1 s points are kept
 	CgroupLimit int           // cgroups watched at once; 60 KB of ring each
@@ -29,7 +30,7 @@ type Config struct {
 // Default watches /perch at 1, 5 and 15 s.
 func Default() Config {
 	return Config{
-		Root: "/perch", Mount: "/sys/fs/cgroup",
+		Root: "/perch", Mount: "/sys/fs/cgroup", Proc: "/proc", Sys: "/sys",
 		Hot: time.Second, Warm: 5 * time.Second, Cold: 15 * time.Second,
 		RingSpan: 10 * time.Minute, CgroupLimit: 2000, EndedLimit: 200,
 		OutboxLimit: 500_000, // 50 pods: five minutes
@@ -86,6 +87,7 @@ type Parts struct {
 	// called from one goroutine and may keep nothing of the batch.
 	Sink func(context.Context, []Sample) error
 
-	// Rest gathers what the table leaves to cAdvisor; nil leaves it out.
-	Rest prometheus.Gatherer
+	// Sandbox is the id of a pod's sandbox, whose network is the pod's; nil
+	// leaves the network of pods out. It must answer from memory.
+	Sandbox func(podUID string) string
 }

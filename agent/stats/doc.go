@@ -1,6 +1,7 @@
 // Package stats turns cgroups into series. The table in table.go names every
 // series and its one producer: the fast reader (1 s into the ring, 5 s to the
-// sink), the specification of a cgroup (15 s), or cAdvisor (15 s).
+// sink), the specification of a cgroup (15 s), or the rest: network, disks,
+// processes, the machine (15 s).
 //
 // Names and labels are those of kubelet's /metrics/cadvisor. It never decides:
 // eviction, recorder and autoscaler read its numbers.
@@ -10,9 +11,12 @@
 // restarts; a series that ends gets a stale marker; every buffer is bounded and
 // counts what it drops.
 //
+// Where nothing ran it saves: a cgroup whose CPU time stands still is read in
+// full only every 5 s, its processes and disks are counted once a minute.
+//
 // Wiring:
 //
-//	s, err := stats.New(cfg, stats.Parts{Name: …, Sink: client.Send, Rest: cadvisor}, log, reg)
+//	s, err := stats.New(cfg, stats.Parts{Name: …, Sandbox: …, Sink: client.Send}, log, reg)
 //	g.Go("stats", s.Run)
 //	s.Started(path)            // after the container's process runs
 //	s.Ended(path, exit)        // before the cgroup is removed

@@ -13,7 +13,6 @@ type metrics struct {
 	late     prometheus.Counter
 	round    prometheus.Histogram
 	rest     prometheus.Histogram
-	restErrs prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -36,11 +35,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		ended:    counter("cgroups_ended_total", "Cgroups that ended with a last sample."),
 		late:     counter("cgroups_lost_total", "Containers whose cgroup was gone before a last sample was taken."),
 		round:    seconds("round_seconds", "Time to read all cgroups once."),
-		rest:     seconds("cadvisor_seconds", "Time to gather from cAdvisor once."),
-		restErrs: counter("cadvisor_errors_total", "Gatherings from cAdvisor that gave an error."),
+		rest:     seconds("look_seconds", "Time to look at network, disks and processes once."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.waiting, m.dropped, m.sent, m.failures, m.watched, m.refused, m.ended, m.late, m.round, m.rest, m.restErrs)
+		reg.MustRegister(m.waiting, m.dropped, m.sent, m.failures, m.watched, m.refused, m.ended, m.late, m.round, m.rest)
 	}
 	return m
 }

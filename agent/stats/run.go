@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"path"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/prometheus/model/value"
 
 	"perch/agent/cgroup"
@@ -28,14 +30,15 @@ type Stats struct {
 	spec    []family
 	outbox  *outbox
 
-	restWanted map[string]bool // names cAdvisor may produce
+	mu      sync.Mutex
+	tracked map[string]*tracked
+	order   []*tracked // tracked by path; nil when it must be made anew
+	gone    []*tracked // ended, oldest first; rings only
+	lastID  uint64
+	machine rest // what is of no cgroup
+	devices map[string]string
 
-	mu       sync.Mutex
-	tracked  map[string]*tracked
-	gone     []*tracked // ended, oldest first; rings only
-	lastID   uint64
-	rest     map[string]*restSeries
-	restText []*dto.MetricFamily // as gathered last
+	proc proc
 }
 
 // New finds the cgroup layout; nothing is read yet.
@@ -53,14 +56,9 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	m := newMetrics(reg)
 	s := &Stats{
 		cfg: cfg, parts: parts, log: log, metrics: m, tree: tree, fast: fastTable(), spec: specTable(),
-		outbox: newOutbox(cfg.OutboxLimit, m), tracked: map[string]*tracked{},
-		rest: map[string]*restSeries{}, restWanted: map[string]bool{},
+		outbox: newOutbox(cfg.OutboxLimit, m), tracked: map[string]*tracked{}, devices: map[string]string{}, proc: proc(cfg.Proc),
 	}
-	for name, p := range Producers() {
-		if p == Cadvisor {
-			s.restWanted[name] = true
-		}
-	}
+	s.readMachine()
 	return s, nil
 }
 
@@ -68,9 +66,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 func (s *Stats) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { s.outbox.run(ctx, s.parts.Sink) })
-	if s.parts.Rest != nil {
-		parts.Go(func() { s.runRest(ctx) })
-	}
+	parts.Go(func() { s.runRest(ctx) })
 	for {
 		// Rounds are at whole multiples of the interval, on every node at once.
 		now := time.Now()
@@ -87,50 +83,84 @@ func (s *Stats) Run(ctx context.Context) error {
 	}
 }
 
-// Round finds and reads all cgroups once and queues what is due at that time.
-// Run calls it; tests may.
+// Round reads all cgroups once and queues what is due at that time; those that
+// nobody told of are found at warm times. Run calls it; tests may.
 func (s *Stats) Round(at time.Time) {
-	paths := s.list()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var batch []Sample
-	live := make(map[string]bool, len(paths))
-	for _, p := range paths {
-		live[p] = true
-		s.watch(p)
-	}
 	warm := at.UnixNano()%int64(s.cfg.Warm) == 0
 	cold := at.UnixNano()%int64(s.cfg.Cold) == 0
-	for p, t := range s.tracked {
-		switch {
-		case t.stale:
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if warm || len(s.tracked) == 0 {
+		s.find()
+	}
+	var batch []Sample
+	for _, t := range s.inOrder() {
+		if t.stale {
 			if warm {
 				batch = t.markers(batch, at)
 				s.forget(t)
 			}
 			continue
-		case !live[p]:
+		}
+		if t.missing || s.read(t, at, warm) != nil {
 			batch = s.lost(t, at, batch)
 			continue
 		}
-		if err := t.reader.Read(&t.state.use); err != nil {
-			batch = s.lost(t, at, batch)
-			continue
-		}
-		t.read(at)
+		t.keep(at)
 		if !s.name(t) {
 			continue
 		}
-		if cold || t.first {
-			t.state.limits = s.tree.Limits(t.path)
-		}
+		t.limit(s.tree, at)
 		if warm || t.first {
 			batch = t.samples(batch, at, cold || t.first)
 		}
 	}
+	if cold {
+		batch = s.machine.samples(batch, at.UnixMilli())
+	}
 	s.trim(at)
 	s.metrics.watched.Set(float64(len(s.tracked)))
 	s.outbox.put(batch)
+}
+
+// read brings the numbers of a cgroup up to date. Between warm times it saves
+// what it can: where nothing ran in the cgroup above, nothing ran here.
+func (s *Stats) read(t *tracked, at time.Time, warm bool) error {
+	t.idle = false
+	if warm || t.first || t.state.use.Has == 0 {
+		return t.reader.Read(&t.state.use)
+	}
+	if p := t.above; p != nil && !p.stale && p.idle {
+		t.idle = true
+		return nil
+	}
+	idle, err := t.reader.Look(&t.state.use)
+	t.idle = idle
+	return err
+}
+
+// find starts to follow cgroups that are new, and marks those that are gone.
+func (s *Stats) find() {
+	paths := s.list()
+	live := make(map[string]bool, len(paths))
+	for _, p := range paths {
+		live[p] = true
+		s.watch(p)
+	}
+	for p, t := range s.tracked {
+		t.missing = !live[p]
+	}
+}
+
+// inOrder lists what is tracked, parents before their children.
+func (s *Stats) inOrder() []*tracked {
+	if s.order == nil {
+		s.order = slices.SortedFunc(maps.Values(s.tracked), func(a, b *tracked) int { return strings.Compare(a.path, b.path) })
+		for _, t := range s.order {
+			t.above = s.tracked[path.Dir(t.path)]
+		}
+	}
+	return s.order
 }
 
 // Started takes the first sample of a cgroup now; the agent calls it when the
@@ -138,15 +168,16 @@ func (s *Stats) Round(at time.Time) {
 func (s *Stats) Started(cgroupPath string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.watch(path.Dir(cgroupPath))
 	s.watch(cgroupPath)
 	t := s.tracked[cgroupPath]
 	if t == nil || t.stale || t.reader.Read(&t.state.use) != nil {
 		return
 	}
 	now := time.Now()
-	t.read(now)
+	t.keep(now)
 	if t.first && s.name(t) {
-		t.state.limits = s.tree.Limits(t.path)
+		t.limit(s.tree, now)
 		s.outbox.put(t.samples(nil, now, true))
 	}
 }
@@ -162,9 +193,13 @@ func (s *Stats) Ended(cgroupPath string, exit Exit) {
 		return
 	}
 	now := time.Now()
+	told := t.state.exited
+	t.state.exited, t.state.code = true, exit.Code
+	if exit.OOMKilled && t.state.oom == 0 {
+		t.oomKilled()
+	}
 	if t.stale { // its cgroup was gone before the runtime told why
-		if exit.OOMKilled && t.state.oom == 0 && t.named {
-			t.oomKilled()
+		if !told && t.named {
 			s.outbox.put(t.samples(nil, now, true))
 		}
 		return
@@ -172,12 +207,12 @@ func (s *Stats) Ended(cgroupPath string, exit Exit) {
 	var use cgroup.Use
 	if t.reader.Read(&use) == nil {
 		t.state.use = use
-		t.read(now)
+		t.keep(now)
 	} else {
 		s.metrics.late.Inc()
 	}
 	if exit.OOMKilled {
-		t.oomKilled()
+		t.oomKilled() // what was read knows of it or not
 	}
 	s.outbox.put(s.end(t, now, nil))
 }
@@ -227,9 +262,10 @@ func (s *Stats) watch(p string) {
 		path: p, place: locate(s.cfg.Root, p), reader: r, first: true,
 		ring: ring{size: int(s.cfg.RingSpan / s.cfg.Hot)},
 	}
-	t.state.start = float64(s.tree.Created(p).UnixMilli()) / 1e3
+	t.state.made = float64(s.tree.Created(p).UnixMilli()) / 1e3
+	t.state.start = t.state.made
 	t.state.limits.CPUQuota = -1
-	s.tracked[p] = t
+	s.tracked[p], s.order = t, nil
 }
 
 // list walks the machine's root, ours, classes, pods and containers.
@@ -257,7 +293,8 @@ func (s *Stats) list() []string {
 
 func (s *Stats) exists() bool { return !s.tree.Created(s.cfg.Root).IsZero() }
 
-func (t *tracked) read(at time.Time) {
+// keep adds what was read to the ring.
+func (t *tracked) keep(at time.Time) {
 	t.state.seen = float64(at.UnixMilli()) / 1e3
 	t.state.peak = max(t.state.peak, t.state.use.Memory.Usage)
 	t.ring.add(point(at, &t.state.use))
@@ -282,6 +319,9 @@ func (t *tracked) samples(batch []Sample, at time.Time, spec bool) []Sample {
 		x.sent = true
 		batch = append(batch, Sample{x.id, x.labels, ms, x.row.value(&t.state)})
 	}
+	if spec {
+		batch = t.rest.samples(batch, ms)
+	}
 	return batch
 }
 
@@ -293,13 +333,13 @@ func (t *tracked) markers(batch []Sample, at time.Time) []Sample {
 			batch = append(batch, Sample{x.id, x.labels, ms, math.Float64frombits(value.StaleNaN)})
 		}
 	}
-	return batch
+	return t.rest.markers(batch, ms)
 }
 
 // forget keeps of an ended cgroup only what recorder and page ask for.
 func (s *Stats) forget(t *tracked) {
 	delete(s.tracked, t.path)
-	t.series = nil
+	s.order, t.series, t.rest = nil, nil, rest{}
 	if t.place.containerID != "" {
 		s.gone = append(s.gone, t)
 	}
@@ -324,6 +364,7 @@ func (s *Stats) close() {
 		}
 	}
 	clear(s.tracked)
+	s.order = nil
 }
 
 // PathOf is where the cgroup of a container must be.

@@ -9,9 +9,9 @@ type Producer int
 
 // The producers.
 const (
-	Fast     Producer = iota // agent/cgroup, every 1 s and 5 s
-	Spec                     // limits and times of a cgroup, every 15 s
-	Cadvisor                 // the library, every 15 s
+	Fast Producer = iota // agent/cgroup, every 1 s and 5 s
+	Spec                 // limits and times of a cgroup, every 15 s
+	Rest                 // network, processes, disks, the machine, every 15 s
 )
 
 // Kind is the Prometheus type of a series.
@@ -46,16 +46,20 @@ const (
 	everywhere scope = iota
 	withQuota        // those with a cpu limit
 	leaves           // containers
+	over             // containers that ended
 )
 
 // state is what rows may look at.
 type state struct {
 	use    cgroup.Use
 	limits cgroup.Limits
+	made   float64 // unix seconds
 	start  float64 // unix seconds
 	seen   float64 // unix seconds
 	oom    uint64  // kills known from the runtime, when the kernel's count went with the cgroup
 	peak   uint64  // largest usage seen, where the kernel keeps no peak
+	exited bool    // the runtime told how it ended
+	code   int     // then: its exit code
 }
 
 func ns(v uint64) float64 { return float64(v) / 1e9 }
@@ -66,6 +70,7 @@ func one(name, help string, kind Kind, has cgroup.Has, value func(*state) float6
 
 func quota(f family) family { f.scope = withQuota; return f }
 func leaf(f family) family  { f.scope = leaves; return f }
+func last(f family) family  { f.scope = over; return f }
 
 // fastTable lists what the fast reader makes.
 func fastTable() []family {
@@ -109,6 +114,7 @@ func fastTable() []family {
 func specTable() []family {
 	return []family{
 		one("container_start_time_seconds", "When it started, unix time.", Gauge, 0, func(s *state) float64 { return s.start }),
+		one("container_creation_time_seconds", "When its cgroup was made, unix time.", Gauge, 0, func(s *state) float64 { return s.made }),
 		leaf(one("container_last_seen", "When it was read last, unix time.", Gauge, 0, func(s *state) float64 { return s.seen })),
 		one("container_spec_cpu_period", "Length of a period of the cpu limit, µs.", Gauge, 0, func(s *state) float64 { return float64(s.limits.CPUPeriod) }),
 		quota(one("container_spec_cpu_quota", "CPU time allowed in a period, µs.", Gauge, 0, func(s *state) float64 { return float64(s.limits.CPUQuota) })),
@@ -117,25 +123,7 @@ func specTable() []family {
 		one("container_spec_memory_swap_limit_bytes", "Swap limit, 0 is none.", Gauge, 0, func(s *state) float64 { return float64(s.limits.MemorySwap) }),
 		one("container_spec_memory_reservation_limit_bytes", "Memory kept for it under pressure, 0 is none.", Gauge, 0, func(s *state) float64 { return float64(s.limits.MemoryReserved) }),
 		one("container_threads_max", "Processes and threads allowed, 0 is no limit.", Gauge, 0, func(s *state) float64 { return float64(s.limits.Pids) }),
-	}
-}
-
-// cadvisorNames lists what is taken from cAdvisor; everything else it makes is
-// left aside.
-func cadvisorNames() []string {
-	return []string{
-		"container_network_receive_bytes_total", "container_network_receive_errors_total",
-		"container_network_receive_packets_total", "container_network_receive_packets_dropped_total",
-		"container_network_transmit_bytes_total", "container_network_transmit_errors_total",
-		"container_network_transmit_packets_total", "container_network_transmit_packets_dropped_total",
-		"container_fs_reads_total", "container_fs_reads_bytes_total", "container_fs_read_seconds_total",
-		"container_fs_writes_total", "container_fs_writes_bytes_total", "container_fs_write_seconds_total",
-		"container_fs_io_current", "container_fs_io_time_seconds_total",
-		"container_fs_usage_bytes", "container_fs_limit_bytes", "container_fs_inodes_total", "container_fs_inodes_free",
-		"container_blkio_device_usage_total",
-		"container_processes", "container_file_descriptors", "container_sockets", "container_ulimits_soft",
-		"machine_cpu_cores", "machine_cpu_physical_cores", "machine_cpu_sockets", "machine_memory_bytes", "machine_swap_bytes",
-		"machine_nvm_capacity", "machine_scrape_error", "container_scrape_error", "cadvisor_version_info",
+		last(one("perch_container_exit_code", "Exit code of a container, one sample beside its last numbers.", Gauge, 0, func(s *state) float64 { return float64(s.code) })),
 	}
 }
 
@@ -155,8 +143,8 @@ func Producers() map[string]Producer {
 	for _, f := range specTable() {
 		claim(f.name, Spec)
 	}
-	for _, n := range cadvisorNames() {
-		claim(n, Cadvisor)
+	for _, f := range restTable() {
+		claim(f.name, Rest)
 	}
 	return out
 }

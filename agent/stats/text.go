@@ -35,7 +35,24 @@ func (s *Stats) gatherCadvisor() []*dto.MetricFamily {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	byFamily := map[*family]*dto.MetricFamily{}
-	out := slices.Clone(s.restText)
+	var out []*dto.MetricFamily
+	others := restTable()
+	ofRest := make([]*dto.MetricFamily, len(others))
+	addRest := func(r *rest) {
+		for _, x := range r.list {
+			if x.round != r.round {
+				continue
+			}
+			f := ofRest[x.key.family]
+			if f == nil {
+				f = newFamily(others[x.key.family].name, others[x.key.family].help, others[x.key.family].kind)
+				ofRest[x.key.family] = f
+				out = append(out, f)
+			}
+			add(f, x.v, x.pairs...)
+		}
+	}
+	addRest(&s.machine)
 	for _, t := range s.sorted() {
 		own := ownLabels(t.path, t.who)
 		for i := range t.series {
@@ -52,6 +69,7 @@ func (s *Stats) gatherCadvisor() []*dto.MetricFamily {
 			// The text format keeps empty labels, as kubelet does.
 			add(f, x.row.value(&t.state), append(slices.Clone(own), x.row.pairs...)...)
 		}
+		addRest(&t.rest)
 	}
 	return out
 }

@@ -39,14 +39,34 @@ type tracked struct {
 	reader *cgroup.Reader
 	ring   ring
 	state  state
+	above  *tracked // the cgroup it is in
+	idle   bool     // nothing ran in it since the look before
 	named  bool
 	who    Identity
 	series []series // of fastTable then specTable, once named
 	fast   int      // how many of series are of fastTable
-	stale  bool     // ended; markers go out with the next round
+	rest   rest
+	stale  bool // ended; markers go out with the next round
 	endAt  time.Time
 	first  bool  // nothing was sent yet
 	sentAt int64 // ms
+
+	missing   bool // was not found when cgroups were listed
+	limitedAt time.Time
+	counted   counted
+	below     counts // of the cgroups in it, while they are summed up
+	total     counts // its own and theirs
+}
+
+// limitsFor is how long the limits of a cgroup are taken for unchanged: they
+// change only when a pod is resized.
+const limitsFor = time.Minute
+
+// limit reads the limits of the cgroup when it is time.
+func (t *tracked) limit(tree cgroup.Tree, at time.Time) {
+	if t.limitedAt.IsZero() || at.Sub(t.limitedAt) >= limitsFor {
+		t.state.limits, t.limitedAt = tree.Limits(t.path), at
+	}
 }
 
 // series is one row for one cgroup.
@@ -93,6 +113,8 @@ func (f *family) applies(t *tracked) bool {
 		return t.state.limits.CPUQuota > 0
 	case leaves:
 		return t.place.containerID != ""
+	case over:
+		return t.state.exited && t.place.containerID != ""
 	}
 	return true
 }

@@ -1,15 +1,9 @@
-// Package cadvisor gathers from the cAdvisor library what the table of
-// agent/stats leaves to it: network, disk input and output, processes, machine.
+// Package cadvisor holds no code: its test runs the cAdvisor library, set as
+// kubelet sets it, beside agent/stats over the same real cgroups, and compares
+// names and labels of the series.
 //
 // It is a package of its own because the library registers flags and factories
-// globally: a program that does not import it stays free of them. There can be
-// one Source in a process.
+// globally: a program that does not import it stays free of them.
 //
-// Wiring:
-//
-//	src := cadvisor.New(cfg, name, log)
-//	g.Go("cadvisor", src.Run)                 // waits for the runtime's socket
-//	stats.Parts{Rest: src}
-//
-// Start reading at Run in source.go.
+// Start reading at TestBesideTheLibrary.
 package cadvisor

@@ -59,7 +59,7 @@ var heavy = map[string][]string{
 	"github.com/blevesearch/bleve":        {"logs/index"},
 	"github.com/prometheus/prometheus":    {"metrics", "alerts", "cmd/perch/daemon"},
 	"github.com/prometheus/alertmanager":  {"alerts", "cmd/perch/daemon"},
-	"github.com/google/cadvisor":          {"agent/stats", "cmd/perch/daemon"},
+	"github.com/google/cadvisor":          {"agent/stats/cadvisor"},
 	"github.com/coredns":                  {"agent/dns", "cmd/perch/daemon"},
 	"k8s.io/kubectl":                      {"cmd/perch/cli", "controlplane/apiserver", "controlplane/controller"},
 }

@@ -169,7 +169,7 @@ func killRoles(ctx context.Context, b *bench) error {
 // benchmarks are the in-process ones whose figures are part of the table.
 func benchmarks() map[string][]string {
 	return map[string][]string{
-		"samples": {"./agent/stats", "./agent/stats/cadvisor", "./metrics/stream", "./metrics/store"},
+		"samples": {"./agent/stats", "./metrics/stream", "./metrics/store"},
 		"lines":   {"./logs/query"},
 	}
 }

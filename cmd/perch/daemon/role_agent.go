@@ -22,7 +22,6 @@ import (
 	"perch/agent/runtime"
 	"perch/agent/runtime/bundle"
 	"perch/agent/stats"
-	"perch/agent/stats/cadvisor"
 	"perch/cmd/perch/daemon/component"
 	"perch/controlplane/event"
 	"perch/metrics/stream"
@@ -105,11 +104,8 @@ func buildAgent(ctx context.Context, r role) error {
 	names := identities(pods)
 	statsCfg := stats.Default()
 	statsCfg.Node, statsCfg.Instance, statsCfg.Root = r.cfg.NodeName, fmt.Sprintf("%s:%d", r.cfg.AdvertiseAddress, r.cfg.AgentPort), r.cfg.CgroupRoot()
-	restCfg := cadvisor.Default()
-	restCfg.Root, restCfg.Socket = r.cfg.CgroupRoot(), r.cfg.CRISocket()
-	rest := cadvisor.New(restCfg, withSandboxes(names, pods), r.part("cadvisor"))
 	send := stream.NewClient("telemetry", stream.ClientConfig{URL: "http://telemetry/perch/v1/samples"}, telemetry, r.reg)
-	numbers, err = stats.New(statsCfg, stats.Parts{Name: names, Rest: rest, Sink: statsSink(send)}, r.part("stats"), r.reg)
+	numbers, err = stats.New(statsCfg, stats.Parts{Name: names, Sandbox: func(uid string) string { return pods.Sandbox(types.UID(uid)) }, Sink: statsSink(send)}, r.part("stats"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -131,7 +127,6 @@ func buildAgent(ctx context.Context, r role) error {
 	})
 	r.group.Go("network", net.Run)
 	r.group.Go("proxy", services.Run)
-	r.group.Go("cadvisor", rest.Run)
 	r.group.Go("stats", numbers.Run)
 	r.group.Go("pods", pods.Run)
 	r.check("pods", func(context.Context) error {
@@ -234,19 +229,6 @@ func identities(pods *agent.Agent) func(podUID, containerID string) (stats.Ident
 			return stats.Identity{}, false // not in the status yet, or the pause container
 		}
 		return stats.Identity{}, false
-	}
-}
-
-// withSandboxes knows sandboxes too. cAdvisor counts the network of a pod there;
-// the fast reader leaves them out, for they do nothing else.
-func withSandboxes(names func(podUID, containerID string) (stats.Identity, bool), pods *agent.Agent) func(podUID, containerID string) (stats.Identity, bool) {
-	return func(podUID, containerID string) (stats.Identity, bool) {
-		if id, known := names(podUID, containerID); known || containerID == "" || containerID != pods.Sandbox(types.UID(podUID)) {
-			return id, known
-		}
-		id, known := names(podUID, "")
-		id.ID = containerID
-		return id, known
 	}
 }
 

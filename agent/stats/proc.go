@@ -1,0 +1,142 @@
+package stats
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// proc is where the kernel tells of processes: /proc.
+type proc string
+
+// link is one network interface; counts are in the order of restTable.
+type link struct {
+	name   string
+	counts [8]uint64
+}
+
+// ofPods says of an interface of the machine that it is the other end of a
+// pod's, or of another container's: their numbers are told with the pods.
+func (l link) ofPods() bool {
+	for _, prefix := range []string{"lo", "veth", "docker", "nerdctl"} { // as cAdvisor
+		if strings.HasPrefix(l.name, prefix) {
+			return true
+		}
+	}
+	return strings.HasPrefix(l.name, "pc") && len(l.name) == 14 // agent/network/cni.LinkName
+}
+
+// links are the interfaces in the network of a process, without lo.
+func (p proc) links(pid string) []link {
+	text, err := os.ReadFile(filepath.Join(string(p), pid, "net", "dev"))
+	if err != nil {
+		return nil // it ended
+	}
+	var out []link
+	for line := range bytes.Lines(text) {
+		name, numbers, ok := bytes.Cut(line, []byte(":"))
+		fields := bytes.Fields(numbers)
+		l := link{name: string(bytes.TrimSpace(name))}
+		if !ok || len(fields) < 12 || l.name == "lo" {
+			continue // a heading
+		}
+		for k, column := range [8]int{0, 1, 2, 3, 8, 9, 10, 11} {
+			l.counts[k], _ = strconv.ParseUint(string(fields[column]), 10, 64) // the kernel's own digits
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// namespace names the network of a process.
+func (p proc) namespace(pid string) string {
+	name, _ := os.Readlink(filepath.Join(string(p), pid, "ns", "net")) // "" when it ended
+	return name
+}
+
+// counts of a cgroup's processes.
+type counts struct {
+	processes, descriptors, sockets int
+	partly                          bool // too many to count what they have open
+	pid                             int  // one of them
+}
+
+func (c counts) first() string {
+	if c.pid == 0 {
+		return ""
+	}
+	return strconv.Itoa(c.pid)
+}
+
+func (c counts) plus(d counts) counts {
+	return counts{c.processes + d.processes, c.descriptors + d.descriptors, c.sockets + d.sockets, c.partly || d.partly, c.pid}
+}
+
+// With more than these, open files are not counted: it would cost more than
+// the number is worth.
+const (
+	maxProcesses   = 500
+	maxDescriptors = 10_000
+)
+
+// count looks at what processes have open.
+func (p proc) count(pids []int) counts {
+	c := counts{processes: len(pids)}
+	if len(pids) == 0 {
+		return c
+	}
+	c.pid = pids[0]
+	if len(pids) > maxProcesses {
+		c.partly = true
+		return c
+	}
+	for _, pid := range pids {
+		c.open(filepath.Join(string(p), strconv.Itoa(pid), "fd"))
+		if c.descriptors > maxDescriptors {
+			c.partly = true
+			return c
+		}
+	}
+	return c
+}
+
+func (c *counts) open(dir string) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return // it ended
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(maxDescriptors + 1) // what was read counts
+	c.descriptors += len(names)
+	if c.descriptors > maxDescriptors {
+		return
+	}
+	var buf [64]byte
+	for _, name := range names {
+		n, err := unix.Readlinkat(int(d.Fd()), name, buf[:])
+		if err == nil && bytes.HasPrefix(buf[:n], []byte("socket:")) {
+			c.sockets++
+		}
+	}
+}
+
+// all counts the processes of the machine.
+func (p proc) all() int {
+	d, err := os.Open(string(p))
+	if err != nil {
+		return 0
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1) // what was read counts
+	n := 0
+	for _, name := range names {
+		if name[0] >= '1' && name[0] <= '9' {
+			n++
+		}
+	}
+	return n
+}
