@@ -16,6 +16,7 @@ import (
 	"github.com/coredns/coredns/plugin/cache"
 	"github.com/coredns/coredns/plugin/forward"
 	"github.com/coredns/coredns/plugin/kubernetes"
+	coremetrics "github.com/coredns/coredns/plugin/metrics"
 	"github.com/coredns/coredns/plugin/pkg/proxy"
 	"github.com/coredns/coredns/plugin/pkg/transport"
 	"github.com/miekg/dns"
@@ -48,6 +49,14 @@ func newServer(at netip.AddrPort, k *kubernetes.Kubernetes, p *patience, r *reso
 		Zone: ".", ListenHosts: []string{at.Addr().String()}, Port: fmt.Sprint(at.Port()), Transport: transport.DNS,
 	}
 	block.AddPlugin(func(next plugin.Handler) plugin.Handler { return counter{next, m} })
+	block.AddPlugin(func(next plugin.Handler) plugin.Handler {
+		own := coremetrics.New("") // without a door of its own, see Library
+		for _, zone := range append([]string{"."}, k.Zones...) {
+			own.AddZone(zone)
+		}
+		own.Next = next
+		return own
+	})
 	block.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		p.next = next
 		return p

@@ -302,6 +302,33 @@ func TestNames(t *testing.T) {
 	}
 	api.add("services", service("late", "10.43.0.9"))
 	eventually(t, server, "late.app.svc.cluster.local.", dns.TypeA, "NOERROR 10.43.0.9")
+	if got := counted(t, "dns://"+server, "cluster.local."); got < 20 {
+		t.Errorf("CoreDNS' own series count %g questions about the cluster", got)
+	}
+}
+
+// counted is coredns_dns_requests_total of a server and zone.
+func counted(t *testing.T, server, zone string) (sum float64) {
+	t.Helper()
+	families, err := Library().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "coredns_dns_requests_total" {
+			continue
+		}
+		for _, m := range f.Metric {
+			has := map[string]string{}
+			for _, l := range m.Label {
+				has[l.GetName()] = l.GetValue()
+			}
+			if has["server"] == server && has["zone"] == zone {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 func TestWithoutAPITheAnswerIsServfailAfterPatienceAndWithoutResolverAtOnce(t *testing.T) {

@@ -1,9 +1,12 @@
 package dns
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 type metrics struct {
@@ -30,6 +33,15 @@ func newMetrics(reg prometheus.Registerer, dropped func() float64) *metrics {
 	reg.MustRegister(m.answers, m.took, m.resolvers, m.synced, m.waited, m.impatient, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "perch_dns_dropped_total", Help: "Questions that found the socket's buffer full, since the socket was made; clients ask again."}, dropped))
 	return m
+}
+
+// Library are the numbers that CoreDNS itself keeps, under its own names. It
+// keeps them for the whole process, in the default registry.
+func Library() prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		all, err := prometheus.DefaultGatherer.Gather()
+		return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "coredns_") }), err
+	})
 }
 
 func (m *metrics) answered(rcode int, start time.Time) {

@@ -58,6 +58,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-p.source.Changed():
+			p.metrics.changed(time.Now())
 			settle.Reset(p.cfg.Settle)
 		case <-verify.C:
 			p.verify()
@@ -129,8 +130,7 @@ func (p *Proxy) sync() error {
 	p.metrics.elements.Set(float64(want.count()))
 	p.metrics.frontends.Set(float64(len(plan.Frontends)))
 	p.metrics.skipped.Set(float64(len(plan.Skipped)))
-	p.metrics.lastSync.SetToCurrentTime()
-	p.metrics.took.Observe(time.Since(start).Seconds())
+	p.metrics.wrote(start, time.Now())
 	return nil
 }
 

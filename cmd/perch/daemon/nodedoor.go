@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"perch/agent"
+	"perch/agent/dns"
 	"perch/agent/door"
 	"perch/agent/pod"
 	"perch/agent/probe"
@@ -39,7 +40,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 	cert := reloading(r.cfg.Path("pki", "node-serving.crt"), r.cfg.Path("pki", "node-serving.key"))
 	who := door.Reviews(api.kube, r.cfg.NodeName)
 	handlers := map[string]http.Handler{
-		"/metrics": component.Plain(r.reg), "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
+		"/metrics": component.Plain(prometheus.Gatherers{r.reg, dns.Library()}), "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
 		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
 		"/perch/v1/ring": numbers.RingHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
 	}
@@ -53,7 +54,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 	}
 	r.group.Go("door", d.Run)
 	mux := http.NewServeMux()
-	for path, h := range component.Handlers(prometheus.Gatherers{r.reg, probes.reg}, component.Agent()) {
+	for path, h := range component.Handlers(prometheus.Gatherers{r.reg, probes.reg, dns.Library()}, component.Agent()) {
 		mux.Handle("GET "+path, h)
 	}
 	socket, err := newUnixDoor(r.cfg.Socket("agent"), mux)
