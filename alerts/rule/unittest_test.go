@@ -3,6 +3,7 @@ package rule
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -128,5 +129,24 @@ func TestABrokenRuleIsNamedAndTheRestOfItsGroupIsInForce(t *testing.T) {
 	}
 	if !replaces("PrometheusRule/kube-system/perch-pods", "perch/pods.yaml") || replaces("PrometheusRule/shop/perch-pods", "perch/pods.yaml") {
 		t.Error("which objects stand for shipped rules")
+	}
+}
+
+// TestPromtoolAcceptsShippedRules asks Prometheus' own tool, an old one of a
+// distribution: people check copies of these files with it.
+func TestPromtoolAcceptsShippedRules(t *testing.T) {
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skip("promtool comes from Debian's package, and this is no Debian machine")
+	}
+	if out, err := exec.Command("../../build/promtools.sh", "../../out/promtools").CombinedOutput(); err != nil {
+		t.Fatalf("fetch promtool: %v\n%s", err, out)
+	}
+	files, err := filepath.Glob("content/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("../../out/promtools/promtool", append([]string{"check", "rules", "--lint-fatal"}, files...)...).CombinedOutput()
+	if err != nil || strings.Count(string(out), "SUCCESS") != len(files) {
+		t.Errorf("promtool check rules: %v\n%s", err, out)
 	}
 }
