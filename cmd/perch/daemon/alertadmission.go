@@ -16,6 +16,7 @@ import (
 
 	"perch/alerts/route"
 	"perch/alerts/rule"
+	"perch/cmd/perch/daemon/audit"
 	"perch/controlplane/apiserver"
 	"perch/controlplane/auth/admission"
 	"perch/metrics/custom"
@@ -27,17 +28,18 @@ import (
 // it at once.
 const alertCheck = "AlertCheck"
 
-// admitting are the plugins of the control plane, alertCheck and monitorCheck.
+// admitting are the plugins of the control plane, and those of this package.
 func admitting() apiserver.Admission {
 	order := admission.Order()
 	quota := len(order) - 1 // counts last
 	return apiserver.Admission{
-		Order: slices.Insert(order, quota, alertCheck, monitorCheck),
+		Order: slices.Insert(order, quota, alertCheck, monitorCheck, audit.DryRun),
 		Register: func(p *kadmission.Plugins) {
 			admission.Register(p)
 			p.Register(alertCheck, func(io.Reader) (kadmission.Interface, error) {
 				return alertPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
 			})
+			p.Register(audit.DryRun, func(io.Reader) (kadmission.Interface, error) { return audit.NewDryRun(), nil })
 			p.Register(monitorCheck, func(io.Reader) (kadmission.Interface, error) {
 				return monitorPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
 			})

@@ -117,6 +117,7 @@ func TestLinesSayWhoDidWhat(t *testing.T) {
 		}, "info / alice deleted rolebinding shop/web"},
 		{"a kind of others", func(e *audit.Event) { e.ObjectRef.Resource, e.ObjectRef.APIGroup = "widgets", "acme.org" }, "info shop/ alice deleted widgets shop/web"},
 		{"a rehearsal", func(e *audit.Event) { e.RequestURI += "?dryRun=All" }, ""},
+		{"a rehearsal that only its body told", func(e *audit.Event) { e.Annotations = map[string]string{dryRunMark: "true"} }, ""},
 	} {
 		r, ok := n.line(event(c.change))
 		got := ""

@@ -47,7 +47,7 @@ func word(verb string) string {
 // line is an event of the library in words: "alice deleted deployment shop/web".
 // What is a rehearsal changes nothing and is no line.
 func (n *namer) line(e *audit.Event) (record.Record, bool) {
-	if e.ObjectRef == nil || strings.Contains(e.RequestURI, "dryRun=All") {
+	if e.ObjectRef == nil || e.Annotations[dryRunMark] != "" || strings.Contains(e.RequestURI, "dryRun=All") {
 		return record.Record{}, false
 	}
 	o, code := e.ObjectRef, int32(0)
