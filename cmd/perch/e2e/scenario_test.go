@@ -162,6 +162,7 @@ func TestScenarios(t *testing.T) {
 	t.Run("quiet start", c.quiet)
 	t.Run("latency", c.latency)
 	t.Run("refused", c.refused)
+	t.Run("rights", c.rights)
 	t.Run("scenario", func(t *testing.T) {
 		var n atomic.Int32
 		testscript.Run(t, testscript.Params{
@@ -171,6 +172,8 @@ func TestScenarios(t *testing.T) {
 			Setup:               func(e *testscript.Env) error { return c.prepare(t, e, fmt.Sprintf("s%d", n.Add(1))) },
 		})
 	})
+	t.Run("short pods", c.shortPods)
+	t.Run("burst", c.burst)   // ends with a fresh supervisor, so that the next has first restarts too
 	t.Run("hung", c.hung)     // from here on roles are ended
 	t.Run("killed", c.killed) // with a fresh supervisor at its end,
 	t.Run("names", c.names)   // so that these restarts are the first, and quick
