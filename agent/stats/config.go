@@ -87,6 +87,9 @@ type Parts struct {
 	// called from one goroutine and may keep nothing of the batch.
 	Sink func(context.Context, []Sample) error
 
+	// Machine tells what the machine is. It is asked once, by New.
+	Machine func() (Machine, error)
+
 	// Sandbox is the id of a pod's sandbox, whose network is the pod's; nil
 	// leaves the network of pods out. It must answer from memory.
 	Sandbox func(podUID string) string

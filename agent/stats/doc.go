@@ -16,7 +16,7 @@
 //
 // Wiring:
 //
-//	s, err := stats.New(cfg, stats.Parts{Name: …, Sandbox: …, Sink: client.Send}, log, reg)
+//	s, err := stats.New(cfg, stats.Parts{Name: …, Machine: cadvisor.Machine, Sandbox: …, Sink: client.Send}, log, reg)
 //	g.Go("stats", s.Run)
 //	s.Started(path)            // after the container's process runs
 //	s.Ended(path, exit)        // before the cgroup is removed

@@ -55,8 +55,6 @@ func withProcesses(t testing.TB) func(*Config, *Parts) {
 	link("proc/21/fd/0", "/dev/null")
 	link("proc/21/fd/1", "socket:[4711]")
 	link("proc/21/fd/2", "/some/file")
-	write("proc/cpuinfo", "processor: 0\nphysical id: 0\ncore id: 0\n\nprocessor: 1\nphysical id: 0\ncore id: 0\n")
-	write("proc/meminfo", "MemTotal: 4 kB\nSwapTotal: 1 kB\n")
 	link("sys/dev/block/254:0", "../../block/vda")
 	return func(c *Config, p *Parts) {
 		c.Proc, c.Sys = dir+"/proc", dir+"/sys"
@@ -220,4 +218,8 @@ func TestNetworkDisksAndProcesses(t *testing.T) {
 	if v := one(round(), "container_file_descriptors", "container", "web"); !value.IsStaleNaN(v) {
 		t.Errorf("no end: %g", v)
 	}
+}
+
+func aMachine() (Machine, error) {
+	return Machine{Cores: 2, PhysicalCores: 1, Sockets: 1, Memory: 4096, Swap: 1024, Kernel: "6.1.0", OS: "Linux"}, nil
 }

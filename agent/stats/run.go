@@ -46,8 +46,8 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if parts.Name == nil || parts.Sink == nil {
-		return nil, errors.New("build stats: Name and Sink are needed")
+	if parts.Name == nil || parts.Sink == nil || parts.Machine == nil {
+		return nil, errors.New("build stats: Name, Sink and Machine are needed")
 	}
 	tree, err := cgroup.Detect(cfg.Mount)
 	if err != nil {
@@ -58,7 +58,11 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		cfg: cfg, parts: parts, log: log, metrics: m, tree: tree, fast: fastTable(), spec: specTable(),
 		outbox: newOutbox(cfg.OutboxLimit, m), tracked: map[string]*tracked{}, devices: map[string]string{}, proc: proc(cfg.Proc),
 	}
-	s.readMachine()
+	what, err := parts.Machine()
+	if err != nil {
+		return nil, err
+	}
+	s.setMachine(what)
 	return s, nil
 }
 
@@ -102,12 +106,16 @@ func (s *Stats) Round(at time.Time) {
 			}
 			continue
 		}
+		if t.dull() && !cold && !t.missing {
+			continue
+		}
 		if t.missing || s.read(t, at, warm) != nil {
 			batch = s.lost(t, at, batch)
 			continue
 		}
 		t.keep(at)
 		if !s.name(t) {
+			t.asked++
 			continue
 		}
 		t.limit(s.tree, at)

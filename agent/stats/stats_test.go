@@ -73,7 +73,7 @@ func newStats(t testing.TB, dir string, change func(*Config, *Parts)) *Stats {
 	t.Helper()
 	cfg := Default()
 	cfg.Node, cfg.Instance, cfg.Mount = "n1", "10.0.0.1:10250", dir
-	parts := Parts{Name: who, Sink: func(context.Context, []Sample) error { return nil }}
+	parts := Parts{Name: who, Machine: aMachine, Sink: func(context.Context, []Sample) error { return nil }}
 	if change != nil {
 		change(&cfg, &parts)
 	}
@@ -277,6 +277,32 @@ func TestAContainerIsSilentUntilItHasAName(t *testing.T) {
 	}
 }
 
+func TestWhatStaysWithoutANameIsSeldomRead(t *testing.T) {
+	dir, asked, known := mount(t), 0, false
+	s := newStats(t, dir, func(_ *Config, p *Parts) {
+		p.Name = func(uid, id string) (Identity, bool) {
+			if id != "pause" || known {
+				return who(uid, id)
+			}
+			asked++
+			return Identity{}, false
+		}
+	})
+	at := time.Unix(1500, 0)
+	for range 60 {
+		s.Round(at)
+		at = at.Add(time.Second)
+	}
+	if asked != 13 { // ten seconds, then at 15, 30 and 45
+		t.Errorf("asked %d times", asked)
+	}
+	known = true
+	s.Round(at)
+	if got := s.tracked["/perch/burstable/podU1/pause"]; !got.named {
+		t.Error("it gets its name late, but gets it")
+	}
+}
+
 func TestTheLimitOfCgroupsIsCounted(t *testing.T) {
 	s := newStats(t, mount(t), func(c *Config, _ *Parts) { c.CgroupLimit = 2 })
 	s.Round(time.Unix(1500, 0))
@@ -446,6 +472,9 @@ func BenchmarkRest(b *testing.B) {
 	for _, busy := range []bool{false, true} {
 		b.Run(map[bool]string{false: "idle", true: "busy"}[busy], func(b *testing.B) {
 			s := newStats(b, mount(b), withProcesses(b))
+			name := s.parts.Name
+			s.parts.Name = func(uid, id string) (Identity, bool) { return name(uid[:2], id) }
+			s.parts.Sandbox = func(string) string { return "pause" }
 			for i := range 50 { // a pod's files, again and again
 				for _, t := range []string{"", "/c1", "/pause"} {
 					copyPod(b, s.cfg.Mount, i, t)

@@ -42,6 +42,7 @@ type tracked struct {
 	above  *tracked // the cgroup it is in
 	idle   bool     // nothing ran in it since the look before
 	named  bool
+	asked  int // how often nobody knew its name
 	who    Identity
 	series []series // of fastTable then specTable, once named
 	fast   int      // how many of series are of fastTable
@@ -57,6 +58,10 @@ type tracked struct {
 	below     counts // of the cgroups in it, while they are summed up
 	total     counts // its own and theirs
 }
+
+// dull says of a cgroup that nobody will ask for its numbers: a sandbox has no
+// name. It is looked at now and then all the same.
+func (t *tracked) dull() bool { return !t.named && t.asked >= 10 }
 
 // limitsFor is how long the limits of a cgroup are taken for unchanged: they
 // change only when a pod is resized.

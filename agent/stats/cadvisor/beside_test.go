@@ -184,7 +184,7 @@ func TestBesideTheLibrary(t *testing.T) {
 	theirs := library(t, root)
 	cfg := stats.Default()
 	cfg.Node, cfg.Instance, cfg.Root = "n1", "10.0.0.1:10250", root
-	ours, err := stats.New(cfg, stats.Parts{Name: who, Sandbox: func(string) string { return holder }, Sink: func(context.Context, []stats.Sample) error { return nil }},
+	ours, err := stats.New(cfg, stats.Parts{Name: who, Machine: Machine, Sandbox: func(string) string { return holder }, Sink: func(context.Context, []stats.Sample) error { return nil }},
 		slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,12 @@
-// Package cadvisor holds no code: its test runs the cAdvisor library, set as
-// kubelet sets it, beside agent/stats over the same real cgroups, and compares
-// names and labels of the series.
+// Package cadvisor asks the cAdvisor library what the machine is: processors,
+// memory, names. Its test runs the rest of the library, set as kubelet sets it,
+// beside agent/stats over the same real cgroups, and compares names and labels
+// of the series.
 //
 // It is a package of its own because the library registers flags and factories
 // globally: a program that does not import it stays free of them.
 //
-// Start reading at TestBesideTheLibrary.
+//	stats.Parts{Machine: cadvisor.Machine}
+//
+// Start reading at Machine; the comparison is TestBesideTheLibrary.
 package cadvisor
