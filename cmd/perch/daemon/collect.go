@@ -40,7 +40,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	cfg.Local = []scrape.Local{local("node-exporter", registryOf(machine)), local("perch-telemetry", r.reg), ofLines}
 	cfg.Own = append([]scrape.Own{{Name: "perch-agent", Labels: map[string]string{"job": "perch-agent", "instance": instance}, Socket: r.cfg.Socket("agent")},
 		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}},
-		components(component.Agent(), r.cfg.Socket("agent"), instance)...)
+		components(component.Agent(), r.cfg.Socket("agent"), nodeAddress(r.cfg))...)
 	if r.cfg.Kind == config.Server {
 		state := local("kube-state-metrics", registryOf(exporter.NewObjects(objectLists(factory))))
 		state.Labels["node"], state.Honor, state.Interval, state.Now = "", true, 5*time.Second, n.state
@@ -78,6 +78,11 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	jobs.follow(r, loop)
 	r.group.Go("series budgets", tellOffenders(n.store, r.cfg.NodeName, tell))
 	return loop, nil
+}
+
+// nodeAddress is where a node's kubelet API is; the label instance of its series.
+func nodeAddress(cfg config.Config) string {
+	return fmt.Sprintf("%s:%d", cfg.AdvertiseAddress, cfg.AgentPort)
 }
 
 // components are what a role is in the words of other clusters, to be scraped.

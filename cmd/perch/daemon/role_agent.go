@@ -22,6 +22,7 @@ import (
 	"perch/agent/runtime"
 	"perch/agent/runtime/bundle"
 	"perch/agent/stats"
+	"perch/agent/stats/cadvisor"
 	"perch/cmd/perch/daemon/component"
 	"perch/controlplane/event"
 	"perch/metrics/stream"
@@ -103,9 +104,9 @@ func buildAgent(ctx context.Context, r role) error {
 	// Numbers.
 	names := identities(pods)
 	statsCfg := stats.Default()
-	statsCfg.Node, statsCfg.Instance, statsCfg.Root = r.cfg.NodeName, fmt.Sprintf("%s:%d", r.cfg.AdvertiseAddress, r.cfg.AgentPort), r.cfg.CgroupRoot()
+	statsCfg.Node, statsCfg.Instance, statsCfg.Root = r.cfg.NodeName, nodeAddress(r.cfg), r.cfg.CgroupRoot()
 	send := stream.NewClient("telemetry", stream.ClientConfig{URL: "http://telemetry/perch/v1/samples"}, telemetry, r.reg)
-	numbers, err = stats.New(statsCfg, stats.Parts{Name: names, Sandbox: func(uid string) string { return pods.Sandbox(types.UID(uid)) }, Sink: statsSink(send)}, r.part("stats"), r.reg)
+	numbers, err = stats.New(statsCfg, stats.Parts{Name: names, Machine: cadvisor.Machine, Sandbox: func(uid string) string { return pods.Sandbox(types.UID(uid)) }, Sink: statsSink(send)}, r.part("stats"), r.reg)
 	if err != nil {
 		return err
 	}

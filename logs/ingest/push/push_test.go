@@ -352,7 +352,7 @@ func TestAPushWithoutAnAnswerIsStoredOnceWhenItComesAgain(t *testing.T) {
 			until := func(what string, good func() bool) {
 				t.Helper()
 				limit := time.Now().Add(30 * time.Second)
-				for ; !good(); time.Sleep(time.Millisecond) {
+				for ; !good(); <-time.After(time.Millisecond) {
 					if time.Now().After(limit) {
 						t.Fatal(what)
 					}
