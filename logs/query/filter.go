@@ -162,6 +162,9 @@ func (a *asked) read(n *node, rows []uint32) (_ []uint32, err error) {
 	}
 	out := rows[:0]
 	for k, row := range rows {
+		if k%lookedLines == lookedLines-1 && a.over() != nil {
+			return nil, a.over()
+		}
 		a.line.reset(a.stream, record.Unknown, a.texts.Body(k), nil, sent.FieldsOf(int(row)))
 		if n.match(&a.line) {
 			out = append(out, row)

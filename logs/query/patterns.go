@@ -18,7 +18,7 @@ const Variable = "<*>"
 
 const (
 	patternKeep    = 10_000 // told apart on each node; the rest is in Patterns.Other
-	patternBytes   = 512    // of a pattern's first line are shown and told apart
+	patternBytes   = 512    // of a pattern are shown and told apart
 	patternBuckets = 24
 	imageLookups   = 20 // of one answer
 	imageTimeout   = 2 * time.Second
@@ -54,10 +54,7 @@ type Patterns struct {
 // appendPattern writes the pattern of a template's or a line's first line.
 func appendPattern(dst, text []byte) []byte {
 	text = firstLine(text)
-	if len(text) > patternBytes {
-		text = text[:patternBytes]
-	}
-	for i := 0; i < len(text); {
+	for i := 0; i < len(text) && len(dst) < patternBytes; {
 		if text[i] == block.Hole {
 			dst = append(dst, Variable...)
 			i++
@@ -78,7 +75,7 @@ func appendPattern(dst, text []byte) []byte {
 			dst = append(dst, text[start:i]...)
 		}
 	}
-	return bytes.ToValidUTF8(dst, []byte("\ufffd"))
+	return bytes.ToValidUTF8(dst[:min(len(dst), patternBytes)], []byte("\ufffd"))
 }
 
 // seen is what is known of one pattern.

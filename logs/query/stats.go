@@ -15,7 +15,7 @@ import (
 
 const (
 	statGroups  = 1000 // told apart on each node; the rest is in Others
-	statUniques = 1024 // smallest hashes kept; with fewer values the count is exact, else within 3 %
+	statUniques = 1024 // smallest hashes kept; with fewer values the count is exact, else about 3 % off
 	statGrowth  = 1.02 // from one bucket of a quantile to the next: within 1 %
 )
 
@@ -25,7 +25,7 @@ type Stat struct {
 	Count     int64              `json:"count"`           // lines
 	Rate      float64            `json:"rate"`            // lines a second over the time asked for
 	With      int64              `json:"with"`            // lines that have the field
-	Unique    int64              `json:"unique"`          // different values; more than 1024 are an estimate within 3 %
+	Unique    int64              `json:"unique"`          // different values; 1024 and more are an estimate, about 3 % off
 	Numbers   int64              `json:"numbers"`         // values that are numbers
 	Sum       float64            `json:"sum"`
 	Min       float64            `json:"min"`

@@ -5,7 +5,6 @@ import (
 
 	"perch/logs/block"
 	"perch/logs/record"
-	"perch/logs/store"
 )
 
 // form is a text as templates have it: words with digits are holes.
@@ -77,7 +76,8 @@ func (f *form) among(columns []block.Column, want block.Class) bool {
 // asked is a block with templates of which a worker asks which lines match.
 type asked struct {
 	root   *node
-	leaves []leaf // of the query, by number
+	leaves []leaf       // of the query, by number
+	over   func() error // says when the time of the query is up
 	stream *record.Stream
 	sent   bool // lines may have fields from their sender
 	parts  block.Parts
@@ -102,11 +102,10 @@ type leaf struct {
 
 const undecided answer = 255
 
-// start turns to the lines of a piece with templates.
-func (a *asked) start(q *Query, p *store.Piece) (err error) {
+// start asks about the lines of the block to which parts is turned.
+func (a *asked) start(q *Query, stream *record.Stream, sent bool) (err error) {
 	a.about(q)
-	p.Parts(&a.parts)
-	a.stream, a.sent, a.folded = p.Stream, p.Sent(), a.folded[:0]
+	a.stream, a.sent, a.folded = stream, sent, a.folded[:0]
 	a.walk.cuts.reset()
 	for i := range a.leaves {
 		a.leaves[i].judged = false

@@ -225,6 +225,9 @@ func (w *walk) run(a *asked, l *leaf, rows []uint32) error {
 		w.shapes[a.t.Shapes[template]]++
 	}
 	for shape, n := range w.shapes {
+		if n > 0 && a.over() != nil {
+			return a.over()
+		}
 		if n > 0 && !w.shape(a, l, &c, c.Rows(uint32(shape)), ids) {
 			return block.ErrDamaged
 		}

@@ -29,18 +29,24 @@ func newWorker() *worker { return &worker{room: &block.Lines{}} }
 
 // turn begins with another piece.
 func (w *worker) turn(p *store.Piece) {
+	w.asked.over = w.s.ctx.Err
 	w.p, w.rows, w.lines, w.full, w.used = p, w.rows[:0], nil, false, false
 	if p.Templated() {
 		p.Parts(&w.asked.parts)
 	}
 }
 
-// failed makes the answer partial because a piece could not be read.
+// failed makes the answer partial because a piece could not be read, or not in
+// time.
 func (w *worker) failed(err error) {
-	w.s.e.log.Error("block was not read", "err", err)
 	w.rows = w.rows[:0]
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
+	if w.s.ctx.Err() != nil {
+		w.s.due()
+		return
+	}
+	w.s.e.log.Error("block was not read", "err", err)
 	w.s.partial("a block could not be read")
 }
 
@@ -118,7 +124,7 @@ func (w *worker) find(p *store.Piece, from, to int64) {
 		err = w.judge(from, to)
 	default:
 		if err = w.texts(nil); err == nil {
-			w.scan(from, to)
+			err = w.scan(from, to)
 		}
 	}
 	if err != nil {
@@ -171,7 +177,7 @@ func (w *worker) light(ask answer, from, to int64) error {
 func (w *worker) judge(from, to int64) error {
 	a := &w.asked
 	w.used = true
-	if err := a.start(w.s.r.Query, w.p); err != nil {
+	if err := a.start(w.s.r.Query, w.p.Stream, w.p.Sent()); err != nil {
 		return err
 	}
 	all := a.all()
@@ -265,7 +271,7 @@ func (w *worker) countTemplates(counts *[record.LevelCount]int64) (bool, error) 
 		return false, nil
 	}
 	w.used = true
-	if err := a.start(r.Query, p); err != nil {
+	if err := a.start(r.Query, p.Stream, p.Sent()); err != nil {
 		return false, err
 	}
 	if a.t.Lines(0) == nil {
@@ -322,7 +328,7 @@ func only(lines []uint32) (level int, ok bool) {
 }
 
 // scan decides on the texts of a piece without templates.
-func (w *worker) scan(from, to int64) {
+func (w *worker) scan(from, to int64) error {
 	l := w.lines
 	d := w.s.driver
 	var hay []byte
@@ -334,6 +340,7 @@ func (w *worker) scan(from, to int64) {
 		}
 	}
 	needle := stringBytes(d.text)
+	looked := 0
 	w.asked.about(w.s.r.Query)
 	w.cand.leaves = w.asked.leaves
 	for i := 0; i < l.Len(); i++ {
@@ -341,14 +348,14 @@ func (w *worker) scan(from, to int64) {
 			start := lineStart(l, i)
 			k := bytes.Index(hay[start:], needle)
 			if k < 0 {
-				return
+				return nil
 			}
 			if at := uint32(start + k); at > l.Ends[i] {
 				n, _ := slices.BinarySearch(l.Ends[i:], at)
 				i += n
 			}
 			if i >= l.Len() {
-				return
+				return nil
 			}
 		}
 		if t := l.Times[i]; t < from || t > to {
@@ -362,8 +369,15 @@ func (w *worker) scan(from, to int64) {
 		if w.s.root.match(&w.cand) {
 			w.rows = append(w.rows, uint32(i))
 		}
+		if looked++; looked%lookedLines == 0 && w.asked.over() != nil {
+			return w.asked.over()
+		}
 	}
+	return nil
 }
+
+// lookedLines are looked at before the time is. An expression may take long.
+const lookedLines = 32
 
 // whole tells whether all lines of a piece match, so that what its meta says is
 // the answer.
