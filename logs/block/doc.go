@@ -9,9 +9,9 @@
 // statements are written as templates, in which each word with a digit is a
 // Hole, the template of each line, and the variables in columns, in place of the
 // text. Header and frames have their own crc32c, so that a histogram reads only
-// the first frame, and File.ReadTemplates and File.ReadRows decide on a few
-// templates what else would be decided on every line; File.Read puts lines
-// together again and sets their IDs. A file is nothing but blocks; everything
+// the first frame, and Parts give templates, to decide on a few of them what
+// else would be decided on every line, then the columns that are needed;
+// File.Read puts lines together again and sets their IDs. A file is nothing but blocks; everything
 // else can be derived from it.
 //
 // Start reading at Lines in lines.go; the written form is in codec.go and template.go, lines

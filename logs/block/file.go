@@ -222,36 +222,6 @@ func (f *File) ReadTimes(m *Meta, l *Lines) (*Lines, error) {
 	return l, nil
 }
 
-// ReadTemplates reads the templates of a block that has them.
-func (f *File) ReadTemplates(m *Meta) (*Templates, error) {
-	b, err := f.frame(m, frameTemplates)
-	if err == nil {
-		var t *Templates
-		if t, err = parseTemplates(b, m.Lines, m.shaped); err == nil {
-			return t, nil
-		}
-	}
-	return nil, fmt.Errorf("read templates of block at %d: %w", m.offset, err)
-}
-
-// ReadRows reads times, levels and templates of the lines of a block that has
-// templates, of which t are the templates. Texts are left out.
-func (f *File) ReadRows(m *Meta, t *Templates, l *Lines) (*Lines, error) {
-	l, err := f.ReadTimes(m, l)
-	if err != nil {
-		return nil, err
-	}
-	b, err := f.frame(m, frameIDs)
-	if err == nil {
-		l.IDs = grow(l.IDs, m.Lines)
-		err = parseIDs(b, l.IDs, t.Len())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read rows of block at %d: %w", m.offset, err)
-	}
-	return l, nil
-}
-
 // ReadWords reads texts that together have the words of a block, each less often
 // than its lines have them.
 func (f *File) ReadWords(m *Meta) (texts [][]byte, err error) {

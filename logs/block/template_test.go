@@ -28,15 +28,17 @@ func TestTemplatesKnowTheirLinesByLevelAndTheirColumns(t *testing.T) {
 	if err := f.Append(m, c.Encode(nil, m, l)); err != nil {
 		t.Fatal(err)
 	}
-	dict, err := f.ReadTemplates(m)
+	rows, err := f.Read(m, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := f.ReadRows(m, dict, nil)
+	var p Parts
+	p.Open(f, m)
+	dict, err := p.Templates()
 	if err != nil {
 		t.Fatal(err)
 	}
-	columns, err := f.frame(m, frameColumns)
+	columns, err := p.Variables()
 	if err != nil {
 		t.Fatal(err)
 	}
