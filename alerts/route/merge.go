@@ -3,10 +3,13 @@ package route
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/alertmanager/config/receiver"
+	"github.com/prometheus/alertmanager/template"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -29,7 +32,7 @@ func Merge(base string, all []Own) (string, map[string]error) {
 	for _, o := range all {
 		text, err := merge(base, []Own{o})
 		if err == nil {
-			_, err = load(text)
+			err = usable(text, o.Namespace+"/"+o.Name+"/")
 		}
 		if err != nil {
 			problems[o.Namespace+"/"+o.Name] = err
@@ -51,6 +54,28 @@ func Merge(base string, all []Own) (string, map[string]error) {
 		return base, problems
 	}
 	return text, problems
+}
+
+// usable builds the receivers whose names begin so, and forgets them: a
+// certificate that is none shows only then, and one namespace's must not keep
+// the configuration of all from being applied.
+func usable(text, mine string) error {
+	conf, err := load(text)
+	if err != nil {
+		return err
+	}
+	tmpl, err := template.FromGlobs(nil)
+	if err != nil {
+		return fmt.Errorf("read notification templates: %w", err)
+	}
+	for _, rc := range conf.Receivers {
+		if strings.HasPrefix(rc.Name, mine) {
+			if _, err := receiver.BuildReceiverIntegrations(rc, tmpl, slog.New(slog.DiscardHandler)); err != nil {
+				return fmt.Errorf("build receiver %s: %w", strings.TrimPrefix(rc.Name, mine), err)
+			}
+		}
+	}
+	return nil
 }
 
 func merge(base string, all []Own) (string, error) {

@@ -82,6 +82,7 @@ func TestABrokenConfigurationOfANamespaceIsLeftOut(t *testing.T) {
 		"global settings":                {"global: {}", "field global not found"},
 		"templates":                      {"templates: ['/etc/*']", "field templates not found"},
 		"a file of the server":           {"route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'http://x.example', http_config: {basic_auth: {username: u, password_file: /etc/shadow}}}]}]", "password_file"},
+		"a certificate that is none":     {"route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'http://x.example', http_config: {tls_config: {ca: none}}}]}]", "build receiver a: "},
 		"a route without receiver":       {"route: {}\nreceivers: [{name: a}]", "no receiver"},
 		"no YAML":                        {"{", "read route"},
 		"a matcher that cannot be read":  {"route: {receiver: a, matchers: ['=']}\nreceivers: [{name: a}]", "bad matcher"},

@@ -77,7 +77,6 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 	}
 	r.group.Go("route", a.router.Run)
 	r.group.Go("evidence", a.courier.Run)
-	r.group.Go("alertconfig", r.keep(api.kube, r.alertConfig(a.router.Text()), a.router.Apply))
 	r.group.Go("ruleobjects", objects.Run)
 	r.group.Go("rulesources", from.Run)
 	r.group.Go("rules", a.rules.Run)

@@ -36,6 +36,11 @@ func (monitorPlugin) Validate(ctx context.Context, a kadmission.Attributes, _ ka
 			wrong, idle = scrapeObject(kind, have).Check()
 		}
 	}
+	if alertRoutes.GroupResource() == a.GetResource().GroupResource() {
+		if err := alertRouteObject(have).Check(); err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
 	if len(wrong) > 0 {
 		return kadmission.NewForbidden(a, errors.New(strings.Join(wrong, "; ")))
 	}

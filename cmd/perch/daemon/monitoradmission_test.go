@@ -39,6 +39,8 @@ func TestBrokenMonitorsAreRefusedAndIdleFieldsAreTold(t *testing.T) {
 			"spec.scrapeClass does nothing: there are no scrape classes", `unknown field "spec.podMetricsEndpoints[0].prot" does nothing`}},
 		{"a probe", "probes", `{targets: {staticConfig: {static: []}}}`, "", "spec.targets.staticConfig.static: names no target", nil},
 		{"a scrape configuration", "scrapeconfigs", `{staticConfigs: [{targets: ["localhost:1"]}]}`, "", "spec.staticConfigs[0].targets[0]", nil},
+		{"routes of a namespace", "alertmanagerconfigs", `{route: {receiver: a}, receivers: [{name: a, webhookConfigs: [{urlSecret: {name: s, key: u}}]}]}`, "", "", nil},
+		{"broken routes of a namespace", "alertmanagerconfigs", `{route: {receiver: a}, receivers: [{name: a, webhookConfigs: [{url: "http://a", colour: red}]}]}`, "", "spec.receivers[0].webhookConfigs[0].colour is not known", nil},
 		{"a kind of others", "thanosrulers", `{x: 1}`, "", "", nil},
 	} {
 		t.Run(c.what, func(t *testing.T) {

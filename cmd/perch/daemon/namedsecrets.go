@@ -119,17 +119,31 @@ func (r role) openNamedSecrets(loop clients, roles rbaclisters.RoleLister) (*nam
 	if err != nil {
 		return nil, err
 	}
+	routes := watchObjects(loop.dynamic, alertRoutes, r.part("objects"))
+	if err := onChange(routes.informer, n.changed); err != nil {
+		return nil, err
+	}
+	r.group.Go(alertRoutes.Resource, routes.Run)
 	n.names = func() map[string][]string {
 		sets := map[string]map[string]bool{}
+		add := func(namespace, name string) {
+			if sets[namespace] == nil {
+				sets[namespace] = map[string]bool{}
+			}
+			sets[namespace][name] = true
+		}
 		for _, o := range scrapes.list() {
 			for _, ref := range o.Refs() {
-				if ref.ConfigMap {
-					continue
+				if !ref.ConfigMap {
+					add(o.Namespace, ref.Name)
 				}
-				if sets[o.Namespace] == nil {
-					sets[o.Namespace] = map[string]bool{}
+			}
+		}
+		for _, o := range alertRouteObjects(routes) {
+			for _, ref := range o.Refs() {
+				if !ref.ConfigMap {
+					add(o.Namespace, ref.Name)
 				}
-				sets[o.Namespace][ref.Name] = true
 			}
 		}
 		out := map[string][]string{}

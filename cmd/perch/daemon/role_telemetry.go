@@ -86,7 +86,7 @@ func buildTelemetry(_ context.Context, r role) error {
 		return err
 	}
 	if server {
-		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, lines, own); err != nil {
+		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, facts.Tell, lines, own); err != nil {
 			return err
 		}
 	} else if err := errors.Join(r.forwardNumbers(numbers), r.watchServer(lines)); err != nil {
@@ -174,7 +174,7 @@ func nodeClient(cfg config.Config) (*http.Client, error) {
 
 // buildServerTelemetry adds what only servers have: queries, rules, alerts and
 // the web door.
-func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, targets *scrape.Loop, jobs *scrapeJobs, lines *lines, own *http.ServeMux) error {
+func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, targets *scrape.Loop, jobs *scrapeJobs, tell event.Tell, lines *lines, own *http.ServeMux) error {
 	page, err := url.Parse(webURL(r.cfg))
 	if err != nil {
 		return fmt.Errorf("make page URL: %w", err)
@@ -218,6 +218,9 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		return err
 	}
 	if err := told.watch(r, api, factory, n, prom, missing, lines, page); err != nil {
+		return err
+	}
+	if err := told.keepRoutes(r, api, jobs.values, tell); err != nil {
 		return err
 	}
 

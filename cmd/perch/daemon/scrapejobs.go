@@ -24,6 +24,7 @@ import (
 // told by the server's on a worker.
 type scrapeJobs struct {
 	desk   *assign.Desk // servers
+	values *values      // servers
 	client *assign.Client
 }
 
@@ -72,7 +73,7 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 		return nil, err
 	}
 	desk.Store(made)
-	return &scrapeJobs{desk: made}, nil
+	return &scrapeJobs{desk: made, values: values}, nil
 }
 
 // parts adds the jobs to what a scraper needs.

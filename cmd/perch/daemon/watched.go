@@ -79,7 +79,6 @@ type watchedText struct {
 	flag, file  string // --flag FILE; empty: the Secret
 	secret, key string
 	absent      string // the text while there is no Secret
-	begin       string // the text in force at the start
 }
 
 // keep puts the newest text into force. It looks every two seconds; a broken one
@@ -89,7 +88,7 @@ func (r role) keep(client kubernetes.Interface, what watchedText, apply func(str
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
-		last := what.begin
+		last := ""
 		for {
 			text, err := what.read(ctx, client)
 			if err != nil {
@@ -132,9 +131,10 @@ func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (str
 	return string(text), nil
 }
 
-// alertConfig routes the alerts; begin is in force from the start.
-func (r role) alertConfig(begin string) watchedText {
-	return watchedText{flag: "alert-config", file: r.cfg.AlertConfig, secret: alertConfigName, key: alertConfigKey, absent: route.Default, begin: begin}
+// alertConfig routes the alerts; what the process before had is in force from the
+// start.
+func (r role) alertConfig() watchedText {
+	return watchedText{flag: "alert-config", file: r.cfg.AlertConfig, secret: alertConfigName, key: alertConfigKey, absent: route.Default}
 }
 
 // remoteWrite says where samples go besides the store.

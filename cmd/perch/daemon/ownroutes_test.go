@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/yaml"
+
+	"perch/alerts/route"
+	"perch/controlplane/event"
+	"perch/metrics/target"
+)
+
+func TestRoutesOfNamespacesComeAndGo(t *testing.T) {
+	informer := cache.NewSharedIndexInformer(&cache.ListWatch{}, &unstructured.Unstructured{}, 0, nil)
+	secret := ""
+	var applied []string
+	var told []event.Record
+	o, err := newOwnRoutes(&watchedObjects{informer: informer}, route.Default, func(r target.Ref) (string, error) {
+		if r.Namespace != "shop" || r.Name != "hook" || secret == "" {
+			return "", errors.New("Secret is not there")
+		}
+		return secret, nil
+	}, func(text string) error { applied = append(applied, text); return nil }, func(r event.Record) { told = append(told, r) }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.look(route.Default)
+	if len(applied) > 0 {
+		t.Fatalf("what is in force was applied again: %s", applied[0])
+	}
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte("metadata: {name: team, namespace: shop}\nspec: {route: {receiver: a}, receivers: [{name: a, webhookConfigs: [{urlSecret: {name: hook, key: url}}]}]}"), &u.Object); err != nil {
+		t.Fatal(err)
+	}
+	if err := informer.GetStore().Add(u); err != nil {
+		t.Fatal(err)
+	}
+	o.look(route.Default)
+	o.look(route.Default)
+	if len(applied) > 0 || len(told) != 1 || told[0].Object.Name != "team" || !strings.Contains(told[0].Message, "urlSecret: Secret is not there") || testutil.ToFloat64(o.left) != 1 {
+		t.Fatalf("without its Secret: applied %q, told %+v", applied, told)
+	}
+	secret = "https://hook.example/"
+	o.look(route.Default)
+	if len(applied) != 1 || !strings.Contains(applied[0], "https://hook.example/") || !strings.Contains(applied[0], `namespace="shop"`) || testutil.ToFloat64(o.left) != 0 {
+		t.Fatalf("with its Secret: %q", applied)
+	}
+	if err := informer.GetStore().Delete(u); err != nil {
+		t.Fatal(err)
+	}
+	o.look(route.Default)
+	if len(applied) != 2 || applied[1] != route.Default {
+		t.Errorf("without the object: %q", applied)
+	}
+}
