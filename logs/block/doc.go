@@ -5,15 +5,21 @@
 // never decides when to cut a block, and knows nothing of words or queries.
 //
 // A block is a header (stream, line numbers, times, counts by level) and frames:
-// times with levels, text, and sender's fields if there are any. Lines of few
-// statements are written as templates, in which each word with a digit is a
-// Hole, the template of each line, and the variables in columns, in place of the
-// text. Header and frames have their own crc32c, so that a histogram reads only
-// the first frame, and Parts give templates, to decide on a few of them what
-// else would be decided on every line, then the columns that are needed;
-// File.Read puts lines together again and sets their IDs. A file is nothing but blocks; everything
-// else can be derived from it.
+// times with levels, text, and sender's fields if there are any. In the place of
+// the text, lines of few statements have three frames: templates, in which each
+// word with a digit is a Hole, with how many lines of each level they have; the
+// template of each line; and the variables. Templates that differ in words only
+// have the same shape, and variables are kept in a column for each shape and
+// hole, one equal to that of the line before left empty. Of each column the
+// templates tell length and kinds of bytes, so that one can be found, or left
+// out, without the others.
 //
-// Start reading at Lines in lines.go; the written form is in codec.go and template.go, lines
-// are split in split.go.
+// Header and frames have their own crc32c: a histogram reads only the first
+// frame. Parts decides on a few templates and columns what else would be decided
+// on every line, and puts single lines together; File.Read puts all of a block
+// together and sets their IDs. A file is nothing but blocks; everything else can
+// be derived from it.
+//
+// Start reading at Lines in lines.go; the written form is in codec.go and
+// template.go, lines are split in split.go, blocks read by parts in parts.go.
 package block

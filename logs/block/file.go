@@ -338,5 +338,11 @@ func (f *File) bytes(m *Meta, at int64, n uint32) ([]byte, error) {
 	return z, nil
 }
 
+// Raw reads a block as it was written, damaged or not, to be appended to another
+// file.
+func (f *File) Raw(m *Meta) ([]byte, error) {
+	return f.bytes(m, m.offset, uint32(m.Size()))
+}
+
 // Close closes the file.
 func (f *File) Close() error { return f.f.Close() }

@@ -18,6 +18,7 @@ type partitionUse struct {
 	bytes      int64
 	namespaces map[string]int64 // bytes of blocks of each; nil when none has a retention of its own
 	sealed     bool
+	retry      time.Time // not written anew before
 }
 
 // of is how long a namespace is kept; 0 is for ever.
@@ -105,6 +106,7 @@ func decideRewrite(now time.Time, closed []partitionUse, by policy) (rewrite, bo
 	}
 	for i, p := range closed {
 		switch {
+		case now.Before(p.retry):
 		case len(drops[i]) > 0:
 			return rewrite{p.name, drops[i], "namespaces are due"}, true
 		case !p.sealed:

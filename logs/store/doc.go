@@ -20,6 +20,8 @@
 // merged and compressed better, the index becomes one segment, and blocks of
 // namespaces with a shorter Retention are left out. New files are made beside
 // the old ones; the index goes first, then the blocks are replaced by rename.
+// When that fails, as on a full disk, the partition stays as it is and is tried
+// again later. A damaged block is kept as it is.
 //
 // Start reading at Append in append.go, cut in cut.go, Open in open.go, rewrite
 // in seal.go.

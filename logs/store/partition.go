@@ -25,9 +25,11 @@ type partition struct {
 
 	mu     sync.RWMutex // guards what follows
 	idx    *index.Index // nil while there is none
-	sealed bool         // or cannot be
-	used   int          // views that read it
-	gone   bool         // closed as soon as nobody reads it
+	sealed bool
+	stale  bool      // other blocks have taken the place of its file, which is still read
+	retry  time.Time // not written anew before, because that failed
+	used   int       // views that read it
+	gone   bool      // closed as soon as nobody reads it
 }
 
 const partitionName = "20060102T150405.000Z"
@@ -177,8 +179,27 @@ func (p *partition) isSealed() bool {
 	return p.sealed
 }
 
-func (p *partition) setSealed() {
+func (p *partition) isStale() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.stale
+}
+
+func (p *partition) setStale() {
 	p.mu.Lock()
-	p.sealed = true
+	p.stale = true
+	p.mu.Unlock()
+}
+
+// waits is the time before which the partition is not written anew.
+func (p *partition) waits() time.Time {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.retry
+}
+
+func (p *partition) wait(until time.Time) {
+	p.mu.Lock()
+	p.retry = until
 	p.mu.Unlock()
 }

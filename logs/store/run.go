@@ -219,7 +219,7 @@ func (s *Store) uses(by policy) (closed []partitionUse, current int64) {
 		if i == len(parts)-1 {
 			return closed, current + p.bytes()
 		}
-		u := partitionUse{name: p.name, end: parts[i+1].start, bytes: p.bytes(), sealed: p.isSealed()}
+		u := partitionUse{name: p.name, end: parts[i+1].start, bytes: p.bytes(), sealed: p.isSealed(), retry: p.waits()}
 		if len(by.namespaces) > 0 {
 			u.namespaces = map[string]int64{}
 			for _, m := range s.blocks(p) {
@@ -298,7 +298,7 @@ func (s *Store) blocks(p *partition) []*block.Meta {
 }
 
 func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) error {
-	if writing && s.learns() {
+	if writing && s.learns() || p.isStale() {
 		return nil
 	}
 	x := p.index()

@@ -16,6 +16,7 @@ import (
 const (
 	sealRest  = 3
 	sealEvery = 10 * time.Second // to look for a partition
+	sealRetry = 10 * time.Minute // after a failure
 )
 
 // sealClosed writes closed partitions anew, a block at a time with rests
@@ -63,10 +64,7 @@ func (s *Store) rewriteDue(ctx context.Context, now time.Time, rest int) error {
 		if !ok {
 			return nil
 		}
-		if err := s.rewrite(ctx, r, rest); err != nil {
-			if ctx.Err() == nil {
-				s.m.sealFailed.Inc()
-			}
+		if err := s.rewrite(ctx, r, rest, now); err != nil {
 			return fmt.Errorf("seal partition %s: %w", r.name, err)
 		}
 	}
@@ -76,7 +74,7 @@ func (s *Store) rewriteDue(ctx context.Context, now time.Time, rest int) error {
 // rewrite makes a partition's blocks large and its index one segment. Queries
 // use what is there until the new files are complete; then they scan until the
 // new index is open.
-func (s *Store) rewrite(ctx context.Context, r rewrite, rest int) error {
+func (s *Store) rewrite(ctx context.Context, r rewrite, rest int, now time.Time) (err error) {
 	s.mu.RLock()
 	at := slices.IndexFunc(s.parts, func(p *partition) bool { return p.name == r.name })
 	var p *partition
@@ -89,15 +87,16 @@ func (s *Store) rewrite(ctx context.Context, r rewrite, rest int) error {
 		return nil
 	}
 	defer func() {
+		if err != nil && ctx.Err() == nil {
+			s.m.sealFailed.Inc()
+			p.wait(now.Add(sealRetry))
+		}
 		if err := p.drop(); err != nil {
 			s.log.Warn("partition was not closed", "part", p.name, "err", err)
 		}
 	}()
 	left, err := s.writeAnew(ctx, p, r, rest)
 	if err != nil {
-		if ctx.Err() == nil {
-			p.setSealed() // not tried again before the next start
-		}
 		return errors.Join(err, os.RemoveAll(p.newBlocks()), os.RemoveAll(p.newIndex()))
 	}
 	s.tidying.Lock()
@@ -152,6 +151,9 @@ func (s *Store) writeAnew(ctx context.Context, p *partition, r rewrite, rest int
 	if err != nil {
 		return 0, errors.Join(err, file.Close(), b.Abandon())
 	}
+	if w.damaged > 0 {
+		s.log.Warn("damaged blocks were kept as they are", "part", p.name, "count", w.damaged)
+	}
 	return w.blocks, errors.Join(b.Close(), file.Close())
 }
 
@@ -182,7 +184,8 @@ func (s *Store) swap(p *partition, r rewrite) error {
 	err = errors.Join(err, syncDirs(p.dir))
 	next, _, openErr := openPartition(s.cfg.Dir, p.name, s.codec, 1<<62)
 	if openErr != nil {
-		return errors.Join(err, openErr) // the old file goes on to be read
+		p.setStale() // its file goes on to be read, until this is tried again
+		return errors.Join(err, openErr)
 	}
 	next.sealed = true
 	if x, openErr := index.Open(next.indexDir(), len(next.metas)); openErr == nil {
@@ -208,6 +211,7 @@ type rewriter struct {
 	meta         *block.Meta // of lines; nil while there are none
 	buf          []byte
 	blocks       int
+	damaged      int // of them
 }
 
 func (w *rewriter) all(ctx context.Context, metas []*block.Meta) error {
@@ -231,6 +235,12 @@ func (w *rewriter) all(ctx context.Context, metas []*block.Meta) error {
 			}
 		}
 		l, err := w.from.Read(m, &w.piece)
+		if errors.Is(err, block.ErrDamaged) {
+			err = w.keep(m)
+			if err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -244,7 +254,30 @@ func (w *rewriter) all(ctx context.Context, metas []*block.Meta) error {
 			return err
 		}
 	}
+	if w.meta == nil {
+		return nil
+	}
 	return w.cut()
+}
+
+// keep copies a damaged block as it is: what is good in it can still be read.
+func (w *rewriter) keep(m *block.Meta) error {
+	if w.meta != nil {
+		if err := w.cut(); err != nil {
+			return err
+		}
+	}
+	raw, err := w.from.Raw(m)
+	if err != nil {
+		return err
+	}
+	kept := *m
+	if err := w.to.Append(&kept, raw); err != nil {
+		return err
+	}
+	w.blocks++
+	w.damaged++
+	return w.index.Add() // its words cannot be told
 }
 
 // goesOn tells whether m continues the lines at hand, and there is room.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"perch/logs/block"
 	"perch/logs/index"
 	"perch/logs/record"
 )
@@ -210,7 +213,7 @@ func TestRandomLinesAreFoundAsByANaiveScan(t *testing.T) {
 			t.Fatal(err)
 		}
 		var err error
-		step := rnd.IntN(8)
+		step := rnd.IntN(9)
 		switch step {
 		case 0:
 			err = s.Flush(t.Context())
@@ -225,6 +228,12 @@ func TestRandomLinesAreFoundAsByANaiveScan(t *testing.T) {
 				err = errors.Join(err, os.RemoveAll(dirs[rnd.IntN(len(dirs))]))
 			}
 			s = open(t, cfg)
+		case 5: // while it is in use
+			for _, p := range s.parts {
+				if rnd.IntN(2) == 0 {
+					err = errors.Join(err, os.RemoveAll(p.indexDir()))
+				}
+			}
 		}
 		if err != nil {
 			t.Fatalf("round %d, step %d: %v", round, step, err)
@@ -246,17 +255,136 @@ func TestRandomLinesAreFoundAsByANaiveScan(t *testing.T) {
 	}
 }
 
-// TestAFullFilesystemRefusesAndHeals uses a real one of two megabytes.
-func TestAFullFilesystemRefusesAndHeals(t *testing.T) {
+// filesystem mounts one of so many megabytes.
+func filesystem(t *testing.T, mb int) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=2m"); err != nil {
+	if err := syscall.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mb)); err != nil {
 		t.Skip("needs to mount a file system: ", err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return dir
+}
+
+func TestADiskThatIsFullWhileSealingLosesNothingAndItIsTriedAgain(t *testing.T) {
+	dir := filesystem(t, 4)
+	s := open(t, small(dir))
+	defer func() { _ = s.Close() }()
+	st := streams(3)
+	n := 0
+	for range 60 {
+		records := batch(st, n, 200)
+		for i := range records { // sealed it is as large
+			records[i].Body = fmt.Appendf(records[i].Body, " %x", sha256.Sum256(records[i].Body))
+		}
+		if err := s.Append(t.Context(), records, nil); err != nil {
+			t.Fatal(err)
+		}
+		n += 200
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	filler := filepath.Join(dir, "filler")
+	var free syscall.Statfs_t
+	if err := syscall.Statfs(dir, &free); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filler, make([]byte, int64(free.Bavail)*free.Bsize-200<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Seal(t.Context()); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("err %v, want one that says the disk is full", err)
+	}
+	p := s.parts[0]
+	for _, path := range []string{p.newBlocks(), p.newIndex()} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("half-made %s is there: %v", path, err)
+		}
+	}
+	wantLines(t, all(t, s, index.Need{}), n)
+	if testutil.ToFloat64(s.m.sealFailed) != 1 {
+		t.Error("the failure is not counted")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.rewriteDue(t.Context(), time.Now(), 0); err != nil || s.parts[0].isSealed() {
+		t.Fatalf("tried again at once: sealed %v, %v", s.parts[0].isSealed(), err)
+	}
+	if err := s.rewriteDue(t.Context(), time.Now().Add(sealRetry), 0); err != nil || !s.parts[0].isSealed() {
+		t.Fatalf("tried again: sealed %v, %v", s.parts[0].isSealed(), err)
+	}
+	wantLines(t, all(t, s, index.Need{}), n)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, small(dir))
+	wantLines(t, all(t, s, index.Need{}), n)
+}
+
+func TestADamagedBlockIsKeptAsItIsWhenOthersAreSealed(t *testing.T) {
+	cfg := small(t.TempDir())
+	s := open(t, cfg)
+	appendAll(t, s, 0, 4000, streams(3))
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bad := s.parts[0].metas[7]
+	f, err := os.OpenFile(s.parts[0].blocksFile(), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := int64(0)
+	for _, m := range s.parts[0].metas[:8] {
+		end += m.Size()
+	}
+	if _, err := f.WriteAt([]byte("damaged"), end-20); err != nil { // within the last frame
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	if err := s.Seal(t.Context()); err != nil || !s.parts[0].isSealed() {
+		t.Fatalf("sealed %v: %v", s.parts[0].isSealed(), err)
+	}
+	for range 2 {
+		v, err := s.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, broken := 0, 0
+		for _, p := range v.Select(t.Context(), 0, 1<<62, func(*record.Stream) bool { return true }, index.Need{}) {
+			l, err := p.Read(nil)
+			if err == nil {
+				lines += l.Len()
+				continue
+			}
+			broken++
+			if p.First != bad.First || p.Hash != bad.Hash || p.Lines != bad.Lines || !errors.Is(err, block.ErrDamaged) {
+				t.Errorf("stream %x from line %d: %v", p.Hash, p.First, err)
+			}
+			if times, err := p.Times(nil); err != nil || times.Len() != bad.Lines {
+				t.Errorf("times of the damaged block: %v", err)
+			}
+		}
+		_ = v.Release()
+		if lines != 4000-bad.Lines || broken != 1 {
+			t.Fatalf("%d lines, %d blocks cannot be read", lines, broken)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, cfg)
+	}
+	_ = s.Close()
+}
+
+// TestAFullFilesystemRefusesAndHeals uses a real one of two megabytes.
+func TestAFullFilesystemRefusesAndHeals(t *testing.T) {
+	dir := filesystem(t, 2)
 	cfg := small(dir)
 	s := open(t, cfg)
 	st := streams(3)

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -325,6 +327,15 @@ func TestChild(t *testing.T) {
 	cfg.PartitionBytes = 64 << 10
 	s := open(t, cfg)
 	go func() { _ = s.Run(context.Background()) }() // the process is killed
+	if os.Getenv("STORE_TEST_SEAL") != "" {
+		go func() {
+			for {
+				if err := s.Seal(context.Background()); err != nil {
+					panic(err) // the parent sees less than it waits for
+				}
+			}
+		}()
+	}
 	p, _ := s.Position("src", 1)
 	st := streams(5)
 	for n := int(p.Stdout); ; n += 20 {
@@ -336,10 +347,31 @@ func TestChild(t *testing.T) {
 }
 
 func TestKillLosesAndDoublesNothing(t *testing.T) {
+	killInALoop(t, 6, func(round int) int { return 100 + 170*round })
+}
+
+// TestKillWhileSealingLosesAndDoublesNothing kills a child that seals all the
+// time, at random moments, and takes away indexes in between.
+func TestKillWhileSealingLosesAndDoublesNothing(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	halfway := killInALoop(t, 12, func(int) int { return 1 + rnd.IntN(90) }, "STORE_TEST_SEAL=yes")
+	t.Logf("%d children were killed while they sealed", halfway)
+	if halfway == 0 {
+		t.Fatal("no child was killed while it sealed")
+	}
+}
+
+// killInALoop kills children after so many acknowledgements. It returns how
+// often one left files of a sealing behind.
+func killInALoop(t *testing.T, rounds int, after func(round int) int, env ...string) (halfway int) {
+	t.Helper()
 	dir := t.TempDir()
-	for round := range 6 {
+	for round := range rounds {
+		when := after(round)
 		cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
-		cmd.Env = append(os.Environ(), "STORE_TEST_DIR="+dir)
+		cmd.Env = append(append(os.Environ(), "STORE_TEST_DIR="+dir), env...)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -352,7 +384,7 @@ func TestKillLosesAndDoublesNothing(t *testing.T) {
 		for scan.Scan() {
 			if n, ok := strings.CutPrefix(scan.Text(), "ack "); ok {
 				acked, _ = strconv.Atoi(n)
-				if lines++; lines == 100+170*round {
+				if lines++; lines == when {
 					_ = cmd.Process.Kill()
 				}
 			} else {
@@ -360,6 +392,18 @@ func TestKillLosesAndDoublesNothing(t *testing.T) {
 			}
 		}
 		_ = cmd.Wait() // killed on purpose
+		if lines < when {
+			t.Fatalf("round %d: the child ended by itself after %d", round, lines)
+		}
+		half, _ := filepath.Glob(filepath.Join(partitionsDir(dir), "*", "*.new"))
+		if halfway += min(len(half), 1); round%3 == 2 {
+			indexes, _ := filepath.Glob(filepath.Join(partitionsDir(dir), "*", "index"))
+			for _, x := range indexes[:len(indexes)/2] {
+				if err := os.RemoveAll(x); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 		s := open(t, small(dir))
 		have := all(t, s, index.Need{})
 		if len(have) < acked {
@@ -369,10 +413,16 @@ func TestKillLosesAndDoublesNothing(t *testing.T) {
 		if p, _ := s.Position("src", 1); p.Stdout != int64(len(have)) {
 			t.Fatalf("round %d: position %d, have %d lines", round, p.Stdout, len(have))
 		}
+		s.completeIndexes(t.Context())
+		word := fmt.Sprintf("req%d", (len(have)-1)*7919%100003) // of the newest line
+		if !slices.ContainsFunc(all(t, s, index.Need{Op: index.Word, Text: word}), func(l string) bool { return lineNumber(l) == len(have)-1 }) {
+			t.Fatalf("round %d: the index hides %s", round, word)
+		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return halfway
 }
 
 func TestDamagedTailIsTakenFromTheWriteAheadLog(t *testing.T) {
