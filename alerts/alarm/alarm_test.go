@@ -259,3 +259,25 @@ func TestAskingOverHTTP(t *testing.T) {
 		t.Error("a server that is gone has answered")
 	}
 }
+
+func TestReceiversAreKeptAsSoonAsTheDiskTakesThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{told: Told{Config: "a"}}
+		dir := filepath.Join(t.TempDir(), "alarm") // does not exist: nothing can be written
+		defer w.run(filepath.Join(dir, "told.json"))()
+		after(10 * time.Second)
+		w.gone = true
+		after(20 * time.Second)
+		if len(w.sent) != 1 {
+			t.Fatalf("a disk that refuses keeps people from hearing: %v", w.sent)
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		w.gone = false
+		after(5 * time.Second)
+		if text, err := os.ReadFile(filepath.Join(dir, "told.json")); err != nil || !strings.Contains(string(text), `"a"`) {
+			t.Errorf("kept: %s, %v", text, err)
+		}
+	})
+}

@@ -56,8 +56,8 @@ func TestShippedRulesPassTheirTestsAndEachAlertIsSeenToFire(t *testing.T) {
 				if !strings.Contains(tested, `alertname="`+r.Alert+`"`) {
 					t.Errorf("no test shows %s firing", r.Alert)
 				}
-				if r.Annotations["summary"] == "" || r.Labels["severity"] == "" {
-					t.Errorf("%s lacks a summary or a severity", r.Alert)
+				if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.Labels["severity"] == "" {
+					t.Errorf("%s lacks a summary, a description of what to do, or a severity", r.Alert)
 				}
 			}
 		}

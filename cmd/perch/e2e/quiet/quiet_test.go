@@ -90,6 +90,7 @@ func TestAHealthyClusterIsQuiet(t *testing.T) {
 	t.Run("every rule is evaluated without error", c.rules)
 	t.Run("every panel of every dashboard has data", c.panels)
 	t.Run("what other rules and dashboards ask for is there", c.known)
+	t.Run("amtool and promtool work", c.tools)
 }
 
 // silent looks every few seconds at what fires, and at the end at what fired at
