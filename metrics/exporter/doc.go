@@ -2,8 +2,10 @@
 // and about the cluster's objects, with kube-state-metrics' names.
 //
 // Both are prometheus.Collectors over what they are given: Node reads /proc and
-// /sys when it is gathered, Objects reads lists the caller keeps in memory. It
-// keeps nothing between gatherings and never scrapes anything.
+// /sys when it is gathered, Objects reads lists the caller keeps in memory.
+// Objects.Samples says the same without families and text: it remembers the
+// series of each object, writes anew only objects that changed, and tells what
+// stays the same every 15 s. It never scrapes anything.
 //
 // Of kube-state-metrics' default set these are left out: Secrets, because this
 // role may not read them; Leases, which change every few seconds and which no
@@ -13,10 +15,9 @@
 //
 //	nodes := prometheus.NewRegistry(); nodes.MustRegister(exporter.NewNode(cfg, log))
 //	scrape.Local{Labels: {"job": "node-exporter", "instance": NODE}, Gather: nodes}
-//	state := prometheus.NewRegistry(); state.MustRegister(exporter.NewObjects(lists))
 //	scrape.Local{Labels: {"job": "kube-state-metrics", "instance": NODE, "node": ""},
-//		Gather: state, Honor: true, Interval: 5 * time.Second}   // on one server only
+//		Samples: exporter.NewObjects(lists).Samples, Interval: 5 * time.Second}   // on one server only
 //
-// Start reading at Collect in node.go and in objects.go.
+// Start reading at Collect in node.go and at Samples in changes.go.
 // testdata/*.txt list every series of a source with its labels.
 package exporter

@@ -50,11 +50,15 @@ func shapes(families []*dto.MetricFamily) []string {
 	return out
 }
 
-func gather(t *testing.T, c prometheus.Collector) []*dto.MetricFamily {
-	t.Helper()
+func registry(c prometheus.Collector) *prometheus.Registry {
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(c)
-	families, err := reg.Gather()
+	return reg
+}
+
+func gather(t *testing.T, c prometheus.Collector) []*dto.MetricFamily {
+	t.Helper()
+	families, err := registry(c).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +133,10 @@ func load[T any](t *testing.T, kind string) func() []*T {
 	return func() []*T { return out }
 }
 
-func TestObjectsHaveTheSeriesOfTheGoldenList(t *testing.T) {
-	families := gather(t, NewObjects(Lists{
+// allLists are the objects of testdata/objects.yaml.
+func allLists(t *testing.T) Lists {
+	t.Helper()
+	return Lists{
 		Nodes: load[corev1.Node](t, "Node"), Namespaces: load[corev1.Namespace](t, "Namespace"), Pods: load[corev1.Pod](t, "Pod"),
 		Services: load[corev1.Service](t, "Service"), Deployments: load[appsv1.Deployment](t, "Deployment"), ReplicaSets: load[appsv1.ReplicaSet](t, "ReplicaSet"),
 		StatefulSets: load[appsv1.StatefulSet](t, "StatefulSet"), DaemonSets: load[appsv1.DaemonSet](t, "DaemonSet"), Jobs: load[batchv1.Job](t, "Job"),
@@ -141,7 +147,11 @@ func TestObjectsHaveTheSeriesOfTheGoldenList(t *testing.T) {
 		StorageClasses: load[storagev1.StorageClass](t, "StorageClass"), ConfigMaps: load[corev1.ConfigMap](t, "ConfigMap"),
 		ResourceQuotas: load[corev1.ResourceQuota](t, "ResourceQuota"), LimitRanges: load[corev1.LimitRange](t, "LimitRange"),
 		PodDisruptionBudgets: load[policyv1.PodDisruptionBudget](t, "PodDisruptionBudget"),
-	}))
+	}
+}
+
+func TestObjectsHaveTheSeriesOfTheGoldenList(t *testing.T) {
+	families := gather(t, NewObjects(allLists(t)))
 	golden(t, "kube-state-metrics.txt", shapes(families))
 	accepted(t, families)
 	for _, f := range families {

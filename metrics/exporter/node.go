@@ -77,12 +77,12 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 		{"vmstat", n.vmstat},
 	} {
 		ok, began := 1.0, time.Now()
-		if err := part.read(&sender{ch}); err != nil {
+		if err := part.read(toCollector(ch)); err != nil {
 			ok = 0
 			n.tell(part.name, err)
 		}
-		(&sender{ch}).gauge("node_scrape_collector_duration_seconds", "How long a collector took.", time.Since(began).Seconds(), "collector", part.name)
-		(&sender{ch}).gauge("node_scrape_collector_success", "Whether a collector succeeded.", ok, "collector", part.name)
+		toCollector(ch).gauge("node_scrape_collector_duration_seconds", "How long a collector took.", time.Since(began).Seconds(), "collector", part.name)
+		toCollector(ch).gauge("node_scrape_collector_success", "Whether a collector succeeded.", ok, "collector", part.name)
 	}
 }
 
@@ -95,26 +95,32 @@ func (n *Node) tell(part string, err error) {
 	}
 }
 
-// sender writes const metrics; pairs are label names and values.
-type sender struct{ ch chan<- prometheus.Metric }
+// sender writes series; pairs are label names and values.
+type sender struct{ send send }
 
-func (s *sender) send(t prometheus.ValueType, name, help string, v float64, since time.Time, pairs []string) {
-	names, values := make([]string, 0, len(pairs)/2), make([]string, 0, len(pairs)/2)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		names, values = append(names, pairs[i]), append(values, pairs[i+1])
-	}
-	desc := prometheus.NewDesc(name, help, names, nil)
-	var m prometheus.Metric
-	var err error
-	if since.IsZero() {
-		m, err = prometheus.NewConstMetric(desc, t, v, values...)
-	} else {
-		m, err = prometheus.NewConstMetricWithCreatedTimestamp(desc, t, v, since, values...)
-	}
-	if err != nil {
-		m = prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
-	}
-	s.ch <- m
+// send takes one series; since is when a counter was zero, if that is known.
+type send func(t prometheus.ValueType, name, help string, v float64, since time.Time, pairs []string)
+
+// toCollector makes metrics of the client library.
+func toCollector(ch chan<- prometheus.Metric) *sender {
+	return &sender{func(t prometheus.ValueType, name, help string, v float64, since time.Time, pairs []string) {
+		names, values := make([]string, 0, len(pairs)/2), make([]string, 0, len(pairs)/2)
+		for i := 0; i+1 < len(pairs); i += 2 {
+			names, values = append(names, pairs[i]), append(values, pairs[i+1])
+		}
+		desc := prometheus.NewDesc(name, help, names, nil)
+		var m prometheus.Metric
+		var err error
+		if since.IsZero() {
+			m, err = prometheus.NewConstMetric(desc, t, v, values...)
+		} else {
+			m, err = prometheus.NewConstMetricWithCreatedTimestamp(desc, t, v, since, values...)
+		}
+		if err != nil {
+			m = prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
+		}
+		ch <- m
+	}}
 }
 
 func (s *sender) gauge(name, help string, v float64, pairs ...string) {

@@ -1,6 +1,7 @@
 package exporter
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,48 +43,54 @@ type Lists struct {
 	PodDisruptionBudgets     func() []*policyv1.PodDisruptionBudget
 }
 
-// Objects is a collector of object state.
-type Objects struct{ lists Lists }
+// Objects is the state of objects: a collector, and a source of samples that
+// looks only at what changed.
+type Objects struct {
+	kinds []kind
+	seen  seen
+}
 
-// NewObjects makes the collector.
-func NewObjects(lists Lists) *Objects { return &Objects{lists} }
+// NewObjects makes the source; Samples must be called from one goroutine.
+func NewObjects(lists Lists) *Objects {
+	return &Objects{kinds: slices.DeleteFunc([]kind{
+		of(lists.Nodes, node), of(lists.Namespaces, namespace), of(lists.Pods, pod), of(lists.Services, service),
+		of(lists.Deployments, deployment), of(lists.ReplicaSets, replicaSet), of(lists.StatefulSets, statefulSet), of(lists.DaemonSets, daemonSet),
+		of(lists.Jobs, job), of(lists.HorizontalPodAutoscalers, autoscaler), of(lists.CronJobs, cronJob),
+		of(lists.ReplicationControllers, replicationController), of(lists.Endpoints, endpoints), of(lists.Ingresses, ingress),
+		of(lists.NetworkPolicies, networkPolicy), of(lists.PersistentVolumes, volume), of(lists.PersistentVolumeClaims, claim),
+		of(lists.StorageClasses, storageClass), of(lists.ConfigMaps, configMap), of(lists.ResourceQuotas, quota),
+		of(lists.LimitRanges, limitRange), of(lists.PodDisruptionBudgets, disruptionBudget),
+	}, func(k kind) bool { return k.each == nil })}
+}
+
+// kind is how objects of one kind are listed and written.
+type kind struct {
+	each  func(visit func(metav1.Object))
+	write func(*sender, metav1.Object)
+}
+
+func of[T metav1.Object](list func() []T, one func(*sender, T)) kind {
+	if list == nil {
+		return kind{}
+	}
+	return kind{
+		func(visit func(metav1.Object)) {
+			for _, x := range list() {
+				visit(x)
+			}
+		},
+		func(s *sender, x metav1.Object) { one(s, x.(T)) },
+	}
+}
 
 // Describe sends nothing: the series depend on the objects.
 func (*Objects) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads every list once.
 func (o *Objects) Collect(ch chan<- prometheus.Metric) {
-	s := &sender{ch}
-	walk(o.lists.Nodes, s, node)
-	walk(o.lists.Namespaces, s, namespace)
-	walk(o.lists.Pods, s, pod)
-	walk(o.lists.Services, s, service)
-	walk(o.lists.Deployments, s, deployment)
-	walk(o.lists.ReplicaSets, s, replicaSet)
-	walk(o.lists.StatefulSets, s, statefulSet)
-	walk(o.lists.DaemonSets, s, daemonSet)
-	walk(o.lists.Jobs, s, job)
-	walk(o.lists.HorizontalPodAutoscalers, s, autoscaler)
-	walk(o.lists.CronJobs, s, cronJob)
-	walk(o.lists.ReplicationControllers, s, replicationController)
-	walk(o.lists.Endpoints, s, endpoints)
-	walk(o.lists.Ingresses, s, ingress)
-	walk(o.lists.NetworkPolicies, s, networkPolicy)
-	walk(o.lists.PersistentVolumes, s, volume)
-	walk(o.lists.PersistentVolumeClaims, s, claim)
-	walk(o.lists.StorageClasses, s, storageClass)
-	walk(o.lists.ConfigMaps, s, configMap)
-	walk(o.lists.ResourceQuotas, s, quota)
-	walk(o.lists.LimitRanges, s, limitRange)
-	walk(o.lists.PodDisruptionBudgets, s, disruptionBudget)
-}
-
-func walk[T any](list func() []T, s *sender, one func(*sender, T)) {
-	if list == nil {
-		return
-	}
-	for _, x := range list() {
-		one(s, x)
+	s := toCollector(ch)
+	for _, k := range o.kinds {
+		k.each(func(x metav1.Object) { k.write(s, x) })
 	}
 }
 

@@ -78,10 +78,16 @@ type Own struct {
 type Local struct {
 	Labels   map[string]string // job, instance; node is added unless Labels has it, empty is left out
 	Gather   prometheus.Gatherer
+	Samples  Samples       // instead of Gather
 	Interval time.Duration // Config.Interval when zero
 	Honor    bool          // keep labels of the samples where both have one
 	Now      Demand        // asks for a round between two ticks; nil: nobody does
 }
+
+// Samples are those of a source that are to be told at a time, from one
+// goroutine. It gives its series IDs below 1<<62 and the labels base, ends the
+// series that are over, and may leave out what it told lately.
+type Samples func(base map[string]string, at time.Time) []Sample
 
 // Demand carries requests to gather at once; each is answered by closing it,
 // when the samples are stored or the store refused them.

@@ -34,7 +34,7 @@ func (l *Loop) runLocal(ctx context.Context, from Local) {
 		every = l.cfg.Interval
 	}
 	own := l.withNode(from.Labels)
-	s := &local{labels: own, honor: from.Honor, series: map[string]*localSeries{}}
+	s := &local{labels: own, honor: from.Honor, series: map[string]*localSeries{}, lastID: 1 << 62} // below are the IDs of Samples
 	store := l.parts.Inlet()
 	wait := min(every, lookInterval) // the first numbers soon
 	for {
@@ -46,8 +46,14 @@ func (l *Loop) runLocal(ctx context.Context, from Local) {
 		case asked = <-from.Now:
 		}
 		began := time.Now()
-		families, err := from.Gather.Gather()
-		batch := s.samples(families, began, err)
+		var batch []Sample
+		if from.Samples != nil {
+			told := from.Samples(own, began)
+			batch = append(told, s.told(len(told), began)...)
+		} else {
+			families, err := from.Gather.Gather()
+			batch = s.samples(families, began, err)
+		}
 		if err := store(ctx, batch); err != nil && ctx.Err() == nil {
 			l.log.Warn("samples of a local registry were not stored", "err", err, "count", len(batch))
 		}
@@ -121,6 +127,15 @@ func (s *local) samples(families []*dto.MetricFamily, at time.Time, err error) [
 		}
 	}
 	return batch
+}
+
+// told are up and scrape_* of a source that makes samples itself.
+func (s *local) told(n int, at time.Time) []Sample {
+	ms := at.UnixMilli()
+	return []Sample{
+		s.sample("up", nil, ms, 1), s.sample("scrape_duration_seconds", nil, ms, time.Since(at).Seconds()),
+		s.sample("scrape_samples_scraped", nil, ms, float64(n)),
+	}
 }
 
 // oldestZero is how far back a counter may be said to have been zero: the store

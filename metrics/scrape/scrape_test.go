@@ -102,6 +102,9 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 	cfg.Local = []Local{
 		{Labels: map[string]string{"job": "perch-telemetry", "instance": "n1"}, Gather: reg},
 		{Labels: map[string]string{"job": "other", "instance": "n1", "node": ""}, Gather: other},
+		{Labels: map[string]string{"job": "direct", "instance": "n1", "node": ""}, Samples: func(base map[string]string, at time.Time) []Sample {
+			return []Sample{{ID: 1, Labels: labels.FromStrings("__name__", "direct", "job", base["job"]), T: at.UnixMilli(), V: 5}}
+		}},
 	}
 	l, err := New(cfg, Parts{
 		Into: s,
@@ -136,11 +139,13 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 		ups, _ := latest(t, s, "up")
 		local, _ := latest(t, s, "own_total")
 		others, _ := latest(t, s, "other")
+		direct, _ := latest(t, s, "direct")
 		greedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
 		_, sawGreedy := ups[`{__name__="up", container="c", `+node+`pod="greedy"}`]
 		if ups[`{__name__="up", instance="n1", job="perch-agent", node="n1"}`] == 1 && requests[want] == 7 && n >= 2 && sawGreedy && greedy == 0 &&
 			ups[`{__name__="up", container="c", `+node+`pod="web-1"}`] == 1 &&
 			others[`{__name__="other", instance="n1", job="other"}`] == 9 &&
+			direct[`{__name__="direct", job="direct"}`] == 5 && ups[`{__name__="up", instance="n1", job="direct"}`] == 1 &&
 			local[`{__name__="own_total", instance="n1", job="perch-telemetry", node="n1"}`] == 3 {
 			break
 		}

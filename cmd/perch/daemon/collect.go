@@ -42,8 +42,8 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}},
 		components(component.Agent(), r.cfg.Socket("agent"), nodeAddress(r.cfg))...)
 	if r.cfg.Kind == config.Server {
-		state := local("kube-state-metrics", registryOf(exporter.NewObjects(objectLists(factory))))
-		state.Labels["node"], state.Honor, state.Interval, state.Now = "", true, 5*time.Second, n.state
+		state := local("kube-state-metrics", nil)
+		state.Samples, state.Labels["node"], state.Interval, state.Now = exporter.NewObjects(objectLists(factory)).Samples, "", 5*time.Second, n.state
 		cfg.Local = append(cfg.Local, state)
 		api := scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),
 			CA: r.cfg.Path("ca.crt"), Cert: r.cfg.Path("pki", "telemetry.crt"), Key: r.cfg.Path("pki", "telemetry.key"),
