@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,14 +22,17 @@ import (
 const infoName = "perch-info"
 
 // ensureObjects keeps the objects that perch itself needs: repeated until all
-// are there, since the API may still be starting.
-func ensureObjects(ctx context.Context, cfg config.Config, c clients) error {
+// are there, since the API may still be starting. One that stays away is told.
+func ensureObjects(ctx context.Context, cfg config.Config, c clients, log *slog.Logger) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		err := ensureOnce(ctx, cfg, c)
 		if err == nil {
 			return nil
+		}
+		if n%60 == 0 {
+			log.Warn("perch's own objects are not all there, it is tried again", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -54,12 +58,8 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 			return fmt.Errorf("create ConfigMap %s: %w", name, err)
 		}
 	}
-	dns := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}},
-		Spec: corev1.ServiceSpec{ClusterIP: cfg.ServiceIP(10).String(), Ports: []corev1.ServicePort{
-			{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, TargetPort: intstr.FromInt32(53)},
-			{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: 53, TargetPort: intstr.FromInt32(53)}}}}
-	if _, err := c.kube.CoreV1().Services(metav1.NamespaceSystem).Create(ctx, dns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("create Service kube-dns: %w", err)
+	if err := ensureDNS(ctx, cfg, c); err != nil {
+		return err
 	}
 	if err := ensureRoles(ctx, c); err != nil {
 		return err
@@ -68,6 +68,24 @@ func ensureOnce(ctx context.Context, cfg config.Config, c clients) error {
 		return err
 	}
 	return ensureCRDs(ctx, c)
+}
+
+func ensureDNS(ctx context.Context, cfg config.Config, c clients) error {
+	services := c.kube.CoreV1().Services(metav1.NamespaceSystem)
+	// A second Create would be refused for its address, not for its name.
+	if _, err := services.Get(ctx, "kube-dns", metav1.GetOptions{}); err == nil {
+		return nil
+	} else if !apierrors.IsNotFound(err) {
+		return fmt.Errorf("read Service kube-dns: %w", err)
+	}
+	dns := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}},
+		Spec: corev1.ServiceSpec{ClusterIP: cfg.ServiceIP(10).String(), Ports: []corev1.ServicePort{
+			{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, TargetPort: intstr.FromInt32(53)},
+			{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: 53, TargetPort: intstr.FromInt32(53)}}}}
+	if _, err := services.Create(ctx, dns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create Service kube-dns: %w", err)
+	}
+	return nil
 }
 
 // ensureRoles adds to the default roles what belongs to objects of this file:

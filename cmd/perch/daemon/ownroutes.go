@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -120,7 +121,10 @@ func (o *ownRoutes) look(base string) {
 		text, err := obj.Text(func(r amconfig.Ref) (string, error) {
 			return o.value(target.Ref{ConfigMap: r.ConfigMap, Namespace: obj.Namespace, Name: r.Name, Key: r.Key})
 		})
-		if err != nil {
+		if errors.Is(err, errNotYet) {
+			o.changed()
+			continue
+		} else if err != nil {
 			why[obj.Namespace+"/"+obj.Name] = err.Error()
 			continue
 		}

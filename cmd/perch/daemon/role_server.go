@@ -177,7 +177,7 @@ func buildServer(ctx context.Context, r role) error {
 		return err
 	}
 	r.group.Go("own objects", func(ctx context.Context) error {
-		if err := ensureObjects(ctx, r.cfg, loop); err != nil && ctx.Err() == nil {
+		if err := ensureObjects(ctx, r.cfg, loop, r.part("objects")); err != nil && ctx.Err() == nil {
 			return err
 		}
 		if err := shipped.Keep(ctx, loop.dynamic, own, r.part("shipped")); err != nil && ctx.Err() == nil {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -35,6 +36,9 @@ type valueSet struct {
 	till time.Time
 }
 
+// errNotYet is for a Secret for which namedSecrets has not given the right yet.
+var errNotYet = errors.New("may not be read yet")
+
 func newValues(client kubernetes.Interface, again func()) *values {
 	return &values{client: client, again: again, have: map[string]valueSet{}}
 }
@@ -66,7 +70,7 @@ func (v *values) value(ref target.Ref) (string, error) {
 	switch {
 	case apierrors.IsForbidden(set.err):
 		v.again()
-		return "", fmt.Errorf("%s may not be read yet", object)
+		return "", fmt.Errorf("%s %w", object, errNotYet)
 	case apierrors.IsNotFound(set.err):
 		return "", fmt.Errorf("%s is not there", object)
 	case set.err != nil:
