@@ -63,8 +63,14 @@ func (e *Engine) Histogram(ctx context.Context, r Request) (Histogram, error) {
 				w.failed(err)
 				return
 			}
+			var begin, end int64 // of the bucket of the line before
+			var bucket *[record.LevelCount]int64
 			for _, row := range w.rows {
-				own[(times[row]-start)/step-first][levelIndex(levels[row])]++
+				if t := times[row]; t < begin || t >= end {
+					k := (t - start) / step
+					begin, end, bucket = start+k*step, start+(k+1)*step, &own[k-first]
+				}
+				bucket[levelIndex(levels[row])]++
 			}
 		}
 		s.mu.Lock()
