@@ -55,7 +55,7 @@ func TestWhenToTell(t *testing.T) {
 type world struct {
 	gone    bool
 	told    Told
-	asked   int
+	pause   time.Duration // of the whole process, once
 	fail    error
 	applied []string
 	sent    []route.Alert
@@ -65,7 +65,8 @@ type world struct {
 func (w *world) parts() Parts {
 	return Parts{
 		Ask: func(_ context.Context, have string) (Answer, error) {
-			w.asked++
+			time.Sleep(w.pause)
+			w.pause = 0
 			switch {
 			case w.gone:
 				return Answer{}, errors.New("connection refused")
@@ -278,6 +279,23 @@ func TestReceiversAreKeptAsSoonAsTheDiskTakesThem(t *testing.T) {
 		after(5 * time.Second)
 		if text, err := os.ReadFile(filepath.Join(dir, "told.json")); err != nil || !strings.Contains(string(text), `"a"`) {
 			t.Errorf("kept: %s, %v", text, err)
+		}
+	})
+}
+
+func TestAProcessThatWasPausedBlamesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{told: Told{Config: "a"}}
+		defer w.run(filepath.Join(t.TempDir(), "told.json"))()
+		after(5 * time.Second)
+		w.pause, w.gone = time.Hour, true // the network comes back later than the process
+		after(time.Hour + 10*time.Second)
+		if len(w.sent) != 0 {
+			t.Fatalf("told at once after a pause: %v", w.sent)
+		}
+		after(15 * time.Second)
+		if len(w.sent) != 1 {
+			t.Errorf("told %d times after the patience", len(w.sent))
 		}
 	})
 }

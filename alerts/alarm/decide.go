@@ -9,11 +9,11 @@ import (
 // maxWatchers is how many workers know the receivers and would tell.
 const maxWatchers = 3
 
-// Watchers are the workers that watch the server: the first ones by name of
-// those that are ready. Few, so that an outage is told a few times and not by
-// every node, and few machines hold the secrets of receivers.
-func Watchers(ready []string) []string {
-	names := slices.Sorted(slices.Values(ready))
+// Watchers are those of the workers that watch the server: the first ones by
+// name. Few, so that an outage is told a few times and not by every node, and few
+// machines hold the secrets of receivers.
+func Watchers(workers []string) []string {
+	names := slices.Sorted(slices.Values(workers))
 	return names[:min(len(names), maxWatchers)]
 }
 

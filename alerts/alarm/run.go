@@ -100,14 +100,15 @@ func New(cfg Config, with Parts, log *slog.Logger, reg prometheus.Registerer) *A
 func (a *Alarm) Run(ctx context.Context) error {
 	tick := time.NewTicker(a.cfg.Every)
 	defer tick.Stop()
-	answered := time.Now()
+	answered, looked := time.Now(), time.Now()
 	var sent time.Time
 	for {
 		heard := a.ask(ctx)
 		now := time.Now()
-		if heard {
+		if heard || now.Sub(looked) > 4*a.cfg.Every { // or this process was paused, and knows nothing of that time
 			answered = now
 		}
+		looked = now
 		a.silence.Set(now.Sub(answered).Seconds())
 		act, why := Decide(View{Now: now, Answered: answered, Heard: heard, Firing: a.firing != nil, Told: a.told}, a.cfg.Patience)
 		switch {
