@@ -24,6 +24,8 @@ type Config struct {
 	Reserve corev1.ResourceList // kept from pods for the system
 	Version string              // told as kubeletVersion, e.g. v1.36.3+perch.1
 
+	ClientCert, ServingCert string // files of this node's certificates, whose age is told; "" is none
+
 	ClusterDNS    []string // addresses of the cluster's DNS service
 	ClusterDomain string
 	ResolvConf    string // the machine's resolv.conf

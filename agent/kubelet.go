@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"crypto/x509"
+	"encoding/pem"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -232,9 +235,31 @@ func (c podCounts) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge("kubelet_desired_pods", "Pods this node is to run.", wanted, []string{"static"}, []string{"false"})
 	gauge("kubelet_active_pods", "Pods of this node that are not over.", active, []string{"static"}, []string{"false"})
+	for file, kind := range map[string]string{c.a.cfg.ClientCert: "client", c.a.cfg.ServingCert: "server"} {
+		if end, ok := validUntil(file); ok {
+			gauge("kubelet_certificate_manager_"+kind+"_ttl_seconds", "Time until this node's certificate ends.", time.Until(end).Seconds(), nil, nil)
+		}
+	}
 	for state, counts := range map[string]map[string]float64{"desired_state_of_world": want, "actual_state_of_world": have} {
 		for plugin, n := range counts {
 			gauge("volume_manager_total_volumes", "Volumes of pods, as wanted and as mounted.", n, []string{"plugin_name", "state"}, []string{plugin, state})
 		}
 	}
+}
+
+// validUntil is when the certificate in a file ends.
+func validUntil(file string) (time.Time, bool) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return time.Time{}, false
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return time.Time{}, false
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return cert.NotAfter, true
 }

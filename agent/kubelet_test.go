@@ -1,7 +1,15 @@
 package agent
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -69,4 +77,36 @@ func TestANodeCountsItsPodsUnderKubeletsNames(t *testing.T) {
 			t.Errorf("after a restart\n%s", strings.Join(have, "\n"))
 		}
 	})
+}
+
+func TestTheAgeOfTheNodesCertificatesIsTold(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.crt")
+	w := &Agent{cfg: Config{ClientCert: file, ServingCert: file + ".none"}}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(podCounts{w})
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}, &x509.Certificate{}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: text}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]float64{}
+	for _, f := range families {
+		have[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
+	}
+	if v := have["kubelet_certificate_manager_client_ttl_seconds"]; v < 3000 || v > 3600 {
+		t.Errorf("an hour is left, told: %g", v)
+	}
+	if _, ok := have["kubelet_certificate_manager_server_ttl_seconds"]; ok {
+		t.Error("there is no serving certificate")
+	}
 }

@@ -82,6 +82,7 @@ func buildAgent(ctx context.Context, r role) error {
 	podCfg.Node, podCfg.IPs, podCfg.Data, podCfg.Door = r.cfg.NodeName, []string{r.cfg.AdvertiseAddress.String()}, r.cfg.DataDir, int32(r.cfg.AgentPort)
 	podCfg.ClusterDNS, podCfg.ClusterDomain = []string{r.cfg.ServiceIP(10).String()}, r.cfg.ClusterDomain
 	podCfg.ContainerCgroup = tree.ForContainers()
+	podCfg.ClientCert, podCfg.ServingCert = r.cfg.Path("pki", "node.crt"), r.cfg.Path("pki", "node-serving.crt")
 	var numbers *stats.Stats // set below; containers start after it
 	pods, err := agent.New(podCfg, agent.Parts{
 		API: api.kube, Runtime: cri, Images: puller, Cgroups: tree, Tell: facts.Tell,
