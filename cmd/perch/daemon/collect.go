@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"perch/cmd/perch/daemon/component"
 	"perch/cmd/perch/daemon/config"
@@ -22,7 +24,7 @@ import (
 
 // collect scrapes the pods of this node, reads the machine, perch's own parts, the
 // counts of lines and, on servers, the state of all objects.
-func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers, jobs *scrapeJobs, counts prometheus.Gatherer, tell event.Tell) (*scrape.Loop, error) {
+func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.PodLister, n numbers, jobs *scrapeJobs, counts prometheus.Gatherer, tell event.Tell, own *http.ServeMux) (*scrape.Loop, error) {
 	services := factory.Core().V1().Services().Lister()
 
 	cfg := scrape.Default()
@@ -31,6 +33,8 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	if err != nil {
 		return nil, fmt.Errorf("read machine: %w", err)
 	}
+	// For a Prometheus elsewhere, by the node's door; read from this machine only.
+	own.Handle("GET /metrics/node", promhttp.HandlerFor(registryOf(machine), promhttp.HandlerOpts{}))
 	instance := r.cfg.NodeName
 	local := func(job string, gather prometheus.Gatherer) scrape.Local {
 		return scrape.Local{Labels: map[string]string{"job": job, "instance": instance}, Gather: gather}
@@ -42,8 +46,9 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		{Name: "perch-supervisor", Labels: map[string]string{"job": "perch-supervisor", "instance": instance}, Socket: r.cfg.Socket("supervisor")}},
 		components(component.Agent(), r.cfg.Socket("agent"), nodeAddress(r.cfg))...)
 	if r.cfg.Kind == config.Server {
-		state := local("kube-state-metrics", nil)
-		state.Samples, state.Labels["node"], state.Interval, state.Now = exporter.NewObjects(objectLists(factory)).Samples, "", 5*time.Second, n.state
+		state, objects := local("kube-state-metrics", nil), exporter.NewObjects(objectLists(factory))
+		state.Samples, state.Labels["node"], state.Interval, state.Now = objects.Samples, "", 5*time.Second, n.state
+		own.Handle("GET /metrics/objects", promhttp.HandlerFor(registryOf(objects), promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 		cfg.Local = append(cfg.Local, state)
 		api := scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),
 			CA: r.cfg.Path("ca.crt"), Cert: r.cfg.Path("pki", "telemetry.crt"), Key: r.cfg.Path("pki", "telemetry.key"),

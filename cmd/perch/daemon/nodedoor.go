@@ -43,6 +43,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 		"/metrics": component.Plain(prometheus.Gatherers{r.reg, dns.Library()}), "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
 		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
 		"/perch/v1/ring": numbers.RingHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
+		"/metrics/node": towards(telemetry, r.part("door")), "/metrics/objects": towards(telemetry, r.part("door")),
 	}
 	d, err := door.New(door.Config{
 		Listen: net.JoinHostPort("", strconv.Itoa(r.cfg.AgentPort)), Node: r.cfg.NodeName, ClientCA: pool,

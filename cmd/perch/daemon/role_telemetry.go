@@ -81,7 +81,7 @@ func buildTelemetry(_ context.Context, r role) error {
 	if err := r.openProber(factory, own); err != nil {
 		return err
 	}
-	targets, err := r.collect(factory, pods, numbers, jobs, registryOf(lines.counts), facts.Tell)
+	targets, err := r.collect(factory, pods, numbers, jobs, registryOf(lines.counts), facts.Tell, own)
 	if err != nil {
 		return err
 	}
