@@ -51,9 +51,6 @@ func (p *Piece) Sent() bool { return p.part == nil || p.meta.Sent() }
 // Parts turns b to a piece that has templates.
 func (p *Piece) Parts(b *block.Parts) { b.Open(p.part.file, p.meta) }
 
-// Stored tells whether the piece is a block, whose memory may be used again.
-func (p *Piece) Stored() bool { return p.part != nil }
-
 // Levels counts the lines by level, when that is known without reading.
 func (p *Piece) Levels() ([record.LevelCount]uint32, bool) {
 	if p.part == nil {
