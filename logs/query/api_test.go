@@ -174,8 +174,8 @@ func TestContextOfPodWorkloadAndNode(t *testing.T) {
 	if err := json.Unmarshal([]byte(body[:strings.IndexByte(body, '\n')]), &line); err != nil {
 		t.Fatal(err)
 	}
-	for scope, want := range map[string]string{"stream": "0 5 10 15", "pod": "5 6 10 11 15", "workload": "6 7 10 11 12", "node": "6 8 10 11 13"} {
-		_, body := get(t, srv, "context", "id", line.ID, "before", "2", "after", map[bool]string{true: "1", false: "2"}[scope == "stream"], "scope", scope)
+	for scope, want := range map[string]string{"stream": "0 5 10 15", "container": "0 5 10 15", "pod": "5 6 10 11 15", "workload": "6 7 10 11 12", "node": "6 8 10 11 13"} {
+		_, body := get(t, srv, "context", "id", line.ID, "before", "2", "after", map[bool]string{true: "1", false: "2"}[scope == "stream" || scope == "container"], "scope", scope)
 		var have []string
 		for _, m := range regexp.MustCompile(`"line":"line (\d+)"`).FindAllStringSubmatch(body, -1) {
 			have = append(have, m[1])

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// beside answers Query with the lines around one, of all streams of its pod,
-// workload or node. Other questions go to the searcher as they are.
+// beside answers Query with the lines around one, of all streams of its container,
+// pod, workload or node. Other questions go to the searcher as they are.
 type beside struct {
 	Searcher
 	scope string
@@ -54,7 +54,7 @@ func (b beside) Query(ctx context.Context, r Request, emit func(*Line) error) (S
 	return sum, nil
 }
 
-// scopeQuery finds the lines of the same pod, workload or node. Names of pods
+// scopeQuery finds the lines of the same container, pod, workload or node. Names of pods
 // tell their workload, also when it is gone.
 func scopeQuery(scope string, l *Line) string {
 	s := l.Stream
@@ -64,6 +64,9 @@ func scopeQuery(scope string, l *Line) string {
 	in := "namespace:" + phrase(s.Namespace) + " "
 	if s.Namespace == "" {
 		in = "-namespace:* "
+	}
+	if scope == "container" { // both of its outputs, all of its instances
+		return in + "pod:" + phrase(s.Pod) + " container:" + phrase(s.Container) + " kind:" + phrase(s.Kind)
 	}
 	if scope == "pod" {
 		return in + "pod:" + phrase(s.Pod)

@@ -254,10 +254,10 @@ func (d *door) context(w http.ResponseWriter, r *http.Request) {
 	search := d.s
 	switch scope := r.Form.Get("scope"); scope {
 	case "", "stream":
-	case "pod", "workload", "node":
+	case "container", "pod", "workload", "node":
 		search = beside{d.s, scope}
 	default:
-		fail(w, http.StatusBadRequest, fmt.Errorf("scope %q is not stream, pod, workload or node", scope))
+		fail(w, http.StatusBadRequest, fmt.Errorf("scope %q is not stream, container, pod, workload or node", scope))
 		return
 	}
 	d.lines(w, r, search, q)
