@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,11 +48,11 @@ type logsOptions struct {
 	selector, output, instance                string
 	at, sinceTime                             string
 	tail, context                             int
-	patterns, prefix                          bool
+	patterns, prefix, whole                   bool
 	limitBytes                                int64
 }
 
-// maxLines bounds what one call prints when neither --tail nor --since says
+// maxLines bounds what one call prints when neither --tail nor a time says
 // otherwise; the newest are shown and the cut is told.
 const maxLines = 10_000
 
@@ -76,11 +76,11 @@ func logsCommand(s Streams) *cobra.Command {
 	f.StringVar(&o.instance, "instance", "", "the container's instance by number, 0 is the first")
 	f.BoolVar(&o.events, "events", false, "Kubernetes events of these pods among the lines")
 	f.BoolVar(&o.timestamps, "timestamps", false, "the full time before each line")
-	f.StringVar(&o.since, "since", "", "newer than 10m, 2h, or a time in RFC 3339")
+	f.StringVar(&o.since, "since", "", "newer than 10m, 2h, or a time in RFC 3339; 0 for all")
 	f.StringVar(&o.until, "until", "", "older than 10m, or a time in RFC 3339")
 	f.StringVar(&o.at, "at", "", "the minute before and after a time in RFC 3339, or 10m ago")
 	f.StringVar(&o.sinceTime, "since-time", "", "newer than a time in RFC 3339")
-	f.IntVar(&o.context, "context", 0, "this many lines of the same container before and after each line")
+	f.IntVar(&o.context, "context", 0, "this many lines of the same container before and after each line that is found")
 	f.BoolVar(&o.patterns, "patterns", false, "the kinds of lines, with counts, trend, and where the first was written")
 	f.BoolVar(&o.prefix, "prefix", false, "pod and container before each line")
 	f.Int64Var(&o.limitBytes, "limit-bytes", 0, "at most this many bytes")
@@ -91,7 +91,7 @@ func logsCommand(s Streams) *cobra.Command {
 	f.StringVarP(&o.query, "query", "q", "", "a query in the log language: words, \"phrases\", field:value, -not")
 	f.StringVarP(&o.container, "container", "c", "", "lines of this container")
 	f.StringVarP(&o.selector, "selector", "l", "", "lines of the pods with these labels (pods that exist now)")
-	f.IntVar(&o.tail, "tail", -1, "at most this many lines, the newest")
+	f.IntVar(&o.tail, "tail", -1, "at most this many lines, the newest; -1 for all (default: all of a time that is given, else 10000)")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if o.output != "text" && o.output != "json" {
@@ -102,7 +102,13 @@ func logsCommand(s Streams) *cobra.Command {
 		}
 		if o.limitBytes > 0 {
 			s.Out = &limited{s.Out, o.limitBytes}
+		} else if c.Flags().Changed("limit-bytes") {
+			return Usage{errors.New("--limit-bytes needs a number above 0")}
 		}
+		if o.follow && o.until != "" {
+			return Usage{errors.New("--until is not for -f, which has no end")}
+		}
+		o.whole = o.tail < 0 && (c.Flags().Changed("tail") || o.since != "" || o.sinceTime != "" || o.at != "")
 		w, err := a.web(c.Context())
 		if err != nil {
 			return err
@@ -129,53 +135,86 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 	if o.patterns {
 		return showPatterns(ctx, s, w, ask, o)
 	}
-	limit := o.tail
-	if limit < 0 {
-		limit = maxLines
-	}
-	many := len(args) != 1 || strings.Contains(args[0], "/") && !strings.HasPrefix(args[0], "pod") || o.selector != ""
-	p := printer{out: bufio.NewWriter(s.Out), json: o.output == "json", many: many, colour: colour(s.Out), timestamps: o.timestamps, prefix: o.prefix, grep: grepRE(o.grep)}
+	p := newPrinter(s.Out, o, args)
 	var last trailer
-	if limit > 0 {
-		lines, t, err := fetchNewest(ctx, w, ask, limit)
-		if err != nil {
-			return ownError(ctx, w, o.query, err)
-		}
-		if len(lines) == 0 && !o.follow {
-			if err := w.whyNothing(ctx, s.Err, ns, args, o); err != nil {
-				return err
-			}
-		}
-		last = t
-		slices.Reverse(lines)
-		shown := make([]*line, 0, len(lines))
-		for i := range lines {
-			shown = append(shown, &lines[i])
-		}
-		if o.context > 0 {
-			if shown, err = withContext(ctx, w, lines, o.context); err != nil {
-				return err
-			}
-		}
-		for _, l := range shown {
-			if l != nil {
-				p.print(*l)
-			} else if !p.json {
-				p.out.WriteString("--\n")
-			}
-		}
-		if len(lines) == limit && o.tail < 0 {
-			fmt.Fprintf(s.Err, "note: the newest %d lines; --tail or --since choose others\n", limit)
-		}
+	switch {
+	case o.tail == 0:
+	case o.whole && o.context == 0:
+		last, err = printAll(ctx, w, ask, p)
+	default:
+		last, err = printNewest(ctx, s, w, ask, p, o)
+	}
+	if err != nil {
+		return ownError(ctx, w, o.query, err)
 	}
 	if err := p.out.Flush(); err != nil {
 		return fmt.Errorf("write lines: %w", err)
 	}
 	tellTrailer(s.Err, last)
-	if !o.follow {
-		return nil
+	if o.follow {
+		return follow(ctx, s, w, ask, p)
 	}
-	return follow(ctx, w, query, p)
+	if p.newest == nil && o.tail != 0 {
+		return w.whyNothing(ctx, s.Err, ns, args, o)
+	}
+	return nil
+}
+
+// printNewest prints so many lines, the newest, oldest first.
+func printNewest(ctx context.Context, s Streams, w *web, ask url.Values, p *printer, o logsOptions) (trailer, error) {
+	limit := o.tail
+	if limit < 0 {
+		limit = maxLines
+	}
+	lines, last, err := fetchNewest(ctx, w, ask, limit)
+	if err != nil {
+		return last, err
+	}
+	slices.Reverse(lines)
+	shown := make([]*line, 0, len(lines))
+	for i := range lines {
+		shown = append(shown, &lines[i])
+	}
+	if o.context > 0 {
+		if shown, err = withContext(ctx, w, lines, o.context); err != nil {
+			return last, err
+		}
+	}
+	p.look(lines)
+	for _, l := range shown {
+		if l != nil {
+			p.print(*l)
+		} else if !p.json {
+			p.out.WriteString("--\n")
+		}
+	}
+	if len(lines) == limit && o.tail < 0 {
+		fmt.Fprintf(s.Err, "note: the newest %d lines; --tail -1 shows all, --since those of a time\n", limit)
+	}
+	return last, nil
+}
+
+// printAll prints the lines of the time that was asked for, oldest first, as they
+// come.
+func printAll(ctx context.Context, w *web, ask url.Values, p *printer) (last trailer, _ error) {
+	ask = maps.Clone(ask)
+	ask.Set("order", "asc")
+	ask.Set("limit", strconv.Itoa(page))
+	for {
+		lines, t, err := fetch(ctx, w, "/logs/api/v1/query", ask)
+		if err != nil {
+			return last, err
+		}
+		last = t
+		p.look(lines)
+		for i := range lines {
+			p.print(lines[i])
+		}
+		if len(lines) < page || t.Cursor == "" || p.full() {
+			return last, nil
+		}
+		ask.Set("cursor", t.Cursor)
+	}
 }
 
 // ownError tells the error of the user's own query, whose positions they can
@@ -203,104 +242,13 @@ func tellTrailer(out io.Writer, t trailer) {
 	}
 }
 
-// logQuery builds the query in the log language.
-func logQuery(ctx context.Context, w *web, ns string, args []string, o logsOptions) (string, error) {
-	var parts []string
-	if !o.all {
-		parts = append(parts, "namespace:"+quoted(ns))
-	}
-	var pods []string
-	for _, arg := range args {
-		t, err := podTerm(arg)
-		if err != nil {
-			return "", Usage{err}
-		}
-		pods = append(pods, t)
-	}
-	if o.selector != "" {
-		names, err := w.podsBySelector(ctx, ns, o)
-		if err != nil {
-			return "", err
-		}
-		for _, n := range names {
-			pods = append(pods, "pod:"+quoted(n))
-		}
-	}
-	if len(pods) > 0 {
-		parts = append(parts, "("+strings.Join(pods, " or ")+")")
-	} else if o.query == "" && o.grep == "" && !o.all {
-		return "", Usage{errors.New("say whose lines: POD, deploy/NAME, -l SELECTOR, -q QUERY or -A")}
-	}
-	if o.container != "" {
-		parts = append(parts, "container:"+quoted(o.container))
-	}
-	if o.instance != "" {
-		parts = append(parts, "instance:"+quoted(o.instance))
-	}
-	if o.previous {
-		n, err := w.previousInstance(ctx, ns, args, o)
-		if err != nil {
-			return "", err
-		}
-		parts = append(parts, "instance:"+n)
-	}
-	if !strings.Contains(o.query, "kind:") { // whoever asks for a kind gets it
-		if !o.events {
-			parts = append(parts, "-kind:event")
-		}
-		parts = append(parts, "-kind:audit", "-kind:alert") // about pods, not of them
-	}
-	if o.grep != "" {
-		if _, err := regexp.Compile(o.grep); err != nil {
-			return "", Usage{fmt.Errorf("--grep: %w", err)}
-		}
-		parts = append(parts, "line:~"+strconv.Quote(o.grep))
-	}
-	if o.query != "" {
-		parts = append(parts, "("+o.query+")")
-	}
-	return strings.Join(parts, " "), nil
-}
-
-var plain = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
-
-func quoted(v string) string {
-	if plain.MatchString(v) {
-		return v
-	}
-	return strconv.Quote(v)
-}
-
-// podTerm names pods by their owner, whether they still exist or not: the names
-// that controllers give to their pods tell it.
-func podTerm(arg string) (string, error) {
-	kind, name, ok := strings.Cut(arg, "/")
-	if !ok {
-		return "pod:" + quoted(arg), nil
-	}
-	const five = "[a-z0-9]{5}"
-	suffix := ""
-	switch strings.ToLower(kind) {
-	case "po", "pod", "pods":
-		return "pod:" + quoted(name), nil
-	case "deploy", "deployment", "deployments", "deployments.apps", "deployment.apps":
-		suffix = "-[a-z0-9]{1,10}-" + five
-	case "rs", "replicaset", "replicasets", "ds", "daemonset", "daemonsets", "job", "jobs", "rc", "replicationcontroller":
-		suffix = "-" + five
-	case "sts", "statefulset", "statefulsets":
-		suffix = "-[0-9]+"
-	default:
-		return "", fmt.Errorf("%q: use pod, deploy, rs, sts, ds or job", arg)
-	}
-	return "pod:~" + strconv.Quote("^"+regexp.QuoteMeta(name)+suffix+"$"), nil
-}
-
 // page is how many lines one answer may have.
 const page = 50_000
 
 // fetchNewest asks page by page, newest first, until there are enough lines or
 // no more.
 func fetchNewest(ctx context.Context, w *web, ask url.Values, limit int) (all []line, last trailer, _ error) {
+	ask = maps.Clone(ask)
 	ask.Set("order", "desc")
 	for len(all) < limit {
 		want := min(page, limit-len(all))
@@ -352,100 +300,4 @@ func parseLine(raw []byte) (l line, isLine bool, _ error) {
 	}
 	l.raw = raw
 	return l, !l.Time.IsZero(), nil
-}
-
-// follow prints new lines until ctx ends or the door closes.
-func follow(ctx context.Context, w *web, query string, p printer) error {
-	body, err := w.get(ctx, "/logs/api/v1/tail", url.Values{"query": {query}})
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	in := bufio.NewScanner(body)
-	in.Buffer(nil, 8<<20)
-	for in.Scan() {
-		data, ok := strings.CutPrefix(in.Text(), "data:")
-		if !ok {
-			continue
-		}
-		l, isLine, err := parseLine([]byte(strings.TrimSpace(data) + "\n"))
-		if err != nil {
-			return err
-		}
-		if !isLine {
-			continue
-		}
-		p.print(l)
-		if err := p.out.Flush(); err != nil {
-			return fmt.Errorf("write lines: %w", err)
-		}
-	}
-	if err := in.Err(); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("follow lines: %w", err)
-	}
-	return nil
-}
-
-func grepRE(text string) *regexp.Regexp {
-	if text == "" {
-		return nil
-	}
-	re, err := regexp.Compile(text)
-	if err != nil {
-		return nil // told already
-	}
-	return re
-}
-
-// printer writes lines: bare for one pod, with time and pod for many.
-type printer struct {
-	out                            *bufio.Writer
-	json, many, colour, timestamps bool
-	prefix                         bool
-	grep                           *regexp.Regexp
-}
-
-var podColours = []string{"36", "35", "33", "34", "32", "96", "95", "94"}
-
-func (p printer) print(l line) {
-	if p.json {
-		p.out.Write(l.raw)
-		return
-	}
-	paint := func(code, text string) string {
-		if !p.colour {
-			return text
-		}
-		return "\x1b[" + code + "m" + text + "\x1b[0m"
-	}
-	if p.prefix { // as kubectl writes it
-		fmt.Fprintf(p.out, "[pod/%s/%s] ", l.Pod, l.Container)
-	}
-	if p.timestamps {
-		fmt.Fprintf(p.out, "%s ", l.Time.UTC().Format(time.RFC3339Nano))
-	}
-	if p.many && !p.prefix {
-		if !p.timestamps {
-			fmt.Fprintf(p.out, "%s ", paint("2", l.Time.Local().Format("15:04:05.000")))
-		}
-		who := l.Pod
-		if i := strings.LastIndexByte(who, '-'); i >= 0 && len(who)-i <= 11 {
-			who = who[i+1:]
-		}
-		h := 0
-		for _, r := range l.Pod {
-			h = h*31 + int(r)
-		}
-		fmt.Fprintf(p.out, "%s ", paint(podColours[uint(h)%uint(len(podColours))], who))
-	}
-	text := strings.TrimRight(l.Line, "\n")
-	if l.Kind == "event" {
-		text = paint("35", "● "+text)
-	} else if p.grep != nil && p.colour {
-		text = p.grep.ReplaceAllStringFunc(text, func(m string) string { return paint("43;30", m) })
-	} else if code, ok := map[string]string{"error": "31", "fatal": "31", "warn": "33"}[l.Level]; ok && p.colour {
-		text = paint(code, text)
-	}
-	p.out.WriteString(text)
-	p.out.WriteByte('\n')
 }

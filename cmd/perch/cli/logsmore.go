@@ -98,17 +98,17 @@ func bars(counts []int64) string {
 // maxContexts lines are shown with what stands around them.
 const maxContexts = 200
 
-// withContext adds the lines of the same stream around each of lines, which are
+// withContext adds the lines of the same container around each of lines, which are
 // oldest first. Lines come once, in the order of their groups; nil stands where
 // lines are left out between two groups.
 func withContext(ctx context.Context, w *web, lines []line, n int) ([]*line, error) {
 	if len(lines) > maxContexts {
-		return nil, Usage{fmt.Errorf("--context is for at most %d lines, this are %d; use --tail or a narrower query", maxContexts, len(lines))}
+		return nil, Usage{fmt.Errorf("--context is for at most %d lines, these are %d; use --tail or a narrower query", maxContexts, len(lines))}
 	}
 	var out []*line
 	shown := map[string]bool{}
 	for _, l := range lines {
-		around, _, err := fetch(ctx, w, "/logs/api/v1/context", url.Values{"id": {l.ID}, "before": {strconv.Itoa(n)}, "after": {strconv.Itoa(n)}})
+		around, _, err := fetch(ctx, w, "/logs/api/v1/context", url.Values{"id": {l.ID}, "before": {strconv.Itoa(n)}, "after": {strconv.Itoa(n)}, "scope": {"container"}})
 		if err != nil {
 			return nil, err
 		}
@@ -131,11 +131,18 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return at, nil
 	}
-	d, err := model.ParseDuration(text)
-	if err != nil {
-		return time.Time{}, Usage{fmt.Errorf("--%s %q: write a duration such as 10m, or a time in RFC 3339", flag, text)}
+	if flag == "since-time" {
+		return time.Time{}, Usage{fmt.Errorf("--since-time %q: write a time in RFC 3339, such as %s", text, now.UTC().Truncate(time.Minute).Format(time.RFC3339))}
 	}
-	return now.Add(-time.Duration(d)), nil
+	d, err := time.ParseDuration(text) // kubectl's, with 1.5h
+	if err != nil {
+		days, derr := model.ParseDuration(text) // with 2d
+		d, err = time.Duration(days), derr
+	}
+	if err != nil || d < 0 {
+		return time.Time{}, Usage{fmt.Errorf("--%s %q: write a duration such as 10m, or a time in RFC 3339, such as %s", flag, text, now.UTC().Truncate(time.Minute).Format(time.RFC3339))}
+	}
+	return now.Add(-d), nil
 }
 
 // atSpan is how much --at shows on both sides.
@@ -157,6 +164,9 @@ func timeRange(ask url.Values, o logsOptions, now time.Time) (url.Values, error)
 		at, err := parseMoment(f.flag, f.text, now)
 		if err != nil {
 			return nil, err
+		}
+		if f.flag == "since" && at.Equal(now) {
+			continue // kubectl's 0: all
 		}
 		if f.key == "at" {
 			ask.Set("from", at.Add(-atSpan).UTC().Format(time.RFC3339Nano))

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestLinesSayWhoseTheyAreAsFarAsOneMustKnow(t *testing.T) {
+	at := time.Date(2026, 11, 20, 14, 0, 0, 0, time.Local)
+	l := func(ns, pod, container string) line {
+		return line{Time: at, Namespace: ns, Pod: pod, Container: container, Line: "x"}
+	}
+	for _, c := range []struct {
+		what  string
+		o     logsOptions
+		args  []string
+		lines []line
+		want  string
+	}{
+		{"one container", logsOptions{}, []string{"web-1"}, []line{l("shop", "web-1", "a")}, "x"},
+		{"two containers", logsOptions{}, []string{"pod/web-1"}, []line{l("shop", "web-1", "a"), l("shop", "web-1", "b")}, "a x|b x"},
+		{"many pods", logsOptions{}, []string{"deploy/web"}, []line{l("shop", "web-7d9f4c6b8-kx2mq", "a"), l("shop", "web-7d9f4c6b8-abcde", "b")}, "14:00:00.000 kx2mq x|14:00:00.000 abcde x"},
+		{"many pods of two containers", logsOptions{}, []string{"deploy/web"}, []line{l("shop", "web-7d9f4c6b8-kx2mq", "a"), l("shop", "web-7d9f4c6b8-kx2mq", "b")}, "14:00:00.000 kx2mq/a x|14:00:00.000 kx2mq/b x"},
+		{"all namespaces", logsOptions{all: true}, nil, []line{l("shop", "web-0", "a"), l("bank", "", "")}, "14:00:00.000 shop/web-0 x|14:00:00.000 bank x"},
+		{"of no pod", logsOptions{}, nil, []line{l("shop", "", "")}, "14:00:00.000 x"},
+		{"kubectl's prefix", logsOptions{prefix: true}, []string{"web-1"}, []line{l("shop", "web-1", "a"), l("shop", "web-1", "b")}, "[pod/web-1/a] x|[pod/web-1/b] x"},
+	} {
+		var b strings.Builder
+		p := newPrinter(&b, c.o, c.args)
+		p.look(c.lines)
+		for _, l := range c.lines {
+			p.print(l)
+		}
+		_ = p.out.Flush() // to memory
+		if have := strings.ReplaceAll(strings.TrimSpace(b.String()), "\n", "|"); have != c.want {
+			t.Errorf("%s: have %q, want %q", c.what, have, c.want)
+		}
+	}
+}
+
+func door(t *testing.T, h http.HandlerFunc) *web {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	base, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &web{base: base, client: s.Client()}
+}
+
+func numbered(n int) string {
+	return fmt.Sprintf(`{"time":"2026-11-20T14:00:00.%09dZ","id":"00000000000000ff-%d","line":"line %d"}`, n, n, n)
+}
+
+func TestFollowingGoesOnBehindTheNewestLine(t *testing.T) {
+	calls, next := atomic.Int64{}, 5
+	ctx, cancel := context.WithCancel(t.Context())
+	w := door(t, func(rw http.ResponseWriter, r *http.Request) {
+		switch calls.Add(1) {
+		case 1, 3: // two lines, then the door is killed
+			if want := fmt.Sprintf("1795183200%09d.00000000000000ff-%d", next-1, next-1); r.FormValue("cursor") != want {
+				t.Errorf("follows from %s, want %s", r.FormValue("cursor"), want)
+			}
+			fmt.Fprintf(rw, ": tail\n\ndata: %s\n\nid: x\ndata: %s\n\nevent: dropped\ndata: {\"count\":7}\n\n", numbered(next), numbered(next+1))
+			next += 2
+		case 2:
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			cancel()
+		}
+	})
+	var out, said strings.Builder
+	p := newPrinter(&out, logsOptions{}, []string{"a"})
+	l, _, err := parseLine([]byte(numbered(4)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.print(l)
+	if err := follow(ctx, Streams{Err: &said}, w, url.Values{"query": {"x"}}, p); err != nil {
+		t.Fatal(err)
+	}
+	if have := strings.ReplaceAll(out.String(), "\n", " "); have != "line 4 line 5 line 6 line 7 line 8 " {
+		t.Error(have)
+	}
+	if !strings.Contains(said.String(), "7 lines or more are left out") || !strings.Contains(said.String(), "went away") {
+		t.Error(said.String())
+	}
+	w = door(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
+	if err := follow(t.Context(), Streams{Err: &said}, w, url.Values{}, p); err == nil {
+		t.Error("a door that never let in is tried for ever")
+	}
+}
