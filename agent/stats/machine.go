@@ -11,7 +11,6 @@ type Machine struct {
 	Cores, PhysicalCores, Sockets int
 	Memory, Swap                  uint64 // bytes
 	SystemUUID                    string
-	Kernel, OS                    string
 }
 
 // setMachine makes the series about the machine.
@@ -39,7 +38,6 @@ func (s *Stats) setMachine(m Machine) {
 	none := func() []string { return nil }
 	s.set(&s.machine, machineError, "", 0, none)
 	s.set(&s.machine, containerError, "", 0, none)
-	s.set(&s.machine, version, "", 1, func() []string { return []string{"kernelVersion", m.Kernel, "osVersion", m.OS} })
 }
 
 // deviceName is /dev/NAME of a block device MAJOR:MINOR.

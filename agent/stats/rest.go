@@ -41,7 +41,6 @@ const (
 	machineNVM
 	machineError
 	containerError
-	version
 )
 
 // restFamily is a family whose series depend on what a cgroup or the machine has.
@@ -79,7 +78,6 @@ func restTable() []restFamily {
 		machineNVM:         {"machine_nvm_capacity", "Persistent memory by mode; always 0, it is not looked for.", Gauge},
 		machineError:       {"machine_scrape_error", "1 if the machine could not be read.", Gauge},
 		containerError:     {"container_scrape_error", "1 if cgroups could not be read.", Gauge},
-		version:            {"cadvisor_version_info", "Kernel and system; there is no cAdvisor in perch.", Gauge},
 	}
 }
 

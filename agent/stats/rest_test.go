@@ -221,5 +221,5 @@ func TestNetworkDisksAndProcesses(t *testing.T) {
 }
 
 func aMachine() (Machine, error) {
-	return Machine{Cores: 2, PhysicalCores: 1, Sockets: 1, Memory: 4096, Swap: 1024, Kernel: "6.1.0", OS: "Linux"}, nil
+	return Machine{Cores: 2, PhysicalCores: 1, Sockets: 1, Memory: 4096, Swap: 1024}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 
@@ -123,8 +125,6 @@ func TestLabelsAreThoseOfKubelet(t *testing.T) {
 		switch name := x.Labels.Get("__name__"); name {
 		case "container_last_seen", "machine_cpu_cores", "container_creation_time_seconds":
 			x.V = 0
-		case "cadvisor_version_info":
-			continue // of this machine
 		}
 		if strings.HasPrefix(x.Labels.Get("__name__"), "machine_") { // of this machine
 			b := labels.NewBuilder(x.Labels)
@@ -380,6 +380,24 @@ func TestTextIsWhatKubeletServes(t *testing.T) {
 		}
 		if w.Code != 200 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d, no %s in\n%s", path, w.Code, want, w.Body)
+		}
+	}
+}
+
+func TestPromtoolHasNothingToSayAboutTheText(t *testing.T) {
+	s := newStats(t, mount(t), withProcesses(t))
+	s.Round(time.Unix(1484, 0))
+	s.look(time.Unix(1484, 0))
+	s.Round(time.Unix(1500, 0))
+	for name, h := range map[string]http.Handler{"cadvisor": s.CadvisorHandler(), "resource": s.ResourceHandler()} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		problems, err := promlint.New(w.Body).Lint() // what `promtool check metrics` does
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			t.Errorf("%s: %s: %s", name, p.Metric, p.Text)
 		}
 	}
 }

@@ -21,6 +21,7 @@ type Kind int
 const (
 	Gauge Kind = iota
 	Counter
+	Untyped // counts, but is not called _total
 )
 
 // family is one row of the table for producers inside this package.
@@ -92,7 +93,7 @@ func fastTable() []family {
 		one("container_memory_max_usage_bytes", "Largest memory use since the start.", Gauge, mem, func(s *state) float64 { return float64(max(s.use.Memory.Peak, s.peak)) }),
 		one("container_memory_total_active_file_bytes", "File pages used lately.", Gauge, mem, func(s *state) float64 { return float64(s.use.Memory.ActiveFile) }),
 		one("container_memory_total_inactive_file_bytes", "File pages not used lately.", Gauge, mem, func(s *state) float64 { return float64(s.use.Memory.InactiveFile) }),
-		one("container_memory_failcnt", "Times memory use ran into its limit.", Counter, mem, func(s *state) float64 { return float64(s.use.Memory.LimitHits) }),
+		one("container_memory_failcnt", "Times memory use ran into its limit.", Untyped, mem, func(s *state) float64 { return float64(s.use.Memory.LimitHits) }),
 		{name: "container_memory_failures_total", help: "Page faults.", kind: Counter, rows: []row{
 			{[]string{"failure_type", "pgfault", "scope", "container"}, mem, func(s *state) float64 { return float64(s.use.Memory.Faults) }},
 			{[]string{"failure_type", "pgmajfault", "scope", "container"}, mem, func(s *state) float64 { return float64(s.use.Memory.MajorFaults) }},

@@ -125,18 +125,18 @@ func (s *Stats) sorted() []*tracked {
 }
 
 func newFamily(name, help string, kind Kind) *dto.MetricFamily {
-	t := dto.MetricType_GAUGE
-	if kind == Counter {
-		t = dto.MetricType_COUNTER
-	}
+	t := [...]dto.MetricType{Gauge: dto.MetricType_GAUGE, Counter: dto.MetricType_COUNTER, Untyped: dto.MetricType_UNTYPED}[kind]
 	return &dto.MetricFamily{Name: proto.String(name), Help: proto.String(help), Type: &t}
 }
 
 func add(f *dto.MetricFamily, v float64, pairs ...string) {
 	m := &dto.Metric{}
-	if f.GetType() == dto.MetricType_COUNTER {
+	switch f.GetType() {
+	case dto.MetricType_COUNTER:
 		m.Counter = &dto.Counter{Value: proto.Float64(v)}
-	} else {
+	case dto.MetricType_UNTYPED:
+		m.Untyped = &dto.Untyped{Value: proto.Float64(v)}
+	default:
 		m.Gauge = &dto.Gauge{Value: proto.Float64(v)}
 	}
 	for i := 0; i+1 < len(pairs); i += 2 {

@@ -1,5 +1,5 @@
 // Package cadvisor asks the cAdvisor library what the machine is: processors,
-// memory, names. Its test runs the rest of the library, set as kubelet sets it,
+// memory, its name. Its test runs the rest of the library, set as kubelet sets it,
 // beside agent/stats over the same real cgroups, and compares names and labels
 // of the series.
 //

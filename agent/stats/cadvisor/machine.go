@@ -30,6 +30,5 @@ func Machine() (m stats.Machine, err error) {
 	}
 	m.PhysicalCores, m.Sockets = machine.GetPhysicalCores(cpus), machine.GetSockets(cpus)
 	m.SystemUUID, _ = sys.GetSystemUUID() // containers and small boards have none
-	m.Kernel, m.OS = machine.KernelVersion(), machine.ContainerOsVersion()
 	return m, nil
 }
