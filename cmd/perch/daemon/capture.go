@@ -14,6 +14,7 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
+	"perch/logs/ingest/onward"
 	"perch/logs/ingest/source"
 	"perch/logs/ingest/syslog"
 	"perch/logs/record"
@@ -40,12 +41,17 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return err
 	}
 	l.seen = chunk.New(l.store.Positions(), r.reg)
+	mark, err := clusterMark(r.cfg)
+	if err != nil {
+		return err
+	}
+	l.outside = onward.NewGate(mark, l.total.Append, r.part("onward"), r.reg).Append
 	forwardCfg, err := forwardDoor(r.cfg)
 	if err != nil {
 		return refused{err}
 	}
 	forward, err := ingest.New(forwardCfg,
-		ingest.Parts{Identify: senders(r.cfg, pods), Sink: l.total.Append, Seen: l.seen, Sources: l.sources}, r.part("forward"), r.reg)
+		ingest.Parts{Identify: senders(r.cfg, pods), Sink: l.outside, Seen: l.seen, Sources: l.sources}, r.part("forward"), r.reg)
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "listen" {
 		return refused{err}
@@ -60,7 +66,7 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		return nil
 	}
 	messages, err := syslog.New(syslog.Default(net.JoinHostPort("", strconv.Itoa(r.cfg.SyslogPort)), r.cfg.NodeName),
-		syslog.Parts{Identify: senders(r.cfg, pods), Sink: l.total.Append, Sources: l.sources}, r.part("syslog"), r.reg)
+		syslog.Parts{Identify: senders(r.cfg, pods), Sink: l.outside, Sources: l.sources}, r.part("syslog"), r.reg)
 	if errors.As(err, &op) && op.Op == "listen" {
 		return refused{err}
 	} else if err != nil {

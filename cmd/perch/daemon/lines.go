@@ -45,6 +45,7 @@ type lines struct {
 // openLines opens the store and everything that brings lines into it on this
 // node: container output and pushed records.
 func openLines(r role, api clients, own *http.ServeMux, factory informers.SharedInformerFactory, pods corelisters.PodLister, tell event.Tell) (*lines, error) {
+	outside chunk.Sink      // takes what comes over doors: total, without what went out here
 	kept, namespaces, err := r.cfg.Retention()
 	if err != nil {
 		return nil, refused{err}

@@ -15,7 +15,7 @@ func logFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.StringVar(&cfg.ForwardTo, "forward-to", cfg.ForwardTo, "[tls://]HOST:PORT of a Fluentd or Fluent Bit that gets all lines of this node too")
 	fs.StringVar(&cfg.ForwardToKey, "forward-to-key", cfg.ForwardToKey, "file with the shared key of --forward-to")
 	fs.StringVar(&cfg.ForwardToCA, "forward-to-ca", cfg.ForwardToCA, "file with the CA that --forward-to tls:// must be certified by (default: those of the system)")
-	fs.StringVar(&cfg.ForwardToStart, "forward-to-start", cfg.ForwardToStart, "now or beginning: what a new --forward-to gets first (default: beginning, all that is stored)")
+	fs.StringVar(&cfg.ForwardToStart, "forward-to-start", cfg.ForwardToStart, "now or beginning: what a new --forward-to gets first (default: now; beginning is all that is stored)")
 	fs.IntVar(&cfg.SyslogPort, "syslog", cfg.SyslogPort, "take syslog of this machine and its pods over TCP and UDP, on 1514 or --syslog=PORT (default: off)")
 	fs.Lookup("syslog").NoOptDefVal = "1514"
 	fs.StringSliceVar(&cfg.LogRetention, "log-retention", cfg.LogRetention, "how long lines are kept, AGE or NAMESPACE=AGE, repeatable; annotation perch.dev/log-retention of a Namespace goes before (default: 7d)")

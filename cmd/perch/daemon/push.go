@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/http"
@@ -29,7 +31,7 @@ import (
 
 // servePushes opens the ways by which lines come in over the web door.
 func (l *lines) servePushes(r role, web *door.Door, pods corelisters.PodLister) error {
-	p, err := push.New(push.Default(), push.Parts{Identify: pushers(r.cfg, pods), Sink: l.total.Append, Seen: l.seen, Sources: l.sources}, r.part("push"), r.reg)
+	p, err := push.New(push.Default(), push.Parts{Identify: pushers(r.cfg, pods), Sink: l.outside, Seen: l.seen, Sources: l.sources}, r.part("push"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -129,6 +131,16 @@ func forwardKeys(path string) ([]ingest.Key, error) {
 	return out, in.Err()
 }
 
+// clusterMark tells lines that this cluster sent on from others.
+func clusterMark(cfg config.Config) (string, error) {
+	text, err := os.ReadFile(cfg.Path("ca.crt"))
+	if err != nil {
+		return "", fmt.Errorf("read CA: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
 // sendOn sends all lines of this node to an external receiver, if there is one.
 func (l *lines) sendOn(r role) error {
 	if r.cfg.ForwardTo == "" {
@@ -136,7 +148,11 @@ func (l *lines) sendOn(r role) error {
 	}
 	address, secret := r.cfg.Onward()
 	cfg := onward.Default(address, r.cfg.NodeName)
-	cfg.FromNow, cfg.OwnPort = r.cfg.ForwardToStart == config.StartNow, r.cfg.ForwardPort
+	cfg.FromNow, cfg.OwnPort = r.cfg.ForwardToStart != config.StartBeginning, r.cfg.ForwardPort
+	var err error
+	if cfg.Mark, err = clusterMark(r.cfg); err != nil {
+		return err
+	}
 	if secret {
 		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 		if r.cfg.ForwardToCA != "" {

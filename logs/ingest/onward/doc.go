@@ -8,5 +8,9 @@
 // so that a receiver that remembers names takes it once. A kill may repeat the
 // chunks that were not acknowledged, under other names.
 //
+// A receiver that sends back to this cluster would make lines go round for ever:
+// this node's own port is refused, and Gate leaves out what carries the cluster's
+// mark.
+//
 // One goroutine (Run). Start reading at Run in onward.go; the wire is in wire.go.
 package onward

@@ -27,6 +27,7 @@ type Config struct {
 	FromNow bool        // a receiver that is new gets only what comes from now on, else all that is stored
 	OwnPort int         // this node's own Forward port, where lines must not go; 0: none
 	Host    string      // told in the handshake
+	Mark    string      // names this cluster in each line, so that it knows its own again; empty: none
 	Tag     string      // of all lines: <Tag>.<namespace>.<pod>.<container>
 	Lines   int         // of one chunk at most
 	Bytes   int         // of one chunk's lines, about

@@ -24,7 +24,7 @@ import (
 // pack writes entries [EventTime, map] of lines from first on, at most limit,
 // until the chunk is full. It returns how many there are: one at least.
 func (o *Onward) pack(s *record.Stream, l *block.Lines, first, limit int) (body []byte, n int) {
-	labels := []record.Field{{Key: "namespace", Value: s.Namespace}, {Key: "pod", Value: s.Pod}, {Key: "container", Value: s.Container},
+	labels := []record.Field{{Key: Mark, Value: o.cfg.Mark}, {Key: "namespace", Value: s.Namespace}, {Key: "pod", Value: s.Pod}, {Key: "container", Value: s.Container},
 		{Key: "instance", Value: s.Instance}, {Key: "uid", Value: s.UID}, {Key: "node", Value: s.Node}, {Key: "stream", Value: s.Output}, {Key: "kind", Value: s.Kind}}
 	for n < limit && n < o.cfg.Lines && len(body) < o.cfg.Bytes {
 		i := first + n

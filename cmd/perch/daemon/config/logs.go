@@ -20,7 +20,7 @@ type Logs struct {
 	ForwardTLSKey  string   `json:"forwardTLSKey,omitempty"`
 	ForwardTLSOnly bool     `json:"forwardTLSOnly,omitempty"` // other machines must use TLS
 	ForwardToCA    string   `json:"forwardToCA,omitempty"`    // file; empty: what the system believes
-	ForwardToStart string   `json:"forwardToStart,omitempty"` // StartNow, else StartBeginning
+	ForwardToStart string   `json:"forwardToStart,omitempty"` // StartBeginning, else StartNow
 	LogRetention   []string `json:"logRetention,omitempty"`   // AGE or NAMESPACE=AGE
 	LogBytes       []string `json:"logBytes,omitempty"`       // SIZE or NAMESPACE=SIZE
 	Audit          string   `json:"audit,omitempty"`          // AuditOff, AuditAll, else AuditWrites
