@@ -40,12 +40,12 @@ type lines struct {
 
 	sources *source.Sources // how much each sender may push, over all doors
 	seen    *chunk.Seen     // what senders pushed before
+	outside chunk.Sink      // takes what comes over doors: total, without what went out here
 }
 
 // openLines opens the store and everything that brings lines into it on this
 // node: container output and pushed records.
 func openLines(r role, api clients, own *http.ServeMux, factory informers.SharedInformerFactory, pods corelisters.PodLister, tell event.Tell) (*lines, error) {
-	outside chunk.Sink      // takes what comes over doors: total, without what went out here
 	kept, namespaces, err := r.cfg.Retention()
 	if err != nil {
 		return nil, refused{err}
