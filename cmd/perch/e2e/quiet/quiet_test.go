@@ -89,6 +89,7 @@ func TestAHealthyClusterIsQuiet(t *testing.T) {
 	t.Run("nothing fires but the dead-man switch", func(t *testing.T) { c.silent(t, began) })
 	t.Run("every rule is evaluated without error", c.rules)
 	t.Run("every panel of every dashboard has data", c.panels)
+	t.Run("promtool takes every text", c.texts)
 	t.Run("what other rules and dashboards ask for is there", c.known)
 	t.Run("amtool and promtool work", c.tools)
 }

@@ -1,0 +1,37 @@
+package quiet
+
+import (
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// texts asks Debian's promtool what it thinks of the texts that a node serves
+// for a Prometheus elsewhere: kubelet's, node_exporter's, kube-state-metrics'.
+func (c cluster) texts(t *testing.T) {
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skip("promtool comes from Debian's package, and this is no Debian machine")
+	}
+	dir := filepath.Join(c.root, "out", "promtools")
+	if out, err := exec.Command(filepath.Join(c.root, "build", "promtools.sh"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("fetch promtool: %v\n%s", err, out)
+	}
+	for path, least := range map[string]int{"metrics": 500, "metrics/cadvisor": 500, "metrics/resource": 20, "metrics/probes": 10, "metrics/node": 200, "metrics/objects": 300} {
+		text := c.run(t, "get", "--raw", "/api/v1/nodes/wren/proxy/"+path) + "\n"
+		check := exec.Command(filepath.Join(dir, "promtool"), "check", "metrics")
+		check.Stdin = strings.NewReader(text)
+		out, err := check.CombinedOutput()
+		said := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if path == "metrics/node" { // the names are node_exporter's, of which promtool says the same
+			said = slices.DeleteFunc(said, func(l string) bool {
+				return strings.HasPrefix(l, "node_") && (strings.Contains(l, "'snake_case' not 'camelCase'") || strings.Contains(l, `base unit "bytes" instead of "bits"`))
+			})
+			err = nil // its code says that there was a complaint
+		}
+		if err != nil || strings.Join(said, "") != "" || strings.Count(text, "\n") < least {
+			t.Errorf("promtool check metrics of /%s, %d lines: %v\n%s", path, strings.Count(text, "\n"), err, strings.Join(said, "\n"))
+		}
+	}
+}
