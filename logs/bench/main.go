@@ -107,6 +107,9 @@ func (r run) measure(dir string, count int, profile string, brief bool) error {
 	}
 	cmd := exec.Command(self, "-child", "-dir", dir, fmt.Sprintf("-sync=%v", r.sync), "-profile", profile)
 	cmd.Stderr = os.Stderr
+	if os.Getenv("GOGC") == "" {
+		cmd.Env = append(os.Environ(), "GOGC=50") // as perch runs its roles
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err

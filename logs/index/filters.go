@@ -19,6 +19,7 @@ type filters struct {
 	size   int64
 	starts []int64 // of each filter's bytes
 	lens   []int
+	room   []byte // to write a filter
 	mapped []byte // covers the file at least up to some earlier size
 }
 
@@ -57,12 +58,12 @@ func openFilters(path string, keep int, readOnly bool) (*filters, error) {
 }
 
 func (t *filters) append(f []byte) error {
-	b := make([]byte, 8, 8+len(f))
-	binary.LittleEndian.PutUint32(b, uint32(len(f)/filterLine))
-	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(f, crc32.MakeTable(crc32.Castagnoli)))
-	b = append(b, f...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	b := binary.LittleEndian.AppendUint32(t.room[:0], uint32(len(f)/filterLine))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(f, crc32.MakeTable(crc32.Castagnoli)))
+	b = append(b, f...)
+	t.room = b
 	if _, err := t.f.WriteAt(b, t.size); err != nil {
 		return fmt.Errorf("write filter: %w", err)
 	}

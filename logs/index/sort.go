@@ -6,9 +6,12 @@ type sorter struct {
 	vocab *Vocabulary
 	g     *gatherer
 	keys  []uint64
+	made  []byte // the filter made last
+	terms int    // in the block before
 }
 
-// sort returns the terms and the filter of a block with these texts.
+// sort returns the terms and the filter of a block with these texts. The filter
+// is valid until the next.
 func (s *sorter) sort(texts [][]byte) (terms []string, filter []byte) {
 	s.g.start()
 	for _, t := range texts {
@@ -19,6 +22,7 @@ func (s *sorter) sort(texts [][]byte) (terms []string, filter []byte) {
 
 func (s *sorter) part(g *gathered) (terms []string, filter []byte) {
 	keys := append(s.keys[:0], g.ids...)
+	terms = make([]string, 0, s.terms+s.terms/8)
 	var helpers map[[helperSize]byte]struct{}
 	for i := range g.len() {
 		w := g.word(i)
@@ -45,8 +49,13 @@ func (s *sorter) part(g *gathered) (terms []string, filter []byte) {
 			keys = append(keys, hash(helperKey+string(h[:])))
 		}
 	}
-	s.keys = keys
-	filter = make([]byte, filterBytes(len(keys)))
+	s.keys, s.terms = keys, len(terms)
+	n := filterBytes(len(keys))
+	if cap(s.made) < n {
+		s.made = make([]byte, n)
+	}
+	filter = s.made[:n]
+	clear(filter)
 	for _, h := range keys {
 		filterAdd(filter, h)
 	}

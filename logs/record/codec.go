@@ -22,22 +22,17 @@ const version = 1
 func AppendBatch(dst []byte, records []Record, positions []Position) []byte {
 	dst = append(dst, version)
 	var streams []*Stream
-	index := make([]int, len(records))
-	known := map[*Stream]int{}
+	number := map[*Stream]uint64{}
 	var last *Stream
-	at := 0
 	for i := range records {
 		s := records[i].Stream
-		if s != last {
-			k, ok := known[s]
-			if !ok {
-				k = len(streams)
-				known[s] = k
-				streams = append(streams, s)
-			}
-			last, at = s, k
+		if s == last {
+			continue
 		}
-		index[i] = at
+		if last = s; number[s] == 0 {
+			streams = append(streams, s)
+			number[s] = uint64(len(streams))
+		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(streams)))
 	for _, s := range streams {
@@ -52,10 +47,14 @@ func AppendBatch(dst []byte, records []Record, positions []Position) []byte {
 		dst = binary.AppendVarint(dst, p.Stderr)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(records)))
-	before := int64(0)
+	before, at := int64(0), uint64(0)
+	last = nil
 	for i := range records {
 		r := &records[i]
-		dst = binary.AppendUvarint(dst, uint64(index[i]))
+		if r.Stream != last {
+			last, at = r.Stream, number[r.Stream]-1
+		}
+		dst = binary.AppendUvarint(dst, at)
 		dst = binary.AppendVarint(dst, r.Time-before)
 		before = r.Time
 		dst = append(dst, byte(r.Level))

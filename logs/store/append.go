@@ -48,6 +48,14 @@ func unpack(b []byte) ([]byte, error) {
 	return append([]byte(nil), b[1:]...), nil
 }
 
+// What a batch, a record and a field may take beside their text when written;
+// more makes the memory grow.
+const (
+	appendRoom = 4 << 10
+	recordRoom = 16
+	fieldRoom  = 4
+)
+
 // maxBatch limits the encoded bytes of one Append.
 const maxBatch = 100 << 20
 
@@ -62,7 +70,7 @@ func (s *Store) Append(ctx context.Context, records []record.Record, positions [
 		s.m.refused.WithLabelValues("full").Inc()
 		return err
 	}
-	var raw int
+	raw, size := 0, appendRoom // of bodies, and of all that is written
 	for i := range records {
 		r := &records[i]
 		if r.Stream == nil {
@@ -75,8 +83,12 @@ func (s *Store) Append(ctx context.Context, records []record.Record, positions [
 			r.Level = record.Detect(r.Body)
 		}
 		raw += len(r.Body)
+		size += recordRoom
+		for _, f := range r.Fields {
+			size += fieldRoom + len(f.Key) + len(f.Value)
+		}
 	}
-	plain := record.AppendBatch(s.buffers.get(raw+raw/8+1024), records, positions)
+	plain := record.AppendBatch(s.buffers.get(size+raw), records, positions)
 	if len(plain) > maxBatch {
 		s.buffers.put(plain)
 		return fmt.Errorf("append %d lines: %d bytes are more than %d", len(records), len(plain), maxBatch)
