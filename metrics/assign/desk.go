@@ -33,7 +33,7 @@ type Config struct {
 
 // Default suits clusters of some hundred nodes.
 func Default() Config {
-	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 10 * time.Second, Forget: 2 * time.Minute, Rows: 2000, Bytes: 8 << 20}
+	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 5 * time.Second, Forget: 2 * time.Minute, Rows: 2000, Bytes: 8 << 20}
 }
 
 // Parts are the collaborators.

@@ -197,7 +197,7 @@ func TestNodes(t *testing.T) {
 	for _, s := range []struct {
 		name string
 		run  func(*testing.T)
-	}{{"reach", m.reach}, {"numbers", m.numbers}, {"outage of the store", m.outage}, {"loss and return", m.loss}, {"loss of the server", m.alarm}} {
+	}{{"reach", m.reach}, {"numbers", m.numbers}, {"targets", m.targets}, {"outage of the store", m.outage}, {"loss and return", m.loss}, {"loss of the server", m.alarm}} {
 		if !t.Run(s.name, s.run) {
 			return
 		}
