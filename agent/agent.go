@@ -84,9 +84,11 @@ type Agent struct {
 	ready  atomic.Pointer[runtimeState]
 	node   atomic.Pointer[corev1.Node]
 
-	mu      sync.Mutex // guards workers and spawn
+	mu      sync.Mutex // guards what follows
 	workers map[types.UID]*worker
-	spawn   func(*worker) // set while Run runs
+	ended   map[types.UID]struct{} // pods that are gone here before the watch says so: what it still tells of them is old
+	spawn   func(*worker)          // set while Run runs
+	wanted  *mirror[*corev1.Pod]   // as is this
 }
 
 // maxStarts bounds containers that the runtime makes and starts at the same
@@ -104,7 +106,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	a := &Agent{
 		cfg: cfg, parts: parts, log: log, places: cfg.places(), starts: make(chan struct{}, maxStarts), boxes: make(chan struct{}, maxBoxes),
-		workers: map[types.UID]*worker{},
+		workers: map[types.UID]*worker{}, ended: map[types.UID]struct{}{},
 	}
 	for _, dir := range []string{a.places.Pods, a.places.Logs, a.places.Seccomp} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

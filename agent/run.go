@@ -28,7 +28,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var parts, pods sync.WaitGroup
+	wanted := a.podMirror()
 	a.mu.Lock()
+	a.wanted = wanted
 	a.spawn = func(w *worker) { pods.Go(func() { a.keep(ctx, w) }) }
 	a.mu.Unlock()
 	defer func() {
@@ -45,7 +47,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, p := range known {
 		a.want(p, false)
 	}
-	wanted := a.podMirror()
 	parts.Go(func() { wanted.run(ctx) })
 	parts.Go(func() { a.compare(ctx, wanted) })
 	<-ctx.Done()
@@ -61,6 +62,9 @@ func (a *Agent) keep(ctx context.Context, w *worker) {
 	a.probes.Keep(w.uid, nil)
 	a.mu.Lock()
 	delete(a.workers, w.uid)
+	if p, there := a.wanted.get(w.want.Namespace, w.want.Name); there && p.UID == w.uid {
+		a.ended[w.uid] = struct{}{}
+	}
 	a.mu.Unlock()
 	w.log.Debug("pod gone")
 }
@@ -69,7 +73,7 @@ func (a *Agent) keep(ctx context.Context, w *worker) {
 func (a *Agent) want(p *corev1.Pod, told bool) {
 	a.mu.Lock()
 	w := a.workers[p.UID]
-	if w == nil && a.spawn != nil {
+	if _, ended := a.ended[p.UID]; w == nil && a.spawn != nil && !ended {
 		w = newWorker(a, p)
 		a.workers[p.UID] = w
 		a.spawn(w)
@@ -83,6 +87,7 @@ func (a *Agent) want(p *corev1.Pod, told bool) {
 // lost says that the API no longer has a pod.
 func (a *Agent) lost(uid types.UID) {
 	a.mu.Lock()
+	delete(a.ended, uid)
 	w := a.workers[uid]
 	a.mu.Unlock()
 	if w != nil {
