@@ -56,6 +56,7 @@ type countedQueries struct {
 	file    string
 	tell    event.Tell // nil: another node tells
 	log     *slog.Logger
+	changed chan struct{} // an object
 
 	last []recorded.Rule
 	told map[string]bool
@@ -66,7 +67,15 @@ type countedQueries struct {
 func (r role) countQueries(api clients, f informers.SharedInformerFactory, counts *recorded.Recorded, tell event.Tell) {
 	spaces := f.Core().V1().Namespaces()
 	q := &countedQueries{counts: counts, objects: watchObjects(api.dynamic, logRules, r.part("logrules")), spaces: spaces.Lister(), known: spaces.Informer().HasSynced,
-		file: r.cfg.Path("log-rules.json"), tell: tell, log: r.part("logrules"), told: map[string]bool{}}
+		file: r.cfg.Path("log-rules.json"), tell: tell, log: r.part("logrules"), told: map[string]bool{}, changed: make(chan struct{}, 1)}
+	if err := onChange(q.objects.informer, func() {
+		select {
+		case q.changed <- struct{}{}:
+		default: // it will look anyway
+		}
+	}); err != nil {
+		q.log.Warn("rules that count lines are looked at each second only", "err", err)
+	}
 	q.load()
 	if r.cfg.Kind != config.Server {
 		q.tell = nil // servers do
@@ -88,7 +97,8 @@ func (q *countedQueries) load() {
 	}
 }
 
-// Run looks every second until ctx ends.
+// Run looks when an object changes, and every second for namespaces, until ctx
+// ends.
 func (q *countedQueries) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -104,6 +114,7 @@ func (q *countedQueries) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-q.changed:
 		}
 	}
 }
