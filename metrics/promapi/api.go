@@ -94,6 +94,7 @@ type Parts struct {
 	Rules         func(context.Context) Rules     // all groups; callers see what their access allows
 	Alertmanagers func() []*url.URL               // where alerts go
 	Missing       func(context.Context) []string  // nodes without recent samples
+	Seconds       Seconds                         // for selectors with ring="1s"
 	Gatherer      prometheus.Gatherer             // for status/self_metrics
 	QueryLog      func(context.Context, Finished) // who asked what; called once per HTTP query
 }
@@ -123,7 +124,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		EnableExtendedRangeSelectors: cfg.Experimental, EnableBinopFillModifiers: cfg.Experimental})
 	a := &API{
 		cfg:    cfg,
-		guard:  guard{parts.Store, parts.Missing},
+		guard:  guard{parts.Store, parts.Missing, parts.Seconds},
 		mux:    http.NewServeMux(),
 		parser: lang,
 		engine: promql.NewEngine(promql.EngineOpts{

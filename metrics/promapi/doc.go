@@ -17,5 +17,8 @@
 //
 // Paths served: /api/v1/* as in Prometheus (admin endpoints off) and /federate.
 //
+// A selector with ring="1s" also reads the seconds that nodes keep of their
+// containers for ten minutes, see Seconds.
+//
 // Start reading at New in api.go, then guard.go.
 package promapi

@@ -22,6 +22,7 @@ type readable interface {
 type guard struct {
 	under   readable
 	missing func(context.Context) []string
+	seconds Seconds // nil: nodes keep none
 }
 
 func (g guard) Querier(mint, maxt int64) (storage.Querier, error) {
@@ -126,6 +127,9 @@ func (q guardedQuerier) Select(ctx context.Context, sorted bool, hints *storage.
 	ms, some := narrow(ctx, ms)
 	if !some {
 		return storage.EmptySeriesSet()
+	}
+	if ms, ring := wantsRing(ms); ring {
+		return warnedSeries{q.withRing(ctx, hints, ms), q.warnings(ctx)}
 	}
 	return warnedSeries{q.q.Select(ctx, sorted, hints, ms...), q.warnings(ctx)}
 }

@@ -208,7 +208,11 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	}
 	ask := promapi.Default()
 	ask.Experimental = r.cfg.ExperimentalPromQL
-	prom, err := promapi.New(ask, promapi.Parts{Store: n.store, Missing: missing, Gatherer: r.reg, Targets: targets, QueryLog: r.queryLog(),
+	seconds, err := r.seconds(api, factory)
+	if err != nil {
+		return err
+	}
+	prom, err := promapi.New(ask, promapi.Parts{Store: n.store, Missing: missing, Seconds: seconds, Gatherer: r.reg, Targets: targets, QueryLog: r.queryLog(),
 		Rules:         func(context.Context) promapi.Rules { return told.rules.Manager() },
 		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
 	if err != nil {

@@ -1,0 +1,108 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	promlabels "github.com/prometheus/prometheus/model/labels"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/rest"
+
+	"perch/agent/stats"
+	"perch/metrics/promapi"
+)
+
+// secondsWait is how long a query waits for the seconds that nodes keep.
+const secondsWait = 3 * time.Second
+
+// seconds asks the nodes' doors for what they keep second by second; in a query,
+// ring="1s" asks for it.
+func (r role) seconds(api clients, f informers.SharedInformerFactory) (promapi.Seconds, error) {
+	rc := rest.CopyConfig(api.rest)
+	rc.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext // a dead node must not hold up the others
+	transport, err := rest.TransportFor(rc)
+	if err != nil {
+		return nil, fmt.Errorf("make client towards nodes: %w", err)
+	}
+	client, nodes, log := &http.Client{Transport: transport}, f.Core().V1().Nodes().Lister(), r.part("seconds")
+	return func(ctx context.Context, ms []*promlabels.Matcher, start, end int64) (list []promapi.Second, missing []string) {
+		ctx, cancel := context.WithTimeout(ctx, secondsWait)
+		defer cancel()
+		var mu sync.Mutex
+		var asked sync.WaitGroup
+		for _, n := range all(nodes.List) {
+			door := doorOf(n, r.cfg.AgentPort)
+			if door == "" || slices.ContainsFunc(ms, func(m *promlabels.Matcher) bool { return m.Name == "node" && !m.Matches(n.Name) }) {
+				continue
+			}
+			asked.Go(func() {
+				got, err := secondsOf(ctx, client, door, ms, start, end)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					log.Debug("seconds of a node not read", "node", n.Name, "err", err)
+					missing = append(missing, n.Name)
+				}
+				list = append(list, got...)
+			})
+		}
+		asked.Wait()
+		slices.Sort(missing)
+		return list, missing
+	}, nil
+}
+
+// doorOf is where a node's kubelet API is; "" while the node has not told.
+func doorOf(n *corev1.Node, port int) string {
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			return net.JoinHostPort(a.Address, strconv.Itoa(cmp.Or(int(n.Status.DaemonEndpoints.KubeletEndpoint.Port), port)))
+		}
+	}
+	return ""
+}
+
+func secondsOf(ctx context.Context, client *http.Client, door string, ms []*promlabels.Matcher, start, end int64) ([]promapi.Second, error) {
+	want := make([]stats.Matcher, 0, len(ms))
+	for _, m := range ms {
+		want = append(want, stats.Matcher{Name: m.Name, Type: m.Type.String(), Value: m.Value})
+	}
+	match, err := json.Marshal(want)
+	if err != nil {
+		return nil, fmt.Errorf("ask for seconds: %w", err)
+	}
+	q := url.Values{"match": {string(match)}, "start": {strconv.FormatInt(start, 10)}, "end": {strconv.FormatInt(end, 10)}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+door+"/perch/v1/seconds?"+q.Encode(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask for seconds: %w", err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask for seconds: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask for seconds: %s", resp.Status)
+	}
+	var list []stats.SecondsSeries
+	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, 32<<20)).Decode(&list); err != nil {
+		return nil, fmt.Errorf("read seconds: %w", err)
+	}
+	out := make([]promapi.Second, 0, len(list))
+	for _, s := range list {
+		if len(s.T) == len(s.V) {
+			out = append(out, promapi.Second{Labels: promlabels.FromMap(s.Labels), T: s.T, V: s.V, End: s.End})
+		}
+	}
+	return out, nil
+}
