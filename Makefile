@@ -82,6 +82,13 @@ bench: build deps-test ## figures of a whole perch: start, latency, writes, CPU 
 	build/images/all.sh out/images
 	$(ASROOT) $(GO) run ./cmd/perch/bench -perch bin/perch
 
+SOAK ?= latency,pods,quiet
+
+.PHONY: soak
+soak: build deps-test ## hours: lines of 50 pods in time, 10,000 real pods of 100 ms, half an hour of silence; SOAK=pods,quiet chooses
+	build/images/all.sh out/images
+	$(ASROOT) $(GO) run ./cmd/perch/soak -perch bin/perch -parts $(SOAK)
+
 .PHONY: bench-logs
 bench-logs: ## figures of the log store: CPU seconds, disk and memory for 5 million lines, with the machine's bounds
 	$(GO) run ./logs/bench
