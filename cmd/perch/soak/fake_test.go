@@ -50,8 +50,8 @@ func (noCgroups) Make(class corev1.PodQOSClass, uid string, _ pod.Limits) (strin
 }
 func (noCgroups) Remove(string) error { return nil }
 
-// start runs the node until the test ends.
-func start(t *testing.T) *node {
+// startNode runs the node until the test ends.
+func startNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{api: newAPI(), dir: t.TempDir(), reg: prometheus.NewRegistry()}
 	quiet := slog.New(slog.DiscardHandler)
@@ -215,7 +215,7 @@ func (n *node) settled(t *testing.T) use {
 // the process holds is then what it held after the first few.
 func TestTenThousandMomentsLeaveTheirLinesAndNothingElse(t *testing.T) {
 	const first, pods = 200, 10_000
-	n := start(t)
+	n := startNode(t)
 	n.pass(t, "first-", first, 100)
 	before := n.settled(t)
 	began := time.Now()
