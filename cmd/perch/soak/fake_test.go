@@ -153,20 +153,20 @@ func (n *node) pass(t *testing.T, prefix string, count, atOnce int) {
 	n.api.ClearActions()
 }
 
-// use is what must not grow with the number of pods.
-type use struct {
+// nodeUse is what must not grow with the number of pods.
+type nodeUse struct {
 	heap                                 uint64
 	goroutines, files, series, positions int
 	logs                                 int // directories of pods' lines
 }
 
-func (n *node) use(t *testing.T) use {
+func (n *node) use(t *testing.T) nodeUse {
 	t.Helper()
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	u := use{heap: m.HeapAlloc, goroutines: runtime.NumGoroutine(), positions: len(n.store.Positions())}
+	u := nodeUse{heap: m.HeapAlloc, goroutines: runtime.NumGoroutine(), positions: len(n.store.Positions())}
 	for _, of := range []struct {
 		dir  string
 		into *int
@@ -188,7 +188,7 @@ func (n *node) use(t *testing.T) use {
 }
 
 // settled is the use after everything of pods that ended is removed.
-func (n *node) settled(t *testing.T) use {
+func (n *node) settled(t *testing.T) nodeUse {
 	t.Helper()
 	limit := time.After(2 * time.Minute)
 	tick := time.NewTicker(500 * time.Millisecond)
