@@ -3,12 +3,14 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,13 +60,17 @@ func line(node, namespace string, at int64, body string) record.Record {
 }
 
 func fan(nodes ...*node) *Fan {
-	return New(nodes[0].engine, func() []Peer {
+	return fanWith(nil, nodes...)
+}
+
+func fanWith(copies func(context.Context, bool) []Copy, nodes ...*node) *Fan {
+	return New(Parts{Self: "n0", Local: nodes[0].engine, Copies: copies, Peers: func() []Peer {
 		var out []Peer
 		for i, n := range nodes[1:] {
 			out = append(out, Peer{Node: fmt.Sprintf("n%d", i+1), URL: n.server.URL, Client: http.DefaultClient})
 		}
 		return out
-	}, quiet())
+	}}, quiet())
 }
 
 func TestLinesOfAllNodesComeInOrderPageByPage(t *testing.T) {
@@ -186,5 +192,173 @@ func TestTailFollowsAllNodesAndNamesThoseThatLeave(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// copyOf is n1's store as another node keeps it.
+func copyOf(n *node, at time.Time) Copy {
+	return Copy{Node: "n1", ID: "a", By: "n2", At: at, Peer: Peer{Node: "n1", URL: n.server.URL, Client: http.DefaultClient}}
+}
+
+func ask1(t *testing.T, f *Fan, to int64) (string, query.Summary) {
+	t.Helper()
+	var have []string
+	sum, err := f.Query(t.Context(), query.Request{To: to, Order: query.OldestFirst}, func(l *query.Line) error { have = append(have, string(l.Body)); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(have, ","), sum
+}
+
+func TestACopyAnswersForANodeThatIsGoneAndSaysSo(t *testing.T) {
+	self, dead, follower := newNode(t), newNode(t), newNode(t)
+	self.add(t, line("n0", "shop", 1, "own"))
+	dead.add(t, line("n1", "shop", 2, "two"), line("n1", "shop", 3, "three"), line("n1", "shop", 40, "never shipped"))
+	follower.add(t, line("n1", "shop", 2, "two"), line("n1", "shop", 3, "three"))
+	broken := newNode(t)
+	broken.server.Close()
+	at := time.Unix(0, 20)
+	copies := []Copy{copyOf(follower, at)}
+	asked := 0
+	f := fanWith(func(_ context.Context, now bool) []Copy {
+		if now {
+			asked++
+		}
+		return copies
+	}, self, dead)
+	if have, sum := ask1(t, f, 100); have != "own,two,three,never shipped" || sum.Partial || len(sum.Copies) > 0 {
+		t.Fatalf("while it lives: %s %+v", have, sum)
+	}
+	dead.server.Close()
+	have, sum := ask1(t, f, 20)
+	if have != "own,two,three" || sum.Partial || len(sum.Missing) > 0 || len(sum.Copies) != 1 || asked != 1 {
+		t.Fatalf("when it is gone: %s %+v", have, sum)
+	}
+	if c := sum.Copies[0]; c.Node != "n1" || c.By != "n2" || !c.At.Equal(at) || c.Age <= 0 {
+		t.Errorf("it says %+v", c)
+	}
+	if _, sum := ask1(t, f, 21); !sum.Partial || len(sum.Missing) > 0 || !strings.Contains(sum.Reason, "n1 does not answer, its copy ends at") {
+		t.Errorf("after the copy's end: %+v", sum)
+	}
+	h, err := f.Histogram(t.Context(), query.Request{To: 20})
+	if err != nil || h.Total != 3 || h.Partial || len(h.Copies) != 1 {
+		t.Errorf("histogram %d %+v %v", h.Total, h.Summary, err)
+	}
+	copies[0].From = time.Unix(0, 2)
+	if _, sum := ask1(t, f, 20); !sum.Partial || !strings.Contains(sum.Reason, "begins at") {
+		t.Errorf("before the copy's begin: %+v", sum)
+	}
+	copies = append([]Copy{copyOf(broken, at)}, copies...)
+	copies[1].From = time.Time{}
+	copies[0].By = "n3"
+	if have, sum := ask1(t, f, 20); have != "own,two,three" || sum.Partial || sum.Copies[0].By != "n2" {
+		t.Errorf("when the first copy does not answer: %s %+v", have, sum)
+	}
+	copies = copies[:1]
+	if have, sum := ask1(t, f, 20); have != "own" || !sum.Partial || strings.Join(sum.Missing, ",") != "n1" || len(sum.Copies) > 0 {
+		t.Errorf("when no copy answers: %s %+v", have, sum)
+	}
+}
+
+func TestACopyIsAskedWithinTheAskersNamespaces(t *testing.T) {
+	self, dead, follower := newNode(t), newNode(t), newNode(t)
+	dead.server.Close()
+	follower.add(t, line("n1", "shop", 2, "two"), line("n1", "secret", 3, "hidden"))
+	f := fanWith(func(context.Context, bool) []Copy { return []Copy{copyOf(follower, time.Unix(0, 20))} }, self, dead)
+	var have []string
+	sum, err := f.Query(t.Context(), query.Request{To: 10, Namespaces: []string{"shop"}}, func(l *query.Line) error { have = append(have, string(l.Body)); return nil })
+	if err != nil || strings.Join(have, ",") != "two" || strings.Join(sum.Hidden, ",") != "secret" {
+		t.Fatal(have, sum, err)
+	}
+}
+
+func TestAnAwayNodeIsNotWaitedForAndAskedAgainWhenItIsBack(t *testing.T) {
+	self, peer, follower := newNode(t), newNode(t), newNode(t)
+	peer.add(t, line("n1", "shop", 2, "itself"))
+	follower.add(t, line("n1", "shop", 2, "copy"))
+	var silent, asked atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if silent.Load() == 1 { // as after its link was cut
+			asked.Add(1)
+			_, _ = io.Copy(io.Discard, r.Body) // else the end of the connection is not seen
+			<-r.Context().Done()
+			return
+		}
+		peer.server.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer proxy.Close()
+	f := New(Parts{Self: "n0", Local: self.engine,
+		Peers:  func() []Peer { return []Peer{{Node: "n1", URL: proxy.URL, Client: http.DefaultClient}} },
+		Copies: func(context.Context, bool) []Copy { return []Copy{copyOf(follower, time.Unix(0, 20))} }}, quiet())
+	if have, _ := ask1(t, f, 10); have != "itself" {
+		t.Fatal(have)
+	}
+	silent.Store(1)
+	begun := time.Now()
+	if have, sum := ask1(t, f, 10); have != "copy" || sum.Partial {
+		t.Fatal(have, sum)
+	}
+	if took := time.Since(begun); took >= query.DefaultTimeout {
+		t.Errorf("the silent node was waited for %s", took)
+	}
+	before := asked.Load()
+	for range 5 {
+		if have, _ := ask1(t, f, 10); have != "copy" {
+			t.Fatal(have)
+		}
+	}
+	if looks := asked.Load() - before; looks > 2 {
+		t.Errorf("it was asked %d times by five queries while it is away", looks)
+	}
+	silent.Store(0)
+	for end := time.Now().Add(time.Minute); ; {
+		if have, _ := ask1(t, f, 10); have == "itself" {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("it is not asked again")
+		}
+	}
+}
+
+func TestDecideCopies(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	x := func(node, id, by string, end, from int) Copy {
+		c := Copy{Node: node, ID: id, By: by, At: at(end)}
+		if from > 0 {
+			c.From = at(from)
+		}
+		return c
+	}
+	members := []member{{name: "n1"}, {name: "n2"}}
+	for _, c := range []struct {
+		name  string
+		all   []Copy
+		asked string // always, by
+		of1   string // when n1 does not answer, by
+	}{
+		{"there is none", nil, "", ""},
+		{"a living node's copy is not asked", []Copy{x("n1", "a", "n2", 5, 0)}, "", "n2"},
+		{"nor that of this machine", []Copy{x("n0", "a", "n2", 5, 0)}, "", ""},
+		{"one of a removed node is", []Copy{x("gone", "a", "n2", 5, 0)}, "n2", ""},
+		{"of two of one store the newer is better", []Copy{x("n1", "a", "n2", 5, 0), x("n1", "a", "n3", 50, 0)}, "", "n3 n2"},
+		{"but not when it has less and is hardly newer", []Copy{x("n1", "a", "n2", 45, 0), x("n1", "a", "n3", 50, 40)}, "", "n2 n3"},
+		{"a former store's copy is asked too", []Copy{x("n1", "old", "n3", 5, 0), x("n1", "new", "n2", 50, 0)}, "n3", "n2"},
+		{"all stores of a removed node are", []Copy{x("gone", "old", "n3", 5, 0), x("gone", "new", "n2", 50, 0)}, "n2 n3", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var asked []string
+			for _, of := range decideFormer(c.all, "n0", members) {
+				asked = append(asked, of[0].By)
+			}
+			slices.Sort(asked)
+			var of1 []string
+			f := New(Parts{Copies: func(context.Context, bool) []Copy { return c.all }}, quiet())
+			for _, x := range f.copiesOf(t.Context(), "n1", false) {
+				of1 = append(of1, x.By)
+			}
+			if strings.Join(asked, " ") != c.asked || strings.Join(of1, " ") != c.of1 {
+				t.Errorf("always %v, for n1 %v", asked, of1)
+			}
+		})
 	}
 }

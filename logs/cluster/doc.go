@@ -1,9 +1,10 @@
 // Package cluster answers log queries from all nodes as if they were one.
 //
-//	New(local, peers, log) → *Fan, a query.Searcher: asks this machine's engine
-//	and every peer at the same time, merges in time order, and names in
-//	"missing" the nodes that did not answer; the answer is then partial.
-//	Remote is one peer, asked over the HTTP API of logs/query.
+//	New(parts, log) → *Fan, a query.Searcher: asks this machine's engine and every
+//	peer at the same time and merges in time order. A peer that does not answer is
+//	asked by its copy, which "copies" tells with its age; "missing" names those
+//	without. The answer is partial when lines asked for may be nowhere.
+//	Remote is one peer, or one copy, asked over the HTTP API of logs/query.
 //
 // It owns no data. It never fails a query because one node is away, and never
 // hides that one is. Lines that two nodes hold (a store and its follower) have

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,30 +12,48 @@ import (
 	"perch/logs/query"
 )
 
-// Fan asks many nodes. Make it with New.
-type Fan struct {
-	local query.Searcher
-	peers func() []Peer
-	log   *slog.Logger
+// Parts are what a Fan asks. None of the functions may block for long: Copies
+// may ask nodes when it is told that its list must be new.
+type Parts struct {
+	Self  string // name of this machine
+	Local query.Searcher
+	// Peers are the other nodes; those known to be away too, so that they are
+	// named as missing.
+	Peers func() []Peer
+	// Copies lists the copies of nodes' stores, wherever they are; nil: there are
+	// none.
+	Copies func(ctx context.Context, now bool) []Copy
 }
 
-// New makes a searcher over local and the peers that peers lists at the time of
-// each request (without this machine; nodes that are known to be away included,
-// so that they are named as missing). peers must not block.
-func New(local query.Searcher, peers func() []Peer, log *slog.Logger) *Fan {
-	return &Fan{local: local, peers: peers, log: log}
+// Fan asks many nodes. Make it with New.
+type Fan struct {
+	parts Parts
+	log   *slog.Logger
+
+	mu   sync.Mutex      // guards what follows
+	away map[string]bool // answered by copies; asked again when a look finds them
+	look map[string]bool // under way
+}
+
+// New makes a searcher over all nodes.
+func New(parts Parts, log *slog.Logger) *Fan {
+	if parts.Copies == nil {
+		parts.Copies = func(context.Context, bool) []Copy { return nil }
+	}
+	return &Fan{parts: parts, log: log, away: map[string]bool{}, look: map[string]bool{}}
 }
 
 // member is one node of a request.
 type member struct {
 	name string // empty: this machine
+	peer Peer
 	s    query.Searcher
 }
 
 func (f *Fan) members() []member {
-	out := []member{{s: f.local}}
-	for _, p := range f.peers() {
-		out = append(out, member{p.Node, NewRemote(p)})
+	out := []member{{s: f.parts.Local}}
+	for _, p := range f.parts.Peers() {
+		out = append(out, member{p.Node, p, NewRemote(p)})
 	}
 	return out
 }
@@ -42,37 +61,104 @@ func (f *Fan) members() []member {
 // patience is how much longer than a query's own limit a peer may take.
 const patience = 2 * time.Second
 
-// ask runs one question on all members at the same time. An error of this
-// machine is the error of the whole; that of a peer makes it missing.
-func ask[T any](ctx context.Context, f *Fan, r *query.Request, one func(context.Context, query.Searcher) (T, error)) (first T, rest []T, missing []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout+patience)
-	defer cancel()
-	members := f.members()
-	answers := make([]T, len(members))
-	errs := make([]error, len(members))
-	var all sync.WaitGroup
-	for i, m := range members {
-		all.Go(func() { answers[i], errs[i] = one(ctx, m.s) })
-	}
-	all.Wait()
-	if errs[0] != nil {
-		return first, nil, nil, errs[0]
-	}
-	for i := 1; i < len(members); i++ {
-		if errs[i] != nil {
-			missing = append(missing, members[i].name)
-			f.log.Warn("node did not answer a log query", "node", members[i].name, "err", errs[i])
-			continue
-		}
-		rest = append(rest, answers[i])
-	}
-	return answers[0], rest, missing, nil
+// answer is what one member, or its copies, said.
+type answer[T any] struct {
+	all []T
+	sum query.Summary // what is to be said of it besides
+	at  time.Time     // of a copy
+	err error
 }
 
-func miss(s *query.Summary, missing []string) {
-	if len(missing) > 0 {
-		s.Merge(query.Summary{Partial: true, Reason: "not all nodes answered", Missing: missing})
+// ask runs one question on all members at the same time. An error of this
+// machine is the error of the whole; a peer that does not answer is asked by its
+// copy, and is missing when there is none. sum is what all this adds to the
+// answer's summary.
+func ask[T any](ctx context.Context, f *Fan, r *query.Request, one func(context.Context, query.Searcher) (T, error)) (first T, rest []T, sum query.Summary, err error) {
+	limited, cancel := context.WithTimeout(ctx, r.Timeout+patience)
+	defer cancel()
+	members := f.members()
+	answers := make([]answer[T], len(members))
+	var all sync.WaitGroup
+	all.Go(func() {
+		got, err := one(limited, members[0].s)
+		answers[0] = answer[T]{all: []T{got}, err: err}
+	})
+	for i, m := range members[1:] {
+		all.Go(func() { answers[i+1] = askPeer(ctx, f, r, m, one) })
 	}
+	former := decideFormer(f.parts.Copies(ctx, false), f.parts.Self, members[1:])
+	extra := make([]answer[T], len(former))
+	for i, of := range former {
+		all.Go(func() { extra[i] = askCopies(ctx, f, r, of, one) })
+	}
+	all.Wait()
+	if answers[0].err != nil {
+		return first, nil, sum, answers[0].err
+	}
+	for _, a := range append(answers[1:], extra...) {
+		rest = append(rest, a.all...)
+		sum.Merge(a.sum)
+	}
+	return answers[0].all[0], rest, sum, nil
+}
+
+// askPeer asks a peer, or else its copies.
+func askPeer[T any](ctx context.Context, f *Fan, r *query.Request, m member, one func(context.Context, query.Searcher) (T, error)) answer[T] {
+	away := f.isAway(m.peer)
+	current := f.copiesOf(ctx, m.name, false)
+	if !away || len(current) == 0 {
+		got, err := direct(ctx, r, m, one)
+		if err == nil {
+			return answer[T]{all: []T{got}}
+		}
+		if ctx.Err() != nil {
+			return missing[T](m.name)
+		}
+		f.log.Warn("node did not answer a log query", "node", m.name, "err", err)
+		current = f.copiesOf(ctx, m.name, true)
+	}
+	if len(current) == 0 {
+		return missing[T](m.name)
+	}
+	out := askCopies(ctx, f, r, current, one)
+	f.setAway(m.name, out.err == nil)
+	// Since then it may have written more.
+	if out.err == nil && r.Around == nil && out.at.Before(time.Unix(0, r.To)) {
+		out.sum.Merge(query.Summary{Partial: true, Reason: fmt.Sprintf("node %s does not answer, its copy ends at %s", m.name, out.at.UTC().Format(time.RFC3339))})
+	}
+	return out
+}
+
+// copiesOf are the copies of a node's present store, best first.
+func (f *Fan) copiesOf(ctx context.Context, node string, now bool) []Copy {
+	current, _ := decideCurrent(slices.DeleteFunc(slices.Clone(f.parts.Copies(ctx, now)), func(c Copy) bool { return c.Node != node }))
+	return current
+}
+
+func missing[T any](node string) answer[T] {
+	return answer[T]{sum: query.Summary{Partial: true, Reason: "not all nodes answered", Missing: []string{node}}}
+}
+
+// askCopies asks one of the copies of a store, the best first.
+func askCopies[T any](ctx context.Context, f *Fan, r *query.Request, of []Copy, one func(context.Context, query.Searcher) (T, error)) (out answer[T]) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout+patience)
+	defer cancel()
+	for _, c := range of {
+		got, err := one(ctx, NewRemote(c.Peer))
+		if err != nil {
+			out.err = err
+			f.log.Warn("copy did not answer a log query", "node", c.Node, "by", c.By, "err", err)
+			continue
+		}
+		said := query.Copied{Node: c.Node, By: c.By, At: c.At, From: c.From, Age: time.Since(c.At).Milliseconds()}
+		out = answer[T]{all: []T{got}, at: c.At, sum: query.Summary{Copies: []query.Copied{said}}}
+		if !c.From.IsZero() && r.Around == nil && r.From < c.From.UnixNano() {
+			out.sum.Partial, out.sum.Reason = true, fmt.Sprintf("the copy of node %s begins at %s", c.Node, c.From.UTC().Format(time.RFC3339))
+		}
+		return out
+	}
+	out.sum = missing[T](of[0].Node).sum
+	return out
 }
 
 // part is a node's answer to Query.
@@ -87,21 +173,21 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 	if err != nil {
 		return query.Summary{}, err
 	}
-	own, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (p part, err error) {
+	own, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (p part, err error) {
 		p.sum, err = s.Query(ctx, r, func(l *query.Line) error { p.lines = append(p.lines, l); return nil })
 		return p, err
 	})
 	if err != nil {
 		return query.Summary{}, err
 	}
-	sum, more := own.sum, own.sum.Cursor != ""
+	sum, goesOn := own.sum, own.sum.Cursor != ""
 	lists := [][]*query.Line{own.lines}
 	for _, p := range rest {
 		sum.Merge(p.sum)
-		more = more || p.sum.Cursor != ""
+		goesOn = goesOn || p.sum.Cursor != ""
 		lists = append(lists, p.lines)
 	}
-	miss(&sum, missing)
+	sum.Merge(more)
 	order := r.Order
 	limit := r.Limit
 	if r.Around != nil {
@@ -109,7 +195,7 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 	}
 	lines := merge(lists, order)
 	if len(lines) > limit {
-		lines, more = lines[:limit], true
+		lines, goesOn = lines[:limit], true
 	}
 	for _, l := range lines {
 		if err := emit(l); err != nil {
@@ -117,7 +203,7 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 		}
 	}
 	sum.Cursor = ""
-	if more && len(lines) > 0 && r.Around == nil {
+	if goesOn && len(lines) > 0 && r.Around == nil {
 		sum.Cursor = lines[len(lines)-1].Cursor.String()
 	}
 	return sum, nil
@@ -149,7 +235,7 @@ func (f *Fan) Histogram(ctx context.Context, r query.Request) (query.Histogram, 
 	}
 	part := r
 	part.Raw = true
-	h, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Histogram, error) { return s.Histogram(ctx, part) })
+	h, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Histogram, error) { return s.Histogram(ctx, part) })
 	if err != nil {
 		return query.Histogram{}, err
 	}
@@ -157,7 +243,7 @@ func (f *Fan) Histogram(ctx context.Context, r query.Request) (query.Histogram, 
 		h.Merge(o)
 	}
 	h.Fold()
-	miss(&h.Summary, missing)
+	h.Summary.Merge(more)
 	return h, nil
 }
 
@@ -167,14 +253,14 @@ func (f *Fan) Values(ctx context.Context, r query.Request) (query.Values, error)
 	if err != nil {
 		return query.Values{}, err
 	}
-	v, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Values, error) { return s.Values(ctx, r) })
+	v, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Values, error) { return s.Values(ctx, r) })
 	if err != nil {
 		return query.Values{}, err
 	}
 	for _, o := range rest {
 		v.Merge(o, r.Limit)
 	}
-	miss(&v.Summary, missing)
+	v.Summary.Merge(more)
 	return v, nil
 }
 
@@ -186,7 +272,7 @@ func (f *Fan) Patterns(ctx context.Context, r query.Request) (query.Patterns, er
 	}
 	part := r
 	part.Raw, part.Limit = true, min(10*r.Limit, query.MaxLimit) // what is rare here may be frequent elsewhere
-	p, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Patterns, error) { return s.Patterns(ctx, part) })
+	p, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Patterns, error) { return s.Patterns(ctx, part) })
 	if err != nil {
 		return query.Patterns{}, err
 	}
@@ -194,7 +280,7 @@ func (f *Fan) Patterns(ctx context.Context, r query.Request) (query.Patterns, er
 		p.Merge(o, part.Limit)
 	}
 	p.Merge(query.Patterns{}, r.Limit)
-	miss(&p.Summary, missing)
+	p.Summary.Merge(more)
 	return p, nil
 }
 
@@ -206,7 +292,7 @@ func (f *Fan) Stats(ctx context.Context, r query.Request) (query.FieldStats, err
 	}
 	part := r
 	part.Raw = true
-	s, rest, missing, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.FieldStats, error) { return s.Stats(ctx, part) })
+	s, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.FieldStats, error) { return s.Stats(ctx, part) })
 	if err != nil {
 		return query.FieldStats{}, err
 	}
@@ -214,7 +300,7 @@ func (f *Fan) Stats(ctx context.Context, r query.Request) (query.FieldStats, err
 		s.Merge(o)
 	}
 	s.Finish(r)
-	miss(&s.Summary, missing)
+	s.Summary.Merge(more)
 	return s, nil
 }
 
@@ -234,7 +320,7 @@ func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEve
 	defer t.all.Wait()
 	defer cancel()
 	t.all.Go(func() {
-		err := f.local.Tail(ctx, r, t.pass)
+		err := f.parts.Local.Tail(ctx, r, t.pass)
 		if ctx.Err() == nil {
 			t.fail(errors.Join(err, errors.New("tail of this node ended")))
 		}
@@ -286,7 +372,7 @@ func (t *tail) pass(e query.TailEvent) error {
 
 // follow starts to follow peers that are not followed.
 func (t *tail) follow(ctx context.Context) {
-	peers := t.f.peers()
+	peers := t.f.parts.Peers()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range peers {

@@ -6,7 +6,8 @@
 //	GET|POST …/query      q|query, from, to, limit (100, ≤ 50000), order=desc|asc, cursor, timeout
 //	         NDJSON, one line each:
 //	         {"time":RFC3339nano,"id","namespace","pod","container","uid","instance","node","stream","level","kind","line","fields"?:{…}}
-//	         and a last line {"stats":{lines,bytes,blocks,took_ms},"partial":bool,"reason"?,"missing":[node],"hidden":[namespace],"cursor"?}
+//	         and a last line {"stats":{lines,bytes,blocks,took_ms},"partial":bool,"reason"?,"missing":[node],"hidden":[namespace],"cursor"?,
+//	         "copies"?:[{node,by,at,from?,age_ms}]}
 //	GET …/histogram       q, from, to, buckets (60, ≤ 2000) or step → {"from","to","step_ms","total","levels":{},"buckets":[{"time","count","levels":{}}],"stats",…as above}
 //	         by=FIELD counts values of a field instead: {"by","values":{},"buckets":[{…,"values":{}}]}, the ten most frequent, "(others)" and "(none)"
 //	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; Last-Event-ID goes on from there

@@ -175,7 +175,7 @@ func (r *Request) allows(namespace string) bool {
 // Stats says what an answer cost.
 type Stats struct {
 	Lines  int64 `json:"lines"`  // looked at
-	Bytes  int64 `json:"bytes"`  // of text looked at
+	Bytes  int64 `json:"bytes"`  // unpacked and looked at
 	Blocks int64 `json:"blocks"` // read
 	Took   int64 `json:"took_ms"`
 }
@@ -188,6 +188,16 @@ type Summary struct {
 	Missing []string `json:"missing"`          // nodes that did not answer
 	Hidden  []string `json:"hidden"`           // namespaces the asker may not read
 	Cursor  string   `json:"cursor,omitempty"` // goes on after the last line, when there may be more
+	Copies  []Copied `json:"copies,omitempty"` // that answered for nodes
+}
+
+// Copied is a node whose lines come from a copy that another node keeps.
+type Copied struct {
+	Node string    `json:"node"`
+	By   string    `json:"by"`
+	At   time.Time `json:"at"`            // all lines up to then are there
+	From time.Time `json:"from,omitzero"` // of partitions that began before, none is there; zero: all are
+	Age  int64     `json:"age_ms"`        // of At
 }
 
 // Merge adds the summary of another part of the answer.
@@ -202,6 +212,7 @@ func (s *Summary) Merge(o Summary) {
 	}
 	s.Missing = union(s.Missing, o.Missing)
 	s.Hidden = union(s.Hidden, o.Hidden)
+	s.Copies = append(s.Copies, o.Copies...)
 }
 
 func union(a, b []string) []string {

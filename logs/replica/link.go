@@ -85,7 +85,8 @@ func (l *link) try(ctx context.Context, files store.Files, at time.Time) (reason
 	var c commit
 	sum := crc32.Checksum(files.Checkpoint, castagnoli())
 	// A commit without news is only a mark.
-	if p.commit && (!l.readable || sum != l.sum || p.from != l.from || !sameFiles(p.files, l.seen)) {
+	commits := p.commit && (!l.readable || sum != l.sum || p.from != l.from || !sameFiles(p.files, l.seen))
+	if commits {
 		c = commit{At: at, From: p.from, Keep: l.s.cfg.Keep(), Files: p.files, Coming: p.coming, Checkpoint: files.Checkpoint}
 		text, jsonErr := json.Marshal(c)
 		if jsonErr != nil {
@@ -97,7 +98,7 @@ func (l *link) try(ctx context.Context, files store.Files, at time.Time) (reason
 	if err != nil {
 		return "read", err
 	}
-	if body.size == 0 && c.Files == nil && at.Sub(l.at) < l.s.cfg.Idle {
+	if body.size == 0 && !commits && at.Sub(l.at) < l.s.cfg.Idle {
 		l.whole = p.whole
 		return "", nil
 	}
@@ -113,11 +114,11 @@ func (l *link) try(ctx context.Context, files store.Files, at time.Time) (reason
 		}
 	}
 	l.floor = got.Floor
-	if c.Files != nil {
+	if commits {
 		l.readable, l.committed, l.seen, l.from, l.sum = true, true, c.Files, c.From, sum
 		l.clean(c)
 	}
-	if l.readable && (p.logFirst || c.Files != nil) {
+	if l.readable && (p.logFirst || commits) {
 		l.at = at
 	}
 	l.whole = p.whole && l.readable

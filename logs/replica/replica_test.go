@@ -347,6 +347,21 @@ func TestSmallPortionsComeNewestFirstAndEndWhole(t *testing.T) {
 	}
 }
 
+func TestTheCopyOfAStoreWithoutLinesIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	f := openFollower(t)
+	sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
+	steps(t, sh, 2)
+	if n := len(f.lines(t)); n != 0 {
+		t.Errorf("it has %d lines", n)
+	}
+	write(t, s, 0, 100)
+	steps(t, sh, 2)
+	same(t, read(t, query.New(s, quiet())), f.lines(t))
+}
+
 func TestAChangedFileIsSentAnew(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)

@@ -24,6 +24,8 @@ type Config struct {
 	LabelLimit  uint  // of one series
 	TargetLimit int   // of all
 
+	File string // scrape_configs in Prometheus' format; empty: none
+
 	Sockets map[string]string // host names in URLs of jobs that mean a unix socket
 
 	Own   []Own   // perch's parts in other processes

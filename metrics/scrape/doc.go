@@ -4,7 +4,8 @@
 // New targets are looked at twice within their first four seconds, then at the
 // interval. Every target has limits; one that breaks them is down with the
 // reason and loses nothing of the others. It never decides what a pod's target
-// is; that is metrics/target.
+// is; that is metrics/target. A file in Prometheus' format may add jobs of its own,
+// see file.go.
 //
 // Wiring:
 //

@@ -126,10 +126,10 @@ func tighter[T cmp.Ordered](asked, most T) T {
 // plan is the configuration with the pools of all jobs, and whether it is
 // another one than last time. Jobs that cannot be read are left out with the
 // reason; the caller holds mu.
-func (l *Loop) plan(jobs []target.Job) (*config.Config, bool, []target.Dropped) {
+func (l *Loop) plan(jobs []target.Job, filesChanged bool) (*config.Config, bool, []target.Dropped) {
 	now := make(map[string]pool, len(jobs))
 	var left []target.Dropped
-	changed := l.current == nil
+	changed := l.current == nil || filesChanged
 	for _, j := range jobs {
 		p, known := l.jobPools[j.Name]
 		if !known || p.settings != j.Settings {
@@ -146,6 +146,9 @@ func (l *Loop) plan(jobs []target.Job) (*config.Config, bool, []target.Dropped) 
 	l.jobPools = now
 	full := *l.pools
 	full.ScrapeConfigs = slices.Clone(l.pools.ScrapeConfigs)
+	if l.files != nil {
+		full.ScrapeConfigs = append(full.ScrapeConfigs, l.files.pools...)
+	}
 	for _, j := range jobs {
 		if p := now[j.Name]; p.err == nil {
 			full.ScrapeConfigs = append(full.ScrapeConfigs, p.parsed)

@@ -42,6 +42,7 @@ type Loop struct {
 	sockets map[string]string
 	metrics *metrics
 	cuts    cuts
+	files   *fileJobs // nil without Config.File
 
 	mu       sync.Mutex
 	dropped  []target.Dropped
@@ -71,6 +72,11 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, most: int(cfg.SampleLimit), known: map[*scrape.Target]answered{}}, sockets: map[string]string{},
 		since: map[string]time.Time{}, jobPools: map[string]pool{}, metrics: newMetrics(reg), cuts: cuts{},
 	}
+	if cfg.File != "" {
+		if l.files, err = newFileJobs(cfg, full.ScrapeConfigs, log, reg); err != nil {
+			return nil, err
+		}
+	}
 	for _, o := range cfg.Own {
 		if o.Socket != "" {
 			l.sockets[o.host()+":80"], l.sockets[o.host()] = o.Socket, o.Socket
@@ -96,6 +102,13 @@ func (l *Loop) Run(ctx context.Context) error {
 	sets := make(chan map[string][]*targetgroup.Group)
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = l.manager.Run(sets) }) // ends with nil only
+	if l.files != nil {
+		parts.Go(func() {
+			if err := l.files.Run(ctx); err != nil {
+				l.log.Error("targets of the scrape configuration are not looked for", "err", err)
+			}
+		})
+	}
 	for i := range l.cfg.Local {
 		parts.Go(func() { l.runLocal(ctx, l.cfg.Local[i]) })
 	}
@@ -158,14 +171,21 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		jobs, left = l.parts.Jobs()
 		dropped = append(dropped, left...)
 	}
+	filesChanged := l.files != nil && l.files.look()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pools, changed, left := l.plan(jobs)
+	pools, changed, left := l.plan(jobs, filesChanged)
 	dropped = append(dropped, left...)
 	if !changed {
 		pools = nil
 	}
 	mark := ""
+	if l.files != nil {
+		groups, named, at := l.files.targets()
+		maps.Copy(want, groups)
+		maps.Copy(open, named)
+		mark, dropped = at+"\n", append(dropped, l.files.left...)
+	}
 	live := map[string]bool{}
 	add := func(pool string, t target.Target, every time.Duration, most uint) {
 		id := t.Key() + fmt.Sprint(t.Labels)
@@ -225,8 +245,10 @@ func (l *Loop) keepAlive(want map[string][]*targetgroup.Group) {
 	for pool, groups := range want {
 		stays := map[string]bool{}
 		for _, g := range groups {
-			if one := g.Targets[0]; one[model.ScrapeIntervalLabel] == "" {
-				stays[string(one[keyLabel])] = true
+			for _, one := range g.Targets {
+				if one[model.ScrapeIntervalLabel] == "" && one[keyLabel] != "" {
+					stays[string(one[keyLabel])] = true
+				}
 			}
 		}
 		var moving []*scrape.Target

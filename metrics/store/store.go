@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,7 @@ type Store struct {
 	metrics  *metrics
 	budget   *budget
 	repaired bool
+	held     atomic.Bool // see HoldWAL
 }
 
 // New opens the directory and replays what is not in blocks yet. A damaged WAL
@@ -167,6 +169,32 @@ func (s *Store) Appender(ctx context.Context) storage.Appender { return s.db.App
 
 // AppenderV2 is storage.AppendableV2.
 func (s *Store) AppenderV2(ctx context.Context) storage.AppenderV2 { return s.db.AppenderV2(ctx) }
+
+// HoldWAL keeps the database from writing blocks, which deletes the WAL behind
+// them, as long as hold is true: somebody still reads there. Memory and WAL grow
+// meanwhile.
+func (s *Store) HoldWAL(hold bool) {
+	if s.held.Swap(hold) == hold {
+		return
+	}
+	if hold {
+		s.db.DisableCompactions()
+	} else {
+		s.db.EnableCompactions()
+	}
+}
+
+// Compact writes blocks as far as it is time, which the database does each minute
+// anyway; nothing while the WAL is held.
+func (s *Store) Compact(ctx context.Context) error {
+	if s.held.Load() {
+		return nil
+	}
+	if err := s.db.Compact(ctx); err != nil {
+		return fmt.Errorf("compact metrics store: %w", err)
+	}
+	return nil
+}
 
 // OnCommit has n told after each commit; call it before the first.
 func (s *Store) OnCommit(n wlog.WriteNotified) { s.db.SetWriteNotified(n) }

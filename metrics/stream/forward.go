@@ -20,11 +20,17 @@ type ForwardConfig struct {
 	Batch     int           // samples in one batch
 	Retry     time.Duration // after a failure, doubling up to RetryMax
 	RetryMax  time.Duration
+
+	// Hold is told when samples begin to wait, and when none do any more: as long
+	// as it holds, the WAL must not be deleted. It holds HoldMax at most; nil: the
+	// WAL stays without.
+	Hold    func(bool)
+	HoldMax time.Duration
 }
 
 // DefaultForward sends every second.
 func DefaultForward(stateFile string) ForwardConfig {
-	return ForwardConfig{StateFile: stateFile, Interval: time.Second, Batch: 20_000, Retry: 500 * time.Millisecond, RetryMax: 5 * time.Second}
+	return ForwardConfig{StateFile: stateFile, Interval: time.Second, Batch: 20_000, Retry: 500 * time.Millisecond, RetryMax: 5 * time.Second, HoldMax: 3 * time.Hour}
 }
 
 // Forwarder sends what is committed to a store on to a server, in order and
@@ -36,6 +42,8 @@ type Forwarder struct {
 	log     *slog.Logger
 	metrics *forwardMetrics
 	from    position
+	held    time.Time // since when samples wait; zero: they do not
+	gaveUp  bool      // of holding, until samples wait no more
 }
 
 // NewForwarder reads the state file. Without one it begins at the oldest WAL
@@ -59,6 +67,7 @@ func NewForwarder(cfg ForwardConfig, storeDir string, client *Client, log *slog.
 
 // Run sends until ctx ends.
 func (f *Forwarder) Run(ctx context.Context) error {
+	defer f.release()
 	t := openTail(f.dir, f.from, f.log)
 	defer t.close()
 	if err := t.start(); err != nil {
@@ -85,6 +94,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		if len(batch) >= f.cfg.Batch {
 			continue // more waits
 		}
+		f.release()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -112,6 +122,7 @@ func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
 			told = true
 		}
 		f.metrics.behind.Set(time.Since(time.UnixMilli(batch[0].T)).Seconds())
+		f.hold()
 		select {
 		case <-ctx.Done():
 			return false
@@ -119,6 +130,28 @@ func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
 		}
 		wait = min(2*wait, f.cfg.RetryMax)
 	}
+}
+
+// hold has the WAL kept while samples wait, for a while.
+func (f *Forwarder) hold() {
+	switch {
+	case f.cfg.Hold == nil || f.gaveUp:
+	case f.held.IsZero():
+		f.held = time.Now()
+		f.cfg.Hold(true)
+	case time.Since(f.held) > f.cfg.HoldMax:
+		f.gaveUp = true
+		f.log.Warn("the oldest samples wait no longer, they are lost to the server", "waited", f.cfg.HoldMax)
+		f.cfg.Hold(false)
+	}
+}
+
+// release ends hold: no samples wait.
+func (f *Forwarder) release() {
+	if !f.held.IsZero() && !f.gaveUp {
+		f.cfg.Hold(false)
+	}
+	f.held, f.gaveUp = time.Time{}, false
 }
 
 // remember replaces the state file at once or not at all.

@@ -243,6 +243,94 @@ func TestAnOutageAndRestartsOfBothSidesLeaveNoGap(t *testing.T) {
 	until(t, "what came while the worker was down", all)
 }
 
+func TestAnHourWithoutTheServerLeavesNoGapThoughBlocksAreWritten(t *testing.T) {
+	const series = 600
+	for _, hold := range []bool{true, false} {
+		t.Run(map[bool]string{true: "held", false: "not held, which loses some"}[hold], func(t *testing.T) {
+			cfg := store.DefaultWorker()
+			cfg.Dir, cfg.WALSegmentBytes = t.TempDir(), 1<<20
+			from, err := store.New(cfg, quiet, prometheus.NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = from.Close(context.Background()) })
+			into := newStore(t, t.TempDir())
+			d, srv := serve(t, NewReceiver("nodes", DefaultReceiver(), into, quiet, nil))
+
+			start := time.Now().UnixMilli() - 100*60_000
+			in, own := from.Inlet("test"), into.Inlet("own")
+			minute := func(m int) {
+				var batch []Sample
+				for k := range 12 {
+					for i := range series {
+						batch = append(batch, Sample{uint64(i + 1), name(i), start + int64(m*12+k)*5000, math.Sin(float64((m*12+k)*series + i))}) // does not compress
+					}
+				}
+				if done, err := in.Append(t.Context(), batch); err != nil || done.Refused > 0 {
+					t.Fatal(done, err)
+				}
+				// The server's own series go on, so that what comes late is old.
+				if _, err := own.Append(t.Context(), []Sample{{1, labels.FromStrings("__name__", "own"), start + int64(m)*60_000, 1}}); err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(from.Compact(t.Context()), into.Compact(t.Context())); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// count is how many samples the server has.
+			count := func() (n int) {
+				for l, samples := range read(t, into) {
+					if !strings.Contains(l, "own") {
+						n += len(samples)
+					}
+				}
+				return n
+			}
+			fc := DefaultForward(filepath.Join(t.TempDir(), "acked"))
+			fc.Interval, fc.Retry = 5*time.Millisecond, 5*time.Millisecond
+			var waiting atomic.Bool
+			if hold {
+				fc.Hold = func(h bool) { waiting.Store(h); from.HoldWAL(h) }
+			}
+			f, err := NewForwarder(fc, cfg.Dir, NewClient("server", ClientConfig{URL: srv.URL}, http.DefaultClient, nil), quiet, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- f.Run(ctx) }()
+			t.Cleanup(func() {
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+			for m := range 35 {
+				minute(m)
+			}
+			until(t, "what came before", func() bool { return count() == 35*12*series })
+			d.away.Store(true)
+			minute(35)
+			until(t, "that samples wait", func() bool { return waiting.Load() == hold })
+			for m := range 59 {
+				minute(36 + m)
+			}
+			d.away.Store(false)
+			if !hold {
+				until(t, "the loss of segments", func() bool { return testutil.ToFloat64(f.metrics.lost) > 0 })
+				return
+			}
+			until(t, "an hour that was held back", func() bool { return count() == 95*12*series })
+			until(t, "the end of holding", func() bool { return !waiting.Load() })
+			minute(95) // may write blocks again
+			until(t, "what came after", func() bool { return count() == 96*12*series })
+			if n := testutil.ToFloat64(f.metrics.lost); n != 0 {
+				t.Errorf("%g segments lost", n)
+			}
+		})
+	}
+}
+
 func TestDecodeRefusesWhatIsTooMuch(t *testing.T) {
 	recv := NewReceiver("nodes", DefaultReceiver(), newStore(t, t.TempDir()), quiet, nil)
 	for _, c := range []struct {

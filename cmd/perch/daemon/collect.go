@@ -28,6 +28,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	services := factory.Core().V1().Services().Lister()
 
 	cfg := scrape.Default()
+	cfg.File = r.cfg.ScrapeConfig
 	cfg.Node = r.cfg.NodeName
 	machine, err := exporter.NewNode(exporter.DefaultNode(), r.part("exporter"))
 	if err != nil {

@@ -54,6 +54,8 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.TextVar(&cfg.AdvertiseAddress, "advertise-address", cfg.AdvertiseAddress, "this machine's address towards other nodes (default: that of the default route)")
 	fs.IntVar(&cfg.AgentPort, "agent-port", cfg.AgentPort, "port of the node's kubelet API")
 	fs.IntVar(&cfg.ForwardPort, "forward-port", cfg.ForwardPort, "port that takes logs by Fluent Forward")
+	fs.IntVar(&cfg.RingPort, "ring-port", cfg.RingPort, "port on which nodes agree where copies of lines are kept, open when there are several (default: --agent-port + 1)")
+	fs.StringVar(&cfg.ScrapeConfig, "scrape-config", cfg.ScrapeConfig, "file with scrape_configs of a prometheus.yml for this machine to scrape, watched; targets by static, file, dns and http discovery")
 	logFlags(fs, cfg)
 	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")
 	if cfg.Kind == config.Agent {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -26,6 +27,7 @@ import (
 	"perch/logs/query"
 	"perch/logs/record"
 	"perch/logs/recorded"
+	"perch/logs/replica"
 	logstore "perch/logs/store"
 )
 
@@ -37,6 +39,9 @@ type lines struct {
 	engine *query.Engine
 	search query.Searcher // this node's, or on servers the whole cluster's
 	log    role
+
+	copies *replica.Keeper      // of other nodes' lines
+	kept   func() time.Duration // how long lines are kept; 0: for ever
 
 	sources *source.Sources // how much each sender may push, over all doors
 	seen    *chunk.Seen     // what senders pushed before
@@ -57,6 +62,10 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 	if err != nil {
 		return nil, err
 	}
+	copies, err := r.openCopies(own)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	own.HandleFunc("GET "+usePath, serveUse(s))
 	r.group.OnStop("logs", func(context.Context) error { return s.Close() })
 	r.group.Go("logs", s.Run)
@@ -74,7 +83,7 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 		_, err := known.Pods(namespace).Get(name)
 		return err == nil
 	}
-	l := &lines{store: s, total: query.NewTotal(counts.Append, alive, r.reg), counts: counts, engine: engine, search: engine, log: r}
+	l := &lines{store: s, total: query.NewTotal(counts.Append, alive, r.reg), counts: counts, engine: engine, search: engine, copies: copies, kept: keptFor(cfg), log: r}
 	if err := l.capture(r, own, pods); err != nil {
 		return nil, err
 	}
@@ -182,21 +191,20 @@ func (l *lines) serveCluster(r role, api clients, f informers.SharedInformerFact
 	}
 	client := &http.Client{Transport: transport}
 	nodes := f.Core().V1().Nodes().Lister()
-	l.search = cluster.New(l.engine, func() []cluster.Peer {
+	peers := func() []cluster.Peer {
 		var out []cluster.Peer
 		for _, n := range all(nodes.List) {
 			if n.Name == r.cfg.NodeName {
 				continue
 			}
-			for _, a := range n.Status.Addresses {
-				if a.Type == corev1.NodeInternalIP {
-					port := cmp.Or(int(n.Status.DaemonEndpoints.KubeletEndpoint.Port), r.cfg.AgentPort)
-					out = append(out, cluster.Peer{Node: n.Name, URL: "https://" + net.JoinHostPort(a.Address, strconv.Itoa(port)), Client: client})
-					break
-				}
+			if ip := internalIP(n); ip != "" {
+				port := cmp.Or(int(n.Status.DaemonEndpoints.KubeletEndpoint.Port), r.cfg.AgentPort)
+				out = append(out, cluster.Peer{Node: n.Name, URL: "https://" + net.JoinHostPort(ip, strconv.Itoa(port)), Client: client})
 			}
 		}
 		return out
-	}, r.part("logs"))
+	}
+	copies := &copyList{self: r.ownCopies(), own: l.copies.Copies, peers: peers}
+	l.search = cluster.New(cluster.Parts{Self: r.cfg.NodeName, Local: l.engine, Peers: peers, Copies: copies.list}, r.part("logs"))
 	return l.keepEvents(f)
 }

@@ -26,6 +26,7 @@ import (
 	"perch/agent/runtime"
 	"perch/agent/stats"
 	"perch/cmd/perch/daemon/component"
+	"perch/logs/replica"
 )
 
 // openNodeDoor opens the kubelet API of this node, and the socket on which this
@@ -44,12 +45,13 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
 		"/perch/v1/ring": numbers.RingHandler(), "/perch/v1/seconds": numbers.SecondsHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
 		"/metrics/node": towards(telemetry, r.part("door")), "/metrics/objects": towards(telemetry, r.part("door")),
+		replica.Prefix: towards(telemetry, r.part("door")), replica.ReadPrefix: towards(telemetry, r.part("door")),
 	}
 	d, err := door.New(door.Config{
 		Listen: net.JoinHostPort("", strconv.Itoa(r.cfg.AgentPort)), Node: r.cfg.NodeName, ClientCA: pool,
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert() },
 		Places:      pod.Places{Pods: r.cfg.Path("pods"), Logs: r.cfg.Path("podlogs"), Seccomp: r.cfg.Path("seccomp")},
-	}, door.Parts{Pods: pods.Pods, Runtime: cri, Authenticate: who.Authenticate, Authorize: who.Authorize, Handlers: handlers}, r.part("door"), r.reg)
+	}, door.Parts{Pods: pods.Pods, Runtime: cri, Authenticate: who.Authenticate, Authorize: mayCopy(who.Authorize), Handlers: handlers}, r.part("door"), r.reg)
 	if err != nil {
 		return refused{fmt.Errorf("%w: move it with --agent-port", err)}
 	}

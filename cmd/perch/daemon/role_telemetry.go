@@ -91,6 +91,10 @@ func buildTelemetry(_ context.Context, r role) error {
 		}
 	} else if err := errors.Join(r.forwardNumbers(numbers), r.watchServer(lines)); err != nil {
 		return err
+	} else if near, err := r.findNeighbours(); err != nil {
+		return err
+	} else if err := r.shipCopies(own, lines, near); err != nil {
+		return err
 	}
 	own.Handle("/metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	r.group.Go("objects", func(ctx context.Context) error {
@@ -154,7 +158,9 @@ func (r role) forwardNumbers(n numbers) error {
 	if err != nil {
 		return err
 	}
-	f, err := stream.NewForwarder(stream.DefaultForward(r.cfg.Path("metrics-sent")), n.store.Dir(), stream.NewClient("server", stream.ClientConfig{URL: r.cfg.Web + "/perch/v1/samples", Timeout: 30 * time.Second}, client, r.reg), r.part("forward"), r.reg)
+	cfg := stream.DefaultForward(r.cfg.Path("metrics-sent"))
+	cfg.Hold = n.store.HoldWAL
+	f, err := stream.NewForwarder(cfg, n.store.Dir(), stream.NewClient("server", stream.ClientConfig{URL: r.cfg.Web + "/perch/v1/samples", Timeout: 30 * time.Second}, client, r.reg), r.part("forward"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -245,6 +251,13 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	// the one (perch token, kubectl create token) may make the other.
 	web.Handle("POST /ui/api/v1/code", door.Has(door.Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token",
 		Namespace: metav1.NamespaceSystem, Name: token.AdminAccount}), http.HandlerFunc(code))
+	near, err := r.serveNeighbours(web, factory)
+	if err != nil {
+		return err
+	}
+	if err := r.shipCopies(own, lines, near); err != nil {
+		return err
+	}
 	web.Handle("POST /perch/v1/samples", door.Node, nodesIn)
 	web.Handle("POST /perch/v1/targets", door.Node, jobs.desk)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))

@@ -45,6 +45,7 @@ type Config struct {
 	AgentPort        int        `json:"agentPort"`
 	ForwardPort      int        `json:"forwardPort"`
 	PeerPort         int        `json:"peerPort"`
+	RingPort         int        `json:"ringPort,omitempty"`     // 0: AgentPort + 1
 	SyslogPort       int        `json:"syslogPort,omitempty"`   // 0: no syslog door
 	ForwardKeys      string     `json:"forwardKeys,omitempty"`  // file with keys of Forward senders on other machines
 	ForwardTo        string     `json:"forwardTo,omitempty"`    // [tls://]host:port of an external Forward server that gets all lines
@@ -60,6 +61,7 @@ type Config struct {
 	JoinTokenFile   string   `json:"joinTokenFile,omitempty"`   // where a server keeps a join token for other machines
 	RuntimeEndpoint string   `json:"runtimeEndpoint,omitempty"` // an external CRI socket; empty: the embedded runtime
 	TLSNames        []string `json:"tlsNames,omitempty"`        // further names and addresses for the serving certificates
+	ScrapeConfig    string   `json:"scrapeConfig,omitempty"`    // scrape_configs of a file in Prometheus' format
 	RulesDir        string   `json:"rulesDir,omitempty"`        // rule files in Prometheus' format
 	AlertConfig     string   `json:"alertConfig,omitempty"`     // a file in Alertmanager's format
 	RemoteWrite     string   `json:"remoteWrite,omitempty"`     // a file with global and remote_write of a prometheus.yml
@@ -116,6 +118,9 @@ func (c Config) Validate() error {
 		}
 		ports[p] = name
 	}
+	if p := c.Gossip(); p < 1 || p > 65535 {
+		bad("--ring-port %d: a port is 1 to 65535", p)
+	}
 	for name, p := range map[string]netip.Prefix{"cluster-cidr": c.ClusterCIDR, "service-cidr": c.ServiceCIDR} {
 		if !p.IsValid() || !p.Addr().Is4() || p.Bits() > 24 || p.Masked() != p {
 			bad("--%s %s: give an IPv4 network of /24 or larger, for example 10.42.0.0/16", name, p)
@@ -141,6 +146,15 @@ func (c Config) Ports() map[string]int {
 		ports["api-port"], ports["web-port"], ports["peer-port"] = c.APIPort, c.WebPort, c.PeerPort
 	}
 	return ports
+}
+
+// Gossip is the port on which nodes tell each other that they are there. It is
+// open only while there are others.
+func (c Config) Gossip() int {
+	if c.RingPort != 0 {
+		return c.RingPort
+	}
+	return c.AgentPort + 1
 }
 
 // Path joins names to the data directory.

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"perch/logs/cluster"
+	"perch/logs/replica"
+)
+
+// copyList knows which copies of lines are at which node. Nobody asks while
+// there is no other node and no query.
+type copyList struct {
+	self  cluster.Peer // this machine's own copies
+	own   func() []replica.Copy
+	peers func() []cluster.Peer
+
+	asking sync.Mutex // one round at a time
+
+	mu   sync.Mutex // guards what follows
+	at   time.Time  // of the last round
+	have []cluster.Copy
+}
+
+const (
+	copiesGood  = 10 * time.Second // then the next query has them listed again, without waiting
+	copiesNow   = time.Second      // new enough for who wants it new
+	copiesLimit = 2 * time.Second  // for a node to answer
+)
+
+// list fits cluster.Parts.
+func (c *copyList) list(ctx context.Context, now bool) []cluster.Copy {
+	out := copiesAt(c.self, c.own())
+	peers := c.peers()
+	if len(peers) == 0 {
+		return out
+	}
+	c.mu.Lock()
+	have, age, never := c.have, time.Since(c.at), c.at.IsZero()
+	c.mu.Unlock()
+	switch {
+	case never || now && age > copiesNow:
+		c.asking.Lock()
+		have = c.ask(ctx, peers, copiesNow)
+		c.asking.Unlock()
+	case age > copiesGood && c.asking.TryLock():
+		go func() {
+			defer c.asking.Unlock()
+			c.ask(ctx, peers, copiesGood)
+		}()
+	}
+	return append(out, have...)
+}
+
+// ask lists them anew, unless somebody just did. Called with asking held.
+func (c *copyList) ask(ctx context.Context, peers []cluster.Peer, good time.Duration) []cluster.Copy {
+	c.mu.Lock()
+	have, age := c.have, time.Since(c.at)
+	c.mu.Unlock()
+	if age < good {
+		return have
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copiesLimit) // others wait for it too
+	defer cancel()
+	lists := make([][]cluster.Copy, len(peers))
+	var all sync.WaitGroup
+	for i, p := range peers {
+		all.Go(func() {
+			var got []replica.Copy
+			if getJSON(ctx, p.Client, p.URL+replica.ReadPrefix, &got) == nil { // else it is away, with its copies
+				lists[i] = copiesAt(p, got)
+			}
+		})
+	}
+	all.Wait()
+	have = nil
+	for _, l := range lists {
+		have = append(have, l...)
+	}
+	c.mu.Lock()
+	c.at, c.have = time.Now(), have
+	c.mu.Unlock()
+	return have
+}
+
+func copiesAt(p cluster.Peer, list []replica.Copy) (out []cluster.Copy) {
+	for _, c := range list {
+		out = append(out, cluster.Copy{Node: c.Owner, ID: c.ID, By: p.Node, At: c.At, From: c.From,
+			Peer: cluster.Peer{Node: c.Owner, URL: p.URL + replica.ReadPrefix + c.Owner + "/" + c.ID, Client: p.Client}})
+	}
+	return out
+}
+
+// ownCopies is this machine as the others are asked.
+func (r role) ownCopies() cluster.Peer {
+	return cluster.Peer{Node: r.cfg.NodeName, URL: "http://telemetry", Client: unixClient(r.cfg.Socket("telemetry"))}
+}
