@@ -73,6 +73,33 @@ func TestAPI(t *testing.T) {
 	if status != 400 || !strings.Contains(body, `"position":4`) || !strings.Contains(body, `"expected":"a value after pod:"`) {
 		t.Fatal(status, body)
 	}
+	several := func(q ...string) (int, string) {
+		v := url.Values{"from": {"0"}, "to": {"100"}, "q": q}
+		resp, err := http.Get(srv.URL + Prefix + "query?" + v.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var b bytes.Buffer
+		_, err = b.ReadFrom(resp.Body)
+		return resp.StatusCode, b.String() + fmt.Sprint(err)
+	}
+	if status, body = several("namespace:shop -kind:event", "failover or password", ""); status != 200 || strings.Count(body, `"line"`) != 1 || !strings.Contains(body, "Failover") {
+		t.Fatal(status, body)
+	}
+	for text, position := range map[string]int{"(a": 2, "a) or (b": 1, `x "y`: 4, "pod:": 4} {
+		if status, body = several("namespace:shop", text); status != 400 || !strings.Contains(body, fmt.Sprintf(`"position":%d`, position)) {
+			t.Errorf("%s: %d %s", text, status, body)
+		}
+	}
+	for _, ends := range [][2]string{{"0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"}, {"-99999999999", "99999999999"}, {"now-10000w", "now+10000w"}, {"0", "8999999999"}} {
+		for _, path := range []string{"query", "histogram", "patterns", "stats", "values"} {
+			status, body = get(t, srv, path, "q", "failed", "from", ends[0], "to", ends[1], "field", "pod", "step", map[bool]string{true: "8999999999", false: "1s"}[path == "patterns"])
+			if status != 200 || !strings.Contains(strings.ToLower(body), "failed") && !strings.Contains(body, `"total":5,`) && !strings.Contains(body, `"count":5,`) && path != "values" {
+				t.Errorf("%s from %s to %s: %d %s", path, ends[0], ends[1], status, body)
+			}
+		}
+	}
 	if status, body = get(t, srv, "query", "from", "yesterday"); status != 400 || !strings.Contains(body, "RFC3339") {
 		t.Fatal(status, body)
 	}

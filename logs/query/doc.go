@@ -3,7 +3,7 @@
 // It owns the query language (LANGUAGE.md), the plan from a query to the blocks
 // that must be read, and the HTTP API:
 //
-//	GET|POST …/query      q|query, from, to, limit (100, ≤ 50000), order=desc|asc, cursor, timeout
+//	GET|POST …/query      q|query (several: a line must match all; positions in errors are within one), from, to, limit (100, ≤ 50000), order=desc|asc, cursor, timeout
 //	         NDJSON, one line each:
 //	         {"time":RFC3339nano,"id","namespace","pod","container","uid","instance","node","stream","level","kind","line","fields"?:{…}}
 //	         and a last line {"stats":{lines,bytes,blocks,took_ms},"partial":bool,"reason"?,"missing":[node],"hidden":[namespace],"cursor"?,

@@ -3,7 +3,6 @@ package query
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -28,9 +27,7 @@ func (e *Engine) Histogram(ctx context.Context, r Request) (Histogram, error) {
 	if err != nil {
 		return Histogram{}, err
 	}
-	if r.To-r.From < 0 {
-		return Histogram{}, fmt.Errorf("time range is too long for a histogram")
-	}
+	r = r.countable()
 	s, end, err := e.begin(ctx, &r)
 	if err != nil {
 		return Histogram{}, err

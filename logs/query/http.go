@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -127,9 +128,8 @@ func (d *door) parse(r *http.Request) (Request, error) {
 	now := d.now()
 	var q Request
 	var err error
-	q.Text = get("q")
-	if q.Text == "" {
-		q.Text = get("query")
+	if q.Text, err = joined(slices.Concat(r.Form["q"], r.Form["query"])); err != nil {
+		return q, err
 	}
 	q.To, q.From = now.UnixNano(), 0
 	if v := get("to"); v != "" {
@@ -187,27 +187,61 @@ func (d *door) parse(r *http.Request) (Request, error) {
 	return q, nil
 }
 
-// ParseTime reads RFC3339, unix seconds, now, or now-1h, as ns.
+// joined is the query that finds what all of texts find. Each is looked at by
+// itself, so that positions in errors are those of the text its writer sees.
+func joined(texts []string) (string, error) {
+	texts = slices.DeleteFunc(texts, func(t string) bool { return strings.TrimSpace(t) == "" })
+	if len(texts) == 0 {
+		return "", nil
+	}
+	if len(texts) == 1 {
+		return texts[0], nil
+	}
+	for _, t := range texts {
+		if _, err := Parse(t); err != nil {
+			return "", err
+		}
+	}
+	return "(" + strings.Join(texts, ") (") + ")", nil
+}
+
+// ParseTime reads RFC3339, unix seconds, now, or now-1h, as ns. What ns cannot
+// say, before 1678 and after 2262, becomes the first or the last time they can.
 func ParseTime(v string, now time.Time) (int64, error) {
+	t, ok := parseTime(v, now)
+	if !ok {
+		return 0, fmt.Errorf("time %q is not RFC3339, unix seconds, now or now-1h", v)
+	}
+	switch {
+	case t.Before(time.Unix(0, minTime)):
+		return minTime, nil
+	case t.After(time.Unix(0, maxTime)):
+		return maxTime, nil
+	}
+	return t.UnixNano(), nil
+}
+
+func parseTime(v string, now time.Time) (t time.Time, ok bool) {
 	if rest, ok := strings.CutPrefix(v, "now"); ok {
 		if rest == "" {
-			return now.UnixNano(), nil
+			return now, true
 		}
-		if d, err := parseSpan(rest[1:]); err == nil && d >= 0 {
-			switch rest[0] {
-			case '-':
-				return now.Add(-d).UnixNano(), nil
-			case '+':
-				return now.Add(d).UnixNano(), nil
-			}
+		d, err := parseSpan(rest[1:])
+		switch {
+		case err != nil || d < 0:
+		case rest[0] == '-':
+			return now.Add(-d), true
+		case rest[0] == '+':
+			return now.Add(d), true
 		}
-	} else if f, err := strconv.ParseFloat(v, 64); err == nil && math.Abs(f) < 9e9 {
-		whole, part := math.Modf(f)
-		return int64(whole)*1e9 + int64(math.Round(part*1e6))*1e3, nil
-	} else if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
-		return t.UnixNano(), nil
+		return t, false
 	}
-	return 0, fmt.Errorf("time %q is not RFC3339, unix seconds, now or now-1h", v)
+	if f, err := strconv.ParseFloat(v, 64); err == nil && math.Abs(f) < 1e12 {
+		whole, part := math.Modf(f)
+		return time.Unix(int64(whole), int64(math.Round(part*1e6))*1e3), true
+	}
+	t, err := time.Parse(time.RFC3339Nano, v)
+	return t, err == nil
 }
 
 // parseSpan reads a duration; days and weeks are known too, a bare number is

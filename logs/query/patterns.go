@@ -122,6 +122,7 @@ func (e *Engine) Patterns(ctx context.Context, r Request) (Patterns, error) {
 	if err != nil {
 		return Patterns{}, err
 	}
+	r = r.countable()
 	s, end, err := e.begin(ctx, &r)
 	if err != nil {
 		return Patterns{}, err

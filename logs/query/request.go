@@ -168,6 +168,19 @@ func (r Request) Normal() (Request, error) {
 	return r, nil
 }
 
+// Lines are counted over time between these, 1933 and 2079, so that no sum of
+// times overflows.
+const (
+	countFrom = -1 << 60
+	countTo   = 3<<60 - 1
+)
+
+// countable is the part of the request in which lines are counted over time.
+func (r Request) countable() Request {
+	r.From, r.To = min(max(r.From, countFrom), countTo), min(max(r.To, countFrom), countTo)
+	return r
+}
+
 func (r *Request) allows(namespace string) bool {
 	return r.Namespaces == nil || namespace != "" && slices.Contains(r.Namespaces, namespace)
 }
@@ -209,6 +222,8 @@ func (s *Summary) Merge(o Summary) {
 	s.Partial = s.Partial || o.Partial
 	if s.Reason == "" {
 		s.Reason = o.Reason
+	} else if o.Reason != "" && !slices.Contains(strings.Split(s.Reason, "; "), o.Reason) {
+		s.Reason += "; " + o.Reason
 	}
 	s.Missing = union(s.Missing, o.Missing)
 	s.Hidden = union(s.Hidden, o.Hidden)
@@ -242,14 +257,14 @@ type Histogram struct {
 	Summary
 }
 
-// grid is the first bucket's start, the step and the number of buckets; it is
-// the same on every node for one request.
+// grid is the first bucket's start, the step and the number of buckets of a
+// countable request; it is the same on every node for one request.
 func (r *Request) grid() (start, step int64, n int) {
 	step = r.Step
 	if step <= 0 {
 		step = niceStep((r.To - r.From) / int64(r.Buckets))
 	}
-	step = max(step, int64(time.Millisecond), (r.To-r.From)/MaxBuckets+1)
+	step = min(max(step, int64(time.Millisecond), (r.To-r.From)/MaxBuckets+1), countTo-countFrom)
 	start = r.From - mod(r.From, step)
 	return start, step, int((r.To-start)/step) + 1
 }

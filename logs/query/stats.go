@@ -159,6 +159,7 @@ func (e *Engine) Stats(ctx context.Context, r Request) (FieldStats, error) {
 	if err != nil {
 		return FieldStats{}, err
 	}
+	r = r.countable()
 	s, end, err := e.begin(ctx, &r)
 	if err != nil {
 		return FieldStats{}, err
@@ -225,6 +226,7 @@ func (e *Engine) Stats(ctx context.Context, r Request) (FieldStats, error) {
 
 // Finish makes the figures of an answer whose parts are merged.
 func (f *FieldStats) Finish(r Request) {
+	r = r.countable()
 	for i := range f.Groups {
 		f.Groups[i].finish(time.Duration(r.To - r.From))
 		f.Groups[i].Hashes, f.Groups[i].Marks = nil, nil

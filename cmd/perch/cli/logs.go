@@ -40,6 +40,15 @@ type trailer struct {
 	Missing []string `json:"missing"`
 	Hidden  []string `json:"hidden"`
 	Cursor  string   `json:"cursor"`
+	Copies  []copied `json:"copies"`
+}
+
+// copied is a node whose lines come from its copy at another.
+type copied struct {
+	Node string    `json:"node"`
+	By   string    `json:"by"`
+	At   time.Time `json:"at"` // all lines up to then
+	Age  int64     `json:"age_ms"`
 }
 
 type logsOptions struct {
@@ -128,7 +137,7 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 	if err != nil {
 		return err
 	}
-	ask := url.Values{"query": {query}}
+	ask := url.Values{"query": {query, o.query}} // apart, so that positions in errors are those of what was typed
 	if ask, err = timeRange(ask, o, now); err != nil {
 		return err
 	}
@@ -145,7 +154,7 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 		last, err = printNewest(ctx, s, w, ask, p, o)
 	}
 	if err != nil {
-		return ownError(ctx, w, o.query, err)
+		return err
 	}
 	if err := p.out.Flush(); err != nil {
 		return fmt.Errorf("write lines: %w", err)
@@ -217,29 +226,42 @@ func printAll(ctx context.Context, w *web, ask url.Values, p *printer) (last tra
 	}
 }
 
-// ownError tells the error of the user's own query, whose positions they can
-// count, instead of the one it is part of.
-func ownError(ctx context.Context, w *web, query string, err error) error {
-	if query == "" || !errors.As(err, new(Usage)) {
-		return err
-	}
-	body, own := w.get(ctx, "/logs/api/v1/query", url.Values{"query": {query}, "limit": {"1"}})
-	if own == nil {
-		_ = body.Close() // its lines are of no use
-		return err
-	}
-	return own
-}
-
 func tellTrailer(out io.Writer, t trailer) {
 	if len(t.Missing) > 0 {
 		fmt.Fprintf(out, "note: without %s, which does not answer\n", strings.Join(t.Missing, ", "))
-	} else if t.Partial {
-		fmt.Fprintf(out, "note: the answer is not whole (%s); narrow the time or the query\n", t.Reason)
+	}
+	for _, c := range t.Copies {
+		fmt.Fprintf(out, "note: lines of node %s come from its copy at %s, as of %s, %s before now\n", c.Node, c.By, c.At.Local().Format(time.DateTime), ageOf(c.Age))
+	}
+	if reason := otherReason(t); reason != "" {
+		fmt.Fprintf(out, "note: the answer is not whole (%s)\n", reason)
 	}
 	if len(t.Hidden) > 0 {
 		fmt.Fprintf(out, "note: %d namespaces are not visible to you: %s\n", len(t.Hidden), strings.Join(t.Hidden, ", "))
 	}
+}
+
+func ageOf(ms int64) string {
+	return (time.Duration(ms) * time.Millisecond).Round(time.Second).String()
+}
+
+// otherReason is why an answer is not whole, without what missing nodes and
+// copies say already.
+func otherReason(t trailer) string {
+	if !t.Partial {
+		return ""
+	}
+	var out []string
+	for _, r := range strings.Split(t.Reason, "; ") {
+		switch {
+		case len(t.Missing) > 0 && r == "not all nodes answered", len(t.Copies) > 0 && strings.Contains(r, "its copy ends at"):
+		case r == "time is up", strings.HasSuffix(r, "bytes to read"):
+			out = append(out, r+": narrow the time or the query")
+		default:
+			out = append(out, r)
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 // page is how many lines one answer may have.

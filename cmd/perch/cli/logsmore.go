@@ -40,7 +40,7 @@ func showPatterns(ctx context.Context, s Streams, w *web, ask url.Values, o logs
 	ask.Set("buckets", "16")
 	body, err := w.get(ctx, "/logs/api/v1/patterns", ask)
 	if err != nil {
-		return ownError(ctx, w, o.query, err)
+		return err
 	}
 	defer body.Close() // read only
 	var got struct {

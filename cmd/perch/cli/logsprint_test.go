@@ -98,3 +98,46 @@ func TestFollowingGoesOnBehindTheNewestLine(t *testing.T) {
 		t.Error("a door that never let in is tried for ever")
 	}
 }
+
+func TestTheEndOfAnAnswerSaysWhatIsMissingAndWhatIsOld(t *testing.T) {
+	at := time.Date(2026, 11, 20, 14, 0, 0, 0, time.Local)
+	for _, c := range []struct {
+		name string
+		t    trailer
+		want string
+	}{
+		{"a whole answer says nothing", trailer{}, ""},
+		{"a node that is away", trailer{Partial: true, Reason: "not all nodes answered", Missing: []string{"n2"}}, "note: without n2, which does not answer\n"},
+		{"a node that is away, whose copy answers", trailer{Partial: true, Reason: "node n2 does not answer, its copy ends at 2026-11-20T14:00:00Z", Copies: []copied{{"n2", "n1", at, 61_200}}},
+			"note: lines of node n2 come from its copy at n1, as of 2026-11-20 14:00:00, 1m1s before now\n"},
+		{"a node that was removed, whose copy answers", trailer{Copies: []copied{{"n2", "n1", at, 61_200}}}, "note: lines of node n2 come from its copy at n1, as of 2026-11-20 14:00:00, 1m1s before now\n"},
+		{"a copy that is shorter", trailer{Partial: true, Reason: "the copy of node n2 begins at 2026-11-19T14:00:00Z", Copies: []copied{{"n2", "n1", at, 0}}},
+			"note: lines of node n2 come from its copy at n1, as of 2026-11-20 14:00:00, 0s before now\nnote: the answer is not whole (the copy of node n2 begins at 2026-11-19T14:00:00Z)\n"},
+		{"too much to read, and a node is away", trailer{Partial: true, Reason: "time is up; not all nodes answered", Missing: []string{"n2"}, Hidden: []string{"bank"}},
+			"note: without n2, which does not answer\nnote: the answer is not whole (time is up: narrow the time or the query)\nnote: 1 namespaces are not visible to you: bank\n"},
+	} {
+		var b strings.Builder
+		if tellTrailer(&b, c.t); b.String() != c.want {
+			t.Errorf("%s: have\n%swant\n%s", c.name, b.String(), c.want)
+		}
+	}
+}
+
+func TestTheUsersQueryIsAskedApart(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		o    logsOptions
+		args []string
+		want string
+	}{
+		{"a query of one's own stays apart", logsOptions{query: `a) or (b`}, []string{"web-1"}, `namespace:shop (pod:web-1) -kind:event -kind:audit -kind:alert`},
+		{"whoever asks for a kind gets it", logsOptions{query: `kind:audit`, all: true}, nil, ``},
+		{"an expression is written as the language reads it", logsOptions{grep: "\\d+ \"ms\"\u200b", all: true}, nil, `-kind:event -kind:audit -kind:alert line:~"\\d+ \"ms\"` + "\u200b" + `"`},
+		{"pods of a deployment", logsOptions{events: true}, []string{"deploy/a.b"}, `namespace:shop (pod:~"^a\\.b-[a-z0-9]{1,10}-[a-z0-9]{5}$") -kind:audit -kind:alert`},
+	} {
+		have, err := logQuery(t.Context(), nil, "shop", c.args, c.o)
+		if err != nil || have != c.want {
+			t.Errorf("%s: have %s, %v, want %s", c.name, have, err, c.want)
+		}
+	}
+}

@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
-// logQuery builds the query in the log language.
+// logQuery builds what the flags but -q say, in the log language.
 func logQuery(ctx context.Context, w *web, ns string, args []string, o logsOptions) (string, error) {
 	var parts []string
 	if !o.all {
@@ -66,10 +65,7 @@ func logQuery(ctx context.Context, w *web, ns string, args []string, o logsOptio
 		if _, err := regexp.Compile(o.grep); err != nil {
 			return "", Usage{fmt.Errorf("--grep: %w", err)}
 		}
-		parts = append(parts, "line:~"+strconv.Quote(o.grep))
-	}
-	if o.query != "" {
-		parts = append(parts, "("+o.query+")")
+		parts = append(parts, "line:~"+inQuotes(o.grep))
 	}
 	return strings.Join(parts, " "), nil
 }
@@ -87,7 +83,13 @@ func quoted(v string) string {
 	if plain.MatchString(v) {
 		return v
 	}
-	return strconv.Quote(v)
+	return inQuotes(v)
+}
+
+// inQuotes writes text as a phrase or a regular expression of the log language,
+// which knows fewer escapes than Go.
+func inQuotes(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }
 
 // podTerm names pods by their owner, whether they still exist or not: the names
@@ -113,5 +115,5 @@ func podTerm(arg string) (string, error) {
 	default:
 		return "", fmt.Errorf("%q: use pod, deploy, rs, sts, ds, job, cronjob or svc", arg)
 	}
-	return "pod:~" + strconv.Quote("^"+regexp.QuoteMeta(name)+suffix+"$"), nil
+	return "pod:~" + inQuotes("^"+regexp.QuoteMeta(name)+suffix+"$"), nil
 }
