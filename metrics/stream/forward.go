@@ -15,6 +15,7 @@ import (
 
 // ForwardConfig says how a worker's samples travel.
 type ForwardConfig struct {
+	Name      string        // of the receiver, in metrics and log
 	StateFile string        // remembers what was acknowledged
 	Interval  time.Duration // between looks into the WAL
 	Batch     int           // samples in one batch
@@ -26,11 +27,14 @@ type ForwardConfig struct {
 	// WAL stays without.
 	Hold    func(bool)
 	HoldMax time.Duration
+
+	Begin Position // without a state file; zero: the oldest sample there is
+	Pick  Pick     // nil: all
 }
 
 // DefaultForward sends every second.
 func DefaultForward(stateFile string) ForwardConfig {
-	return ForwardConfig{StateFile: stateFile, Interval: time.Second, Batch: 20_000, Retry: 500 * time.Millisecond, RetryMax: 5 * time.Second, HoldMax: 3 * time.Hour}
+	return ForwardConfig{Name: "server", StateFile: stateFile, Interval: time.Second, Batch: 20_000, Retry: 500 * time.Millisecond, RetryMax: 5 * time.Second, HoldMax: 3 * time.Hour}
 }
 
 // Forwarder sends what is committed to a store on to a server, in order and
@@ -41,15 +45,15 @@ type Forwarder struct {
 	client  *Client
 	log     *slog.Logger
 	metrics *forwardMetrics
-	from    position
+	from    Position
 	held    time.Time // since when samples wait; zero: they do not
 	gaveUp  bool      // of holding, until samples wait no more
 }
 
-// NewForwarder reads the state file. Without one it begins at the oldest WAL
-// segment there is. The client belongs to the forwarder from now on.
+// NewForwarder reads the state file. Without one it begins at Begin. The client
+// belongs to the forwarder from now on.
 func NewForwarder(cfg ForwardConfig, storeDir string, client *Client, log *slog.Logger, reg prometheus.Registerer) (*Forwarder, error) {
-	f := &Forwarder{cfg: cfg, dir: storeDir, client: client, log: log, metrics: newForwardMetrics(reg)}
+	f := &Forwarder{cfg: cfg, dir: storeDir, client: client, log: log, metrics: newForwardMetrics(cfg.Name, reg), from: cfg.Begin}
 	text, err := os.ReadFile(cfg.StateFile)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -60,7 +64,7 @@ func NewForwarder(cfg ForwardConfig, storeDir string, client *Client, log *slog.
 	if err := json.Unmarshal(text, &f.from); err != nil {
 		// Sending some samples twice is better than not starting.
 		log.Warn("stream position was not readable, begins at the oldest sample", "err", err)
-		f.from = position{}
+		f.from = Position{}
 	}
 	return f, nil
 }
@@ -68,7 +72,7 @@ func NewForwarder(cfg ForwardConfig, storeDir string, client *Client, log *slog.
 // Run sends until ctx ends.
 func (f *Forwarder) Run(ctx context.Context) error {
 	defer f.release()
-	t := openTail(f.dir, f.from, f.log)
+	t := openTail(f.dir, f.from, f.cfg.Pick, f.log)
 	defer t.close()
 	if err := t.start(); err != nil {
 		return err
@@ -86,10 +90,13 @@ func (f *Forwarder) Run(ctx context.Context) error {
 			if !f.deliver(ctx, batch) {
 				return nil
 			}
+			f.metrics.behind.Set(time.Since(time.UnixMilli(batch[len(batch)-1].T)).Seconds())
+		}
+		if t.at != f.from {
 			if err := f.remember(t.at); err != nil {
 				return err
 			}
-			f.metrics.behind.Set(time.Since(time.UnixMilli(batch[len(batch)-1].T)).Seconds())
+			f.from = t.at
 		}
 		if len(batch) >= f.cfg.Batch {
 			continue // more waits
@@ -110,7 +117,7 @@ func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
 		err := f.client.Send(ctx, batch)
 		if err == nil {
 			if told {
-				f.log.Info("server took samples again")
+				f.log.Info("samples are taken again", "store", f.cfg.Name)
 			}
 			return true
 		}
@@ -118,7 +125,7 @@ func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
 			return false
 		}
 		if !told {
-			f.log.Warn("server did not take samples, they wait on disk", "err", err)
+			f.log.Warn("samples were not taken, they wait on disk", "store", f.cfg.Name, "err", err)
 			told = true
 		}
 		f.metrics.behind.Set(time.Since(time.UnixMilli(batch[0].T)).Seconds())
@@ -141,7 +148,7 @@ func (f *Forwarder) hold() {
 		f.cfg.Hold(true)
 	case time.Since(f.held) > f.cfg.HoldMax:
 		f.gaveUp = true
-		f.log.Warn("the oldest samples wait no longer, they are lost to the server", "waited", f.cfg.HoldMax)
+		f.log.Warn("the oldest samples wait no longer, they are lost to the receiver", "store", f.cfg.Name, "waited", f.cfg.HoldMax)
 		f.cfg.Hold(false)
 	}
 }
@@ -155,7 +162,7 @@ func (f *Forwarder) release() {
 }
 
 // remember replaces the state file at once or not at all.
-func (f *Forwarder) remember(p position) error {
+func (f *Forwarder) remember(p Position) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode stream position: %w", err)

@@ -61,10 +61,10 @@ type forwardMetrics struct {
 	lost   prometheus.Counter
 }
 
-func newForwardMetrics(reg prometheus.Registerer) *forwardMetrics {
+func newForwardMetrics(who string, reg prometheus.Registerer) *forwardMetrics {
 	m := &forwardMetrics{
-		behind: gauge("behind_seconds", "Age of the newest sample the server has acknowledged.", "server"),
-		lost:   counter("lost_segments_total", "WAL segments that were deleted before they were sent.", "server"),
+		behind: gauge("behind_seconds", "Age of the newest sample the receiver has acknowledged.", who),
+		lost:   counter("lost_segments_total", "WAL segments that were deleted before they were sent.", who),
 	}
 	if reg != nil {
 		reg.MustRegister(m.behind, m.lost)

@@ -45,9 +45,12 @@ type Receiver struct {
 	log     *slog.Logger
 	metrics *receiverMetrics
 
+	whole sync.RWMutex // held for reading while a batch is taken, see Into
+
 	mu       sync.Mutex
 	sessions map[[sessionLength]byte]*sender
 	heard    map[string]time.Time // node → last committed batch
+	newest   map[string]int64     // node → newest committed sample, ms
 }
 
 type sender struct {
@@ -62,8 +65,19 @@ type sender struct {
 func NewReceiver(name string, cfg ReceiverConfig, into *store.Store, log *slog.Logger, reg prometheus.Registerer) *Receiver {
 	return &Receiver{
 		cfg: cfg, store: into, log: log, metrics: newReceiverMetrics(name, reg),
-		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{},
+		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{}, newest: map[string]int64{},
 	}
+}
+
+// Into has what comes from now on committed to another store. When it returns,
+// nothing goes to the one before any more.
+func (r *Receiver) Into(s *store.Store) {
+	r.whole.Lock()
+	defer r.whole.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.store = s
+	clear(r.sessions) // who sends begins anew with the batch it has
 }
 
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -103,6 +117,8 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
+	r.whole.RLock()
+	defer r.whole.RUnlock()
 	from := r.sender(h, node)
 	if from == nil {
 		return http.StatusConflict, errSession
@@ -132,6 +148,9 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
 	from.used = time.Now()
 	if node != "" {
 		r.heard[node] = from.used
+	}
+	for _, x := range batch {
+		r.newest[node] = max(r.newest[node], x.T)
 	}
 	r.mu.Unlock()
 	return 0, nil
@@ -191,6 +210,18 @@ func (r *Receiver) Heard() map[string]time.Time {
 	out := make(map[string]time.Time, len(r.heard))
 	for n, t := range r.heard {
 		out[n] = t
+	}
+	return out
+}
+
+// Newest is the time of the newest sample that each node sent, since this process
+// began; "" is who has no name.
+func (r *Receiver) Newest() map[string]time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make(map[string]time.Time, len(r.newest))
+	for n, t := range r.newest {
+		out[n] = time.UnixMilli(t)
 	}
 	return out
 }

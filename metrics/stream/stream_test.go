@@ -187,7 +187,13 @@ func forward(t testing.TB, dir, state, url string) func() {
 	t.Helper()
 	cfg := DefaultForward(state)
 	cfg.Interval, cfg.Retry, cfg.Batch = 5*time.Millisecond, 5*time.Millisecond, 37
-	f, err := NewForwarder(cfg, dir, NewClient("server", ClientConfig{URL: url}, http.DefaultClient, nil), quiet, nil)
+	return run(t, cfg, dir, url)
+}
+
+// run forwards until the returned func is called.
+func run(t testing.TB, cfg ForwardConfig, dir, url string) func() {
+	t.Helper()
+	f, err := NewForwarder(cfg, dir, NewClient(cfg.Name, ClientConfig{URL: url}, http.DefaultClient, nil), quiet, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,11 +14,37 @@ import (
 	"github.com/prometheus/prometheus/tsdb/wlog"
 )
 
-// position is a place in the WAL behind which everything was acknowledged.
-type position struct {
+// Position is a place in the WAL of a store: a segment and bytes in it.
+type Position struct {
 	Segment int   `json:"segment"`
 	Offset  int64 `json:"offset"`
 }
+
+// Before says whether p is a place before q.
+func (p Position) Before(q Position) bool {
+	return p.Segment < q.Segment || p.Segment == q.Segment && p.Offset < q.Offset
+}
+
+// End is where the WAL of a store ends now: every record that ends later is
+// written later. Begin is where its oldest segment begins.
+func End(storeDir string) (begin, end Position, _ error) {
+	dir := filepath.Join(storeDir, "wal")
+	first, last, err := wlog.Segments(dir)
+	if err == nil && last < 0 {
+		err = os.ErrNotExist
+	}
+	if err != nil {
+		return begin, end, fmt.Errorf("list WAL %s: %w", dir, err)
+	}
+	now, err := os.Stat(wlog.SegmentName(dir, last))
+	if err != nil {
+		return begin, end, fmt.Errorf("look at WAL segment: %w", err)
+	}
+	return Position{Segment: first}, Position{last, now.Size()}, nil
+}
+
+// Pick says which series of the record that ends at a position are wanted.
+type Pick func(at Position) func(ref uint64, l labels.Labels) bool
 
 // tail reads a WAL that another part of this process writes.
 type tail struct {
@@ -28,7 +54,8 @@ type tail struct {
 	decoder record.Decoder
 	series  map[chunks.HeadSeriesRef]labels.Labels
 
-	at      position
+	pick    Pick // nil: all
+	at      Position
 	skip    int64 // samples up to this offset of the first segment are sent
 	file    *wlog.Segment
 	reader  *wlog.LiveReader
@@ -37,11 +64,11 @@ type tail struct {
 	lost    int // segments that were deleted unread
 }
 
-func openTail(storeDir string, from position, log *slog.Logger) *tail {
+func openTail(storeDir string, from Position, pick Pick, log *slog.Logger) *tail {
 	return &tail{
 		dir: filepath.Join(storeDir, "wal"), log: log, metrics: wlog.NewLiveReaderMetrics(nil),
 		decoder: record.NewDecoder(labels.NewSymbolTable(), log),
-		series:  map[chunks.HeadSeriesRef]labels.Labels{}, at: from,
+		series:  map[chunks.HeadSeriesRef]labels.Labels{}, at: from, pick: pick,
 	}
 }
 
@@ -55,13 +82,13 @@ func (t *tail) start() error {
 		return fmt.Errorf("list WAL %s: %w", t.dir, os.ErrNotExist)
 	}
 	if t.at.Segment > last { // the store was replaced
-		t.at = position{Segment: first}
+		t.at = Position{Segment: first}
 	}
 	if t.at.Segment < first {
-		if t.at != (position{}) {
+		if t.at != (Position{}) {
 			t.lost += first - t.at.Segment
 		}
-		t.at = position{Segment: first}
+		t.at = Position{Segment: first}
 	}
 	if dir, _, err := wlog.LastCheckpoint(t.dir); err == nil {
 		if err := t.learn(wlog.NewSegmentsReader(dir)); err != nil {
@@ -121,7 +148,7 @@ func (t *tail) enter(segment int) error {
 	t.file = f
 	t.reader = wlog.NewLiveReader(t.log, t.metrics, f)
 	if segment != t.at.Segment {
-		t.at, t.skip = position{Segment: segment}, 0
+		t.at, t.skip = Position{Segment: segment}, 0
 	}
 	return nil
 }
@@ -169,12 +196,17 @@ func (t *tail) read(batch []Sample, limit int) ([]Sample, error) {
 		if err != nil {
 			return batch, fmt.Errorf("decode samples of WAL %s: %w", t.dir, err)
 		}
+		at := Position{t.at.Segment, t.reader.Offset()}
+		wanted := func(uint64, labels.Labels) bool { return true }
+		if t.pick != nil {
+			wanted = t.pick(at)
+		}
 		for _, x := range t.samples {
-			if l, ok := t.series[x.Ref]; ok {
+			if l, ok := t.series[x.Ref]; ok && wanted(uint64(x.Ref), l) {
 				batch = append(batch, Sample{ID: uint64(x.Ref), Labels: l, T: x.T, V: x.V})
 			}
 		}
-		t.at.Offset = t.reader.Offset()
+		t.at = at
 	}
 	if err := t.reader.Err(); err != nil && !errors.Is(err, io.EOF) {
 		// A torn record ends a segment when its writer was killed; the store

@@ -1,0 +1,103 @@
+package stream
+
+import (
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+func TestOnlyWhatIsPickedIsSentFromWhereItIsToBegin(t *testing.T) {
+	dir, states := t.TempDir(), t.TempDir()
+	from := newStore(t, dir)
+	in := from.Inlet("test")
+	start := time.Now().UnixMilli() - 60_000
+	write := func(first, last int) {
+		for k := first; k < last; k++ {
+			var batch []Sample
+			for i := range 6 {
+				batch = append(batch, Sample{uint64(i + 1), name(i), start + int64(k)*100, float64(k)})
+			}
+			if done, err := in.Append(t.Context(), batch); err != nil || done.Refused > 0 {
+				t.Fatal(done, err)
+			}
+		}
+	}
+	write(0, 100)
+	_, change, err := End(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(100, 200)
+	// From the change on the even series go to one store and the odd ones to
+	// another, which knows nothing of what was before.
+	even := func(_ uint64, l labels.Labels) bool { return (l.Get("i")[0]-'0')%2 == 0 }
+	first, second := newStore(t, t.TempDir()), newStore(t, t.TempDir())
+	_, firstURL := serve(t, NewReceiver("a", DefaultReceiver(), first, quiet, nil))
+	_, secondURL := serve(t, NewReceiver("b", DefaultReceiver(), second, quiet, nil))
+	a, b := DefaultForward(filepath.Join(states, "a")), DefaultForward(filepath.Join(states, "b"))
+	a.Name, a.Interval = "a", 10*time.Millisecond
+	a.Pick = func(at Position) func(uint64, labels.Labels) bool {
+		if change.Before(at) {
+			return even
+		}
+		return func(uint64, labels.Labels) bool { return true }
+	}
+	b.Name, b.Interval, b.Begin = "b", 10*time.Millisecond, change
+	b.Pick = func(at Position) func(uint64, labels.Labels) bool {
+		if !change.Before(at) {
+			t.Errorf("%+v is before the change at %+v", at, change)
+		}
+		return func(r uint64, l labels.Labels) bool { return !even(r, l) }
+	}
+	defer run(t, a, dir, firstURL.URL)()
+	stop := run(t, b, dir, secondURL.URL)
+	whole := read(t, from)
+	want := func(rest int, others bool) map[string][]string {
+		out := map[string][]string{}
+		for i := range 6 {
+			l := name(i).String()
+			switch {
+			case i%2 == rest && others:
+				out[l] = whole[l]
+			case i%2 == rest:
+				out[l] = whole[l][100:]
+			case others:
+				out[l] = whole[l][:100]
+			}
+		}
+		return out
+	}
+	until(t, "the first has all of before and the even ones of after", func() bool { return reflect.DeepEqual(read(t, first), want(0, true)) })
+	until(t, "the second has the odd ones of after", func() bool { return reflect.DeepEqual(read(t, second), want(1, false)) })
+	stop()
+	write(200, 250)
+	defer run(t, b, dir, secondURL.URL)()
+	whole = read(t, from)
+	until(t, "after a restart too", func() bool { return reflect.DeepEqual(read(t, second), want(1, false)) })
+}
+
+func TestAReceiverGoesOnIntoAnotherStore(t *testing.T) {
+	one, other := newStore(t, t.TempDir()), newStore(t, t.TempDir())
+	r := NewReceiver("nodes", DefaultReceiver(), one, quiet, nil)
+	_, srv := serve(t, r)
+	c := NewClient("server", ClientConfig{URL: srv.URL}, srv.Client(), nil)
+	at := time.Now().UnixMilli()
+	for k := range 4 {
+		if k == 2 {
+			r.Into(other)
+		}
+		if err := c.Send(t.Context(), []Sample{{1, name(1), at + int64(k), float64(k)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := name(1).String()
+	if a, b := read(t, one)[l], read(t, other)[l]; len(a) != 2 || len(b) != 2 || b[0][0] != '2' {
+		t.Errorf("one has %v, the other %v", a, b)
+	}
+	if got := r.Newest()[""]; got.UnixMilli() != at+3 {
+		t.Errorf("newest is %v", got)
+	}
+}
