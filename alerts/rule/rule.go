@@ -229,6 +229,31 @@ func replaces(object, shipped string) bool {
 	return object == "PrometheusRule/kube-system/perch-"+stem
 }
 
+// FromDir are the rule files of a directory, *.yml and *.yaml, sorted by name;
+// none of no directory.
+func FromDir(dir string) ([]Source, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read rules directory: %w", err)
+	}
+	var out []Source
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".yml" && ext != ".yaml" {
+			continue
+		}
+		name := filepath.Join(dir, e.Name())
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read rules: %w", err)
+		}
+		out = append(out, Source{Name: name, Text: string(text)})
+	}
+	return out, nil
+}
+
 // sources are the shipped rules, the directory's files and the objects, sorted
 // by name.
 func (r *Rules) sources() ([]Source, error) {
@@ -240,22 +265,11 @@ func (r *Rules) sources() ([]Source, error) {
 	out = slices.DeleteFunc(out, func(s Source) bool {
 		return slices.ContainsFunc(objects, func(o Source) bool { return replaces(o.Name, s.Name) })
 	})
-	if r.cfg.Dir != "" {
-		entries, err := os.ReadDir(r.cfg.Dir)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("read rules directory: %w", err)
-		}
-		for _, e := range entries {
-			if ext := filepath.Ext(e.Name()); ext != ".yml" && ext != ".yaml" {
-				continue
-			}
-			text, err := os.ReadFile(filepath.Join(r.cfg.Dir, e.Name()))
-			if err != nil {
-				return nil, fmt.Errorf("read rules: %w", err)
-			}
-			out = append(out, Source{Name: filepath.Join(r.cfg.Dir, e.Name()), Text: string(text)})
-		}
+	files, err := FromDir(r.cfg.Dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
+	out = append(out, files...)
 	out = append(out, objects...)
 	slices.SortFunc(out, func(a, b Source) int { return cmp.Compare(a.Name, b.Name) })
 	return out, nil

@@ -146,6 +146,10 @@ type Parts struct {
 	// begins and when its reason changes; may be nil.
 	CutOff func(Status)
 
+	// Refused hears each time Config.File was read whether it is in force (nil) or
+	// why not; may be nil.
+	Refused func(error)
+
 	// Changed says that Objects may answer differently; may be nil, targets are
 	// looked at every second anyway.
 	Changed <-chan struct{}

@@ -7,12 +7,14 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	config_util "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery"
@@ -29,19 +31,24 @@ import (
 // this machine and its files.
 type fileJobs struct {
 	cfg    Config
-	log    *slog.Logger
+	log    *slog.Logger // keeps what discovery says in failed, too
 	reg    prometheus.Registerer
 	own    map[string]bool // names that are taken
 	finder *discovery.Manager
 	kinds  *discovery.SDMetrics
+	failed *failures
 
-	read struct { // of the file that was read last
-		at   time.Time
-		size int64
-	}
-	pools []*config.ScrapeConfig
-	most  map[string]uint // samples of one answer, by pool
-	left  []target.Dropped
+	refused func(error) // of Parts
+
+	stamp   string   // of the files that were read last
+	include []string // more files, patterns
+	applied int      // how often pools changed
+	pools   []*config.ScrapeConfig
+	unbuilt map[string]string // pools that cannot be built yet, with the reason
+	tried   time.Time         // to build them
+	most    map[string]uint   // samples of one answer, by pool
+	broken  string            // why the newest file is not in force
+	notes   []target.Dropped  // what of the file does nothing
 
 	mu     sync.Mutex
 	groups map[string][]*targetgroup.Group
@@ -53,7 +60,8 @@ func newFileJobs(cfg Config, own []*config.ScrapeConfig, log *slog.Logger, reg p
 	if err != nil {
 		return nil, fmt.Errorf("build discovery for %s: %w", cfg.File, err)
 	}
-	f := &fileJobs{cfg: cfg, log: log, reg: reg, kinds: kinds, own: map[string]bool{}}
+	failed := &failures{of: map[string]failure{}}
+	f := &fileJobs{cfg: cfg, log: slog.New(listener{Handler: log.Handler(), to: failed}), failed: failed, reg: reg, kinds: kinds, own: map[string]bool{}}
 	for _, p := range own {
 		f.own[p.JobName] = true
 	}
@@ -87,74 +95,155 @@ func (f *fileJobs) Run(ctx context.Context) error {
 
 // look reads the file when it is another one than before, and answers whether
 // its pools are others. A broken one leaves what was before.
-func (f *fileJobs) look() bool {
+func (f *fileJobs) look(now time.Time) bool {
 	f.mu.Lock()
 	finder := f.finder
 	f.mu.Unlock()
 	if finder == nil {
 		return false
 	}
-	info, err := os.Stat(f.cfg.File)
-	if err == nil && info.ModTime().Equal(f.read.at) && info.Size() == f.read.size {
-		return false
-	}
-	if err == nil {
-		f.read.at, f.read.size = info.ModTime(), info.Size()
-		err = f.load(finder)
-	}
-	if err != nil {
-		reason := err.Error()
-		if len(f.left) == 0 || f.left[0].Reason != reason {
-			f.log.Error("scrape configuration refused, the one before stays in force", "err", err)
+	if stamp := f.newStamp(); stamp != f.stamp {
+		f.stamp = stamp
+		err := f.load(finder)
+		f.tried = now
+		if f.refused != nil {
+			f.refused(err)
 		}
-		f.left = []target.Dropped{{From: "file/" + f.cfg.File, Reason: reason}}
+		if err != nil {
+			f.broken = err.Error()
+			f.log.Error("scrape configuration refused, the one before stays in force", "err", err)
+			return false
+		}
+		f.broken, f.stamp = "", f.newStamp() // includes may be others now
+		f.applied++
+		f.log.Info("scrape configuration applied", "count", len(f.pools))
+		return true
+	}
+	if len(f.unbuilt) == 0 || now.Sub(f.tried) < buildAgain {
 		return false
 	}
-	f.left = nil
-	f.log.Info("scrape configuration applied", "count", len(f.pools))
+	f.tried = now
+	before := len(f.unbuilt)
+	f.build()
+	if len(f.unbuilt) == before {
+		return false
+	}
+	f.applied++
 	return true
 }
 
-func (f *fileJobs) load(finder *discovery.Manager) error {
-	full, err := config.LoadFile(f.cfg.File, false, f.log)
-	if err != nil {
-		return fmt.Errorf("read --scrape-config: %w", err)
+// has answers whether a job of the file has this name.
+func (f *fileJobs) has(name string) bool {
+	return slices.ContainsFunc(f.pools, func(p *config.ScrapeConfig) bool { return p.JobName == name })
+}
+
+// newStamp differs when a file that was read differs.
+func (f *fileJobs) newStamp() string {
+	out := ""
+	for _, pattern := range append([]string{f.cfg.File}, f.include...) {
+		names, _ := filepath.Glob(pattern) // a bad pattern is refused when it is read
+		if pattern == f.cfg.File {
+			names = []string{pattern}
+		}
+		for _, name := range names {
+			info, err := os.Stat(name)
+			if err != nil {
+				out += fmt.Sprintln(name, err)
+				continue
+			}
+			out += fmt.Sprintln(name, info.ModTime().UnixNano(), info.Size())
+		}
 	}
-	pools, err := full.GetScrapeConfigs()
+	return out
+}
+
+func (f *fileJobs) load(finder *discovery.Manager) error {
+	full, pools, err := readFile(f.cfg.File, f.log)
 	if err != nil {
-		return fmt.Errorf("read --scrape-config: %w", err)
+		return err
 	}
 	most, found := map[string]uint{}, map[string]discovery.Configs{}
 	for _, p := range pools {
 		if f.own[p.JobName] {
-			return fmt.Errorf("read --scrape-config: the job name %q is perch's own", p.JobName)
+			return fmt.Errorf("%s: the job name %q is perch's own: use another one", f.cfg.File, p.JobName)
 		}
 		most[p.JobName] = tighter(p.SampleLimit, f.cfg.SampleLimit)
 		p.HTTPClientConfig.EnableHTTP2 = false // see metered
 		f.cfg.bound(p)
 		found[p.JobName] = p.ServiceDiscoveryConfigs
 	}
+	f.failed.forget()
 	if err := finder.ApplyConfig(found); err != nil {
-		return fmt.Errorf("find targets of --scrape-config: %w", err)
+		return fmt.Errorf("find targets of %s: %w", f.cfg.File, err)
 	}
-	f.pools, f.most = pools, most
+	f.pools, f.most, f.include, f.notes = pools, most, full.ScrapeConfigFiles, f.unread(full)
+	f.build()
 	return nil
 }
 
-// targets are the groups found, by pool, addresses that may be this machine, and
-// a mark that differs when anything differs.
-func (f *fileJobs) targets() (map[string][]*targetgroup.Group, map[string]bool, string) {
+// build tells the pools that the library would not build: a certificate that is
+// not there, for example. It would not try again by itself.
+func (f *fileJobs) build() {
+	f.unbuilt = map[string]string{}
+	for _, p := range f.pools {
+		client, err := config_util.NewClientFromConfig(p.HTTPClientConfig, p.JobName)
+		if err != nil {
+			f.unbuilt[p.JobName] = err.Error()
+			continue
+		}
+		client.CloseIdleConnections()
+	}
+}
+
+// built are the pools that the library can have.
+func (f *fileJobs) built() []*config.ScrapeConfig {
+	return slices.DeleteFunc(slices.Clone(f.pools), func(p *config.ScrapeConfig) bool { return f.unbuilt[p.JobName] != "" })
+}
+
+// unread names the other parts of a prometheus.yml, which mean nothing here.
+func (f *fileJobs) unread(full *config.Config) []target.Dropped {
+	var out []target.Dropped
+	say := func(is bool, reason string) {
+		if is {
+			out = append(out, target.Dropped{From: "file/" + f.cfg.File, Reason: reason, Partly: true})
+		}
+	}
+	say(len(full.RuleFiles) > 0, "rule_files is not read: name their directory by --rules-dir")
+	say(len(full.AlertingConfig.AlertmanagerConfigs) > 0, "alerting is not read: routes are those of --alert-config")
+	say(len(full.RemoteWriteConfigs) > 0, "remote_write is not read: name a file by --remote-write")
+	say(len(full.RemoteReadConfigs) > 0, "remote_read is not supported")
+	say(!full.GlobalConfig.ExternalLabels.IsEmpty(), "external_labels does nothing: what is sent by --remote-write gets those of its file")
+	return out
+}
+
+// targets are the groups found, by pool, room targets at most; addresses that may
+// be this machine; what is not scraped and why; and a mark that differs when
+// anything to scrape differs.
+func (f *fileJobs) targets(now time.Time, room int, hidden map[string]int) (map[string][]*targetgroup.Group, map[string]bool, []target.Dropped, string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	left := slices.Clone(f.notes)
+	if f.broken != "" {
+		left = append(left, target.Dropped{From: "file/" + f.cfg.File, Reason: f.broken})
+	}
 	out, open := map[string][]*targetgroup.Group{}, map[string]bool{}
 	for _, p := range f.pools {
+		from := "file/" + p.JobName
+		if reason := f.unbuilt[p.JobName]; reason != "" {
+			left = append(left, target.Dropped{From: from, Reason: reason})
+			continue
+		}
 		out[p.JobName] = []*targetgroup.Group{}
-		more := model.LabelSet{fromLabel: model.LabelValue("file/" + p.JobName), mostLabel: model.LabelValue(strconv.FormatUint(uint64(f.most[p.JobName]), 10)), nodeLabel: model.LabelValue(f.cfg.Node)}
+		more := model.LabelSet{fromLabel: model.LabelValue(from), mostLabel: model.LabelValue(strconv.FormatUint(uint64(f.most[p.JobName]), 10)), nodeLabel: model.LabelValue(f.cfg.Node)}
+		found, asked := 0, room
 		for _, g := range f.groups[p.JobName] {
+			found += len(g.Targets)
 			labels := maps.Clone(more)
 			maps.Copy(labels, g.Labels)
-			out[p.JobName] = append(out[p.JobName], &targetgroup.Group{Source: g.Source, Targets: slices.Clone(g.Targets), Labels: labels})
-			for _, t := range g.Targets {
+			targets := slices.Clone(g.Targets[:min(len(g.Targets), max(room, 0))])
+			room -= len(targets)
+			out[p.JobName] = append(out[p.JobName], &targetgroup.Group{Source: g.Source, Targets: targets, Labels: labels})
+			for _, t := range targets {
 				address := string(t[model.AddressLabel])
 				open[address] = true
 				if _, _, err := net.SplitHostPort(address); err != nil {
@@ -162,8 +251,28 @@ func (f *fileJobs) targets() (map[string][]*targetgroup.Group, map[string]bool, 
 				}
 			}
 		}
+		if found > asked {
+			left = append(left, target.Dropped{From: from, Reason: fmt.Sprintf("%d of %d targets are left out: this node has its limit of %d", found-asked, found, f.cfg.TargetLimit)})
+		}
+		left = append(left, whyNot(from, found, hidden[p.JobName], f.failed.newest(p, now))...)
 	}
-	return out, open, fmt.Sprint(f.count, f.read.at, f.read.size)
+	return out, open, left, fmt.Sprint(f.count, " ", f.applied, " ", room > 0)
 }
 
-const nodeLabel = "node"
+// whyNot says why a job scrapes nothing, or less than it asks for.
+func whyNot(from string, found, hidden int, failed string) []target.Dropped {
+	switch {
+	case failed != "":
+		return []target.Dropped{{From: from, Reason: failed, Partly: found > 0}}
+	case found == 0:
+		return []target.Dropped{{From: from, Reason: "no target found"}}
+	case hidden > 0:
+		return []target.Dropped{{From: from, Reason: fmt.Sprintf("relabel_configs drops %d of %d targets", hidden, found), Partly: hidden < found}}
+	}
+	return nil
+}
+
+const (
+	nodeLabel  = "node"
+	buildAgain = 5 * time.Second
+)

@@ -132,8 +132,11 @@ func (l *Loop) plan(jobs []target.Job, filesChanged bool) (*config.Config, bool,
 	changed := l.current == nil || filesChanged
 	for _, j := range jobs {
 		p, known := l.jobPools[j.Name]
-		if !known || p.settings != j.Settings {
+		if !known || p.settings != j.Settings || p.err != nil && filesChanged {
 			p, changed = l.cfg.pool(j.Name, j.Settings, l.log), true
+		}
+		if l.files != nil && l.files.has(j.Name) {
+			p.err = fmt.Errorf("a job of %s is called %s, too", l.cfg.File, j.Name)
 		}
 		if p.err != nil {
 			left = append(left, target.Dropped{From: j.From, Reason: p.err.Error()})
@@ -147,7 +150,7 @@ func (l *Loop) plan(jobs []target.Job, filesChanged bool) (*config.Config, bool,
 	full := *l.pools
 	full.ScrapeConfigs = slices.Clone(l.pools.ScrapeConfigs)
 	if l.files != nil {
-		full.ScrapeConfigs = append(full.ScrapeConfigs, l.files.pools...)
+		full.ScrapeConfigs = append(full.ScrapeConfigs, l.files.built()...)
 	}
 	for _, j := range jobs {
 		if p := now[j.Name]; p.err == nil {

@@ -76,6 +76,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		if l.files, err = newFileJobs(cfg, full.ScrapeConfigs, log, reg); err != nil {
 			return nil, err
 		}
+		l.files.refused = parts.Refused
 	}
 	for _, o := range cfg.Own {
 		if o.Socket != "" {
@@ -171,7 +172,10 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		jobs, left = l.parts.Jobs()
 		dropped = append(dropped, left...)
 	}
-	filesChanged := l.files != nil && l.files.look()
+	filesChanged, hidden := l.files != nil && l.files.look(now), map[string]int(nil)
+	if l.files != nil {
+		hidden = l.manager.TargetsDroppedCounts()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	pools, changed, left := l.plan(jobs, filesChanged)
@@ -180,12 +184,6 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		pools = nil
 	}
 	mark := ""
-	if l.files != nil {
-		groups, named, at := l.files.targets()
-		maps.Copy(want, groups)
-		maps.Copy(open, named)
-		mark, dropped = at+"\n", append(dropped, l.files.left...)
-	}
 	live := map[string]bool{}
 	add := func(pool string, t target.Target, every time.Duration, most uint) {
 		id := t.Key() + fmt.Sprint(t.Labels)
@@ -225,9 +223,21 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 			add(j.Name, t, time.Duration(p.parsed.ScrapeInterval), p.most)
 		}
 	}
+	found := 0
+	if l.files != nil {
+		groups, named, left, at := l.files.targets(now, l.cfg.TargetLimit-len(live), hidden)
+		maps.Copy(want, groups)
+		maps.Copy(open, named)
+		mark, dropped = mark+at+"\n", append(dropped, left...)
+		for _, list := range groups {
+			for _, g := range list {
+				found += len(g.Targets)
+			}
+		}
+	}
 	l.dropped, l.open = dropped, open
 	maps.DeleteFunc(l.since, func(id string, _ time.Time) bool { return !live[id] })
-	l.metrics.targets.Set(float64(len(live) + len(l.cfg.Own) + len(l.cfg.Local)))
+	l.metrics.targets.Set(float64(len(live) + found + len(l.cfg.Own) + len(l.cfg.Local)))
 	out := 0
 	for _, d := range dropped {
 		if !d.Partly {

@@ -111,6 +111,9 @@ func upCommand(name, short string, kind config.Kind, out, errOut io.Writer) *cob
 		if err != nil {
 			return refused{err}
 		}
+		if err := givenFiles(&cfg, c.Flags()); err != nil {
+			return refused{err}
+		}
 		if !cfg.AdvertiseAddress.IsValid() {
 			a, err := preflight.Address()
 			if err != nil {
