@@ -93,6 +93,11 @@ soak: build deps-test ## hours: lines of 50 pods in time, 10,000 real pods of 10
 bench-logs: ## figures of the log store: CPU seconds, disk and memory for 5 million lines, with the machine's bounds
 	$(GO) run ./logs/bench
 
+.PHONY: bench-metrics
+bench-metrics: build deps-test ## figures of numbers: CPU of each source, memory of the store, crash to webhook, on a cluster with 50 pods
+	build/images/all.sh out/images
+	$(ASROOT) $(GO) run ./cmd/perch/bench -perch bin/perch -only samples,collect
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin out agent/runtime/bundle/bin/{perch-shim,runc,pause*,*.tar,.stamp*}

@@ -17,7 +17,7 @@ import (
 type options struct {
 	perch, root, dir string
 	only             []string
-	idle             time.Duration
+	idle, collect    time.Duration
 	lines            int
 }
 
@@ -40,6 +40,7 @@ func start() error {
 	fs.StringVar(&o.dir, "data-dir", "/var/lib/perch-bench", "data directory of the cluster; removed at the end")
 	fs.StringVar(&only, "only", "", "parts to run, by comma: "+partNames())
 	fs.DurationVar(&o.idle, "idle", time.Minute, "how long idle cost is measured")
+	fs.DurationVar(&o.collect, "collect", 3*time.Minute, "how long the cost of collection is measured")
 	fs.IntVar(&o.lines, "lines", 1_000_000, "log lines one container writes")
 	if err := fs.Parse(os.Args[1:]); err != nil {
 		return fmt.Errorf("read flags: %w", err)
@@ -84,6 +85,7 @@ func parts() []part {
 		{"api", writesAndLists},
 		{"kill", killRoles},
 		{"samples", sampleCost},
+		{"collect", collectCost},
 	}
 }
 

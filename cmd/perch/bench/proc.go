@@ -41,13 +41,16 @@ func cpuOf(pid int) (time.Duration, error) {
 }
 
 // pssOf is the proportional set size of a process in bytes.
-func pssOf(pid int) (int64, error) {
+func pssOf(pid int) (int64, error) { return smaps(pid, "Pss:") }
+
+// smaps is one sum of /proc/PID/smaps_rollup in bytes.
+func smaps(pid int, key string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
 	for l := range strings.Lines(string(text)) {
-		if f := strings.Fields(l); len(f) == 3 && f[0] == "Pss:" {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == key {
 			kb, err := strconv.ParseInt(f[1], 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("read memory of %d: %w", pid, err)
@@ -55,7 +58,32 @@ func pssOf(pid int) (int64, error) {
 			return kb << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("read memory of %d: no Pss", pid)
+	return 0, fmt.Errorf("read memory of %d: no %s", pid, key)
+}
+
+// mapped is how much of a process's memory are pages of files below a
+// directory, in bytes.
+func mapped(pid int, dir string) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read memory: %w", err)
+	}
+	var sum int64
+	inside := false
+	for l := range strings.Lines(string(text)) {
+		f := strings.Fields(l)
+		switch {
+		case len(f) >= 5 && strings.Contains(f[0], "-"): // ADDRESSES RIGHTS OFFSET DEVICE INODE [FILE]
+			inside = len(f) > 5 && strings.HasPrefix(f[5], dir)
+		case inside && len(f) == 3 && f[0] == "Pss:":
+			kb, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read memory of %d: %w", pid, err)
+			}
+			sum += kb << 10
+		}
+	}
+	return sum, nil
 }
 
 // shims are the shim processes of a data directory.
