@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	tailBuffer   = 4096 // lines that wait for a slow reader
-	tailBackfill = 5000 // lines shown at most from before
+	tailBuffer   = 4096   // lines that wait for a slow reader
+	tailBackfill = 20_000 // lines shown at most from before
 	tailNotice   = time.Second
 )
 

@@ -163,7 +163,7 @@ func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o
 	if o.follow {
 		return follow(ctx, s, w, ask, p)
 	}
-	if p.newest == nil && o.tail != 0 {
+	if p.newest.IsZero() && o.tail != 0 {
 		return w.whyNothing(ctx, s.Err, ns, args, o)
 	}
 	return nil

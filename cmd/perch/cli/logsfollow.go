@@ -6,19 +6,25 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 	"time"
 )
 
-// follow prints new lines until ctx ends. It goes on behind the newest line that
-// was printed, so that nothing is missed between, also when the door was away.
+// overlap is how far following goes back behind the newest line: nodes do not
+// store lines in one order.
+const overlap = time.Second
+
+// follow prints new lines until ctx ends. It goes on at the newest line that was
+// printed, so that nothing is missed between, also when the door was away.
 func follow(ctx context.Context, s Streams, w *web, ask url.Values, p *printer) error {
 	wait, away := time.Second/2, false
 	for {
 		ask := url.Values{"query": ask["query"]}
-		if p.newest != nil {
-			ask.Set("cursor", fmt.Sprintf("%d.%s", p.newest.Time.UnixNano(), p.newest.ID))
+		if !p.newest.IsZero() {
+			ask.Set("cursor", fmt.Sprintf("%d.%016x-0", p.newest.Add(-overlap).UnixNano(), 0))
+			p.again = maps.Clone(p.recent)
 		}
 		opened, err := followOnce(ctx, s, w, ask, p)
 		if ctx.Err() != nil || p.full() {
@@ -72,7 +78,7 @@ func followOnce(ctx context.Context, s Streams, w *web, ask url.Values, p *print
 		if err != nil {
 			return true, err
 		}
-		if isLine {
+		if _, printed := p.again[l.ID]; isLine && !printed {
 			p.print(l)
 		}
 		if err := p.out.Flush(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"strings"
 	"time"
@@ -18,9 +19,12 @@ type printer struct {
 	prefix, spaces                 bool
 	grep                           *regexp.Regexp
 
-	newest     *line
-	containers map[string]string // by pod, of the lines so far
-	mixed      bool              // a pod has several
+	newest     time.Time            // of the lines so far
+	recent     map[string]time.Time // ids of those that are not much older
+	kept       int                  // of them, when they were last looked through
+	again      map[string]time.Time // ids that a stream may repeat
+	containers map[string]string    // by pod, of the lines so far
+	mixed      bool                 // a pod has several
 }
 
 // maxPods are looked at for several containers.
@@ -29,7 +33,7 @@ const maxPods = 1000
 func newPrinter(to io.Writer, o logsOptions, args []string) *printer {
 	onePod := len(args) == 1 && o.selector == "" && (!strings.Contains(args[0], "/") || strings.HasPrefix(args[0], "po"))
 	p := &printer{out: bufio.NewWriter(to), to: to, json: o.output == "json", many: !onePod || o.all || o.events, colour: colour(to), timestamps: o.timestamps, prefix: o.prefix, spaces: o.all,
-		containers: map[string]string{}}
+		containers: map[string]string{}, recent: map[string]time.Time{}}
 	if o.grep != "" {
 		p.grep = regexp.MustCompile(o.grep) // logQuery has looked
 	}
@@ -70,10 +74,23 @@ func (p *printer) paint(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-func (p *printer) print(l line) {
-	if p.newest == nil || !l.Time.Before(p.newest.Time) {
-		p.newest = &line{Time: l.Time, ID: l.ID}
+// remember keeps the ids of the lines of the last moment.
+func (p *printer) remember(l line) {
+	if l.Time.After(p.newest) {
+		p.newest = l.Time
 	}
+	if p.newest.Sub(l.Time) > overlap {
+		return
+	}
+	p.recent[l.ID] = l.Time
+	if len(p.recent) >= 2*p.kept {
+		maps.DeleteFunc(p.recent, func(_ string, at time.Time) bool { return p.newest.Sub(at) > overlap })
+		p.kept = max(len(p.recent), 1000)
+	}
+}
+
+func (p *printer) print(l line) {
+	p.remember(l)
 	if p.json {
 		p.out.Write(l.raw)
 		return

@@ -60,16 +60,16 @@ func numbered(n int) string {
 	return fmt.Sprintf(`{"time":"2026-11-20T14:00:00.%09dZ","id":"00000000000000ff-%d","line":"line %d"}`, n, n, n)
 }
 
-func TestFollowingGoesOnBehindTheNewestLine(t *testing.T) {
+func TestFollowingRepeatsNoLineAndMissesNoneThatIsStoredLate(t *testing.T) {
 	calls, next := atomic.Int64{}, 5
 	ctx, cancel := context.WithCancel(t.Context())
 	w := door(t, func(rw http.ResponseWriter, r *http.Request) {
 		switch calls.Add(1) {
 		case 1, 3: // two lines, then the door is killed
-			if want := fmt.Sprintf("1795183200%09d.00000000000000ff-%d", next-1, next-1); r.FormValue("cursor") != want {
+			if want := fmt.Sprintf("1795183199%09d.0000000000000000-0", next-1); r.FormValue("cursor") != want { // a second before
 				t.Errorf("follows from %s, want %s", r.FormValue("cursor"), want)
 			}
-			fmt.Fprintf(rw, ": tail\n\ndata: %s\n\nid: x\ndata: %s\n\nevent: dropped\ndata: {\"count\":7}\n\n", numbered(next), numbered(next+1))
+			fmt.Fprintf(rw, ": tail\n\ndata: %s\n\ndata: %s\n\nid: x\ndata: %s\n\nevent: dropped\ndata: {\"count\":7}\n\n", numbered(next-1), numbered(next), numbered(next+1))
 			next += 2
 		case 2:
 			rw.WriteHeader(http.StatusServiceUnavailable)

@@ -135,8 +135,8 @@ test('Logs finds, marks, opens, filters and zooms', async () => {
   await eventually('an empty answer says what was asked', async () => /No line matches/.test(await text('.ls > .empty')));
   await page.screenshot({ path: `${out}/logs-empty.png` });
   quiet();
-  await visit(`/logs?q=${encodeURIComponent('level:>=warn (')}`);
-  await eventually('an error shows where', async () => /at character \d+/.test(await text('.problem')));
+  await visit(`/logs?ns=${ns}&events=0&q=${encodeURIComponent('"größer" level:>=warn (')}`);
+  await eventually('an error shows where, in what was typed', async () => /at character 24:/.test(await text('.problem')));
   forget();
 });
 
@@ -220,6 +220,7 @@ test("a pod's story has its state, numbers, events and lines", async () => {
   await eventually('it runs', async () => /Running/.test(await text('.story .head')));
   await eventually('memory and CPU', async () => (await page.locator('.lanes canvas').count()) >= 2);
   await eventually('its lines', async () => /order/.test(await text('.lg2')));
+  assert.doesNotMatch(await text('.lg2'), /created pod|patched pod/, 'requests to the API are not among them');
   await eventually('instance 1', async () => (await page.locator('.inst').count()) === 1);
   assert.doesNotMatch(await text('.lanes'), /every second/);
   await visit(`/pods/${ns}/${web}?from=now-5m`);

@@ -116,11 +116,28 @@ export type Line = {
   time: string; id?: string; namespace?: string; pod?: string; container?: string; uid?: string; instance?: string; node?: string;
   stream?: string; level?: string; kind?: string; line: string; fields?: Record<string, unknown>;
 };
-export type LogStats = { partial?: boolean; reason?: string; missing?: string[]; hidden?: string[]; cursor?: string; stats?: { lines: number; bytes: number; blocks: number; took_ms: number } };
+/** Copy of a node's lines, kept by another, that answered. */
+export type Copy = { node: string; by: string; at: string };
+export type LogStats = { partial?: boolean; reason?: string; missing?: string[]; hidden?: string[]; copies?: Copy[]; cursor?: string; stats?: { lines: number; bytes: number; blocks: number; took_ms: number } };
+
+/** Ask is a question to the log API. Of several queries a line matches all, and
+ * positions in errors are those within the one that is wrong. */
+export type Ask = Record<string, string | string[]>;
+export const form = (ask: Ask) => new URLSearchParams(Object.entries(ask).flatMap(([k, v]) => [v].flat().map(x => [k, x])));
+
+/** overlap is how far a tail goes back: nodes do not store lines in one order. */
+const overlap = 1000n * 1000_000n;
+
+/** cursorBefore is where a tail goes on that shall miss nothing after a line; it
+ * repeats some. */
+export function cursorBefore(l: Line): string {
+  const part = /\.(\d+)/.exec(l.time)?.[1] ?? '';
+  return `${BigInt(Date.parse(l.time.slice(0, 19) + 'Z')) * 1000_000n + BigInt(part.padEnd(9, '0')) - overlap}.0000000000000000-0`;
+}
 
 /** lines streams matching lines, newest first, to take, and returns the trailer. */
-export async function lines(query: Record<string, string>, take: (l: Line[]) => void, signal: AbortSignal): Promise<LogStats> {
-  const r = await call('/logs/api/v1/query?' + new URLSearchParams(query), { signal });
+export async function lines(ask: Ask, take: (l: Line[]) => void, signal: AbortSignal): Promise<LogStats> {
+  const r = await call('/logs/api/v1/query?' + form(ask), { signal });
   const reader = r.body!.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   let trailer: LogStats = {};
@@ -142,11 +159,11 @@ export async function lines(query: Record<string, string>, take: (l: Line[]) => 
 
 export type Bucket = { time: string; count: number; levels?: Record<string, number> };
 export type Histogram = { total: number; buckets: Bucket[]; partial?: boolean; missing?: string[] };
-export const histogram = (query: Record<string, string>, signal?: AbortSignal) => json<Histogram>('/logs/api/v1/histogram?' + new URLSearchParams(query), { signal });
+export const histogram = (ask: Ask, signal?: AbortSignal) => json<Histogram>('/logs/api/v1/histogram?' + form(ask), { signal });
 
 export type Value = { value: string; count: number };
-export async function values(field: string, query: Record<string, string>, signal?: AbortSignal): Promise<Value[]> {
-  return (await json<{ values: Value[] | null }>('/logs/api/v1/values?' + new URLSearchParams({ ...query, field }), { signal })).values ?? [];
+export async function values(field: string, ask: Ask, signal?: AbortSignal): Promise<Value[]> {
+  return (await json<{ values: Value[] | null }>('/logs/api/v1/values?' + form({ ...ask, field }), { signal })).values ?? [];
 }
 
 /** clusterInfo is what the cluster says about itself to everybody. */

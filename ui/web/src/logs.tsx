@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { histogram, iso, type Line, lines, type LogStats, values } from './api';
+import { cursorBefore, form, histogram, iso, type Line, lines, type LogStats, values } from './api';
 import { Bars } from './bars';
 import { count, hms, hmsMillis, middle } from './format';
 import { Icon } from './icons';
@@ -39,11 +39,11 @@ export function Logs() {
   const q = param('q');
   const [draft, setDraft] = useState(q);
   useEffect(() => setDraft(q), [q]);
-  const query = withNamespace(param('events') === '0' ? `${q && `(${q})`} kind:log`.trim() : q);
+  const asks = [namespace.value && `namespace:${namespace.value}`, param('events') === '0' ? 'kind:log' : '', q].filter(Boolean), query = asks.join(' ');
   const span = range();
-  const hist = useLoad(s => histogram({ query, from: iso(span.from), to: iso(span.to), buckets: '80' }, s), [query]);
+  const hist = useLoad(s => histogram({ query: asks, from: iso(span.from), to: iso(span.to), buckets: '80' }, s), [query]);
   const facets = useLoad(async s => {
-    const ask = { query, from: iso(span.from), to: iso(span.to), limit: '8' };
+    const ask = { query: asks, from: iso(span.from), to: iso(span.to), limit: '8' };
     const fields = ['level', 'namespace', 'pod', 'container', 'node'];
     const got = await Promise.all(fields.map(f => values(f, ask, s).catch(() => [])));
     return fields.map((f, i) => ({ field: f, values: got[i]!.filter(v => v.value) }));
@@ -79,17 +79,18 @@ export function Logs() {
           ))}
           {q && facets.data && <p class="mut facnote">Counted over all lines of the range, whatever words are searched for.</p>}
         </aside>
-        <List query={query} q={q} total={hist.data?.total} error={hist.error} />
+        <List asks={asks} q={q} total={hist.data?.total} error={hist.error} />
       </div>
     </div>
   );
 }
 
-function List({ query, q, total, error }: { query: string; q: string; total?: number; error?: Error }) {
+function List({ asks, q, total, error }: { asks: string[]; q: string; total?: number; error?: Error }) {
+  const query = asks.join(' ');
   const box = useRef<HTMLDivElement>(null);
   const list = useRef<LogList | null>(null);
   const [shown, setShown] = useState(0);
-  const [trail, setTrail] = useState<LogStats>({});
+  const [trail, setTrail] = useState<LogStats>({}), [notes, setNotes] = useState<string[]>([]);
   const [problem, setProblem] = useState<Error | undefined>();
   const [busy, setBusy] = useState(true);
   const [took, setTook] = useState(0);
@@ -119,20 +120,22 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
     const l = list.current!, stop = new AbortController(), { from, to } = range();
     l.clear();
     l.highlight = highlightOf(q);
-    setShown(0); setTrail({}); setProblem(undefined); setBusy(true); setOpen(null); setWaiting(0);
+    setShown(0); setTrail({}); setNotes([]); setProblem(undefined); setBusy(true); setOpen(null); setWaiting(0);
     const began = performance.now();
     const got: Line[] = [];
-    lines({ query, from: iso(from), to: iso(to), limit: String(pageSize), order: 'desc' }, batch => got.push(...batch), stop.signal)
+    lines({ query: asks, from: iso(from), to: iso(to), limit: String(pageSize), order: 'desc' }, batch => got.push(...batch), stop.signal)
       .then(t => setTrail(t))
       .catch((e: Error) => e.name !== 'AbortError' && setProblem(e))
       .finally(() => {
         if (stop.signal.aborted) return;
         l.prepend(got.reverse());
         setShown(l.lines.length); setTook(performance.now() - began); setBusy(false);
+        if (tailing) tail(l.lines.at(-1));
       });
     let es: EventSource | undefined, buffer: Line[] = [], frame = 0;
-    if (tailing) {
-      es = new EventSource('/logs/api/v1/tail?' + new URLSearchParams({ query }));
+    const tail = (newest?: Line) => { // from the newest line on, so that none falls between
+      const known = new Set(l.lines.slice(-pageSize).map(x => x.id));
+      const source = (es = new EventSource('/logs/api/v1/tail?' + form({ query: asks, ...(newest?.id ? { cursor: cursorBefore(newest) } : {}) })));
       const flush = () => {
         frame = 0;
         l.append(buffer);
@@ -140,12 +143,18 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
         buffer = [];
         setShown(l.lines.length);
       };
-      es.onmessage = e => {
+      source.onmessage = e => {
         const o = JSON.parse(e.data as string) as Line | Line[];
-        for (const x of Array.isArray(o) ? o : [o]) if (x.time !== undefined) buffer.push(x);
+        for (const x of Array.isArray(o) ? o : [o]) if (x.time !== undefined && !known.has(x.id)) buffer.push(x);
         if (!frame && buffer.length) frame = requestAnimationFrame(flush);
       };
-    }
+      const says = (kind: string, words: (data: any) => string) => source.addEventListener(kind, e => {
+        if (e instanceof MessageEvent) setNotes(n => [...new Set([...n, words(JSON.parse(e.data as string))])].slice(-3));
+      });
+      says('dropped', () => 'lines came too fast for the tail, some are left out here');
+      says('missing', d => `without new lines of ${(d.nodes as string[]).join(', ')}`);
+      says('error', d => d.error as string);
+    };
     return () => { stop.abort(); es?.close(); cancelAnimationFrame(frame); };
   }, [query, q, fromText.value, toText.value, tailing]);
 
@@ -157,7 +166,7 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
     const got: Line[] = [];
     try {
       const next = trail.cursor;
-      setTrail(await lines({ query, from: iso(from), to: first.time, limit: String(pageSize), order: 'desc', ...(next ? { cursor: next } : {}) }, b => got.push(...b), new AbortController().signal));
+      setTrail(await lines({ query: asks, from: iso(from), to: first.time, limit: String(pageSize), order: 'desc', ...(next ? { cursor: next } : {}) }, b => got.push(...b), new AbortController().signal));
       l.prepend(got.reverse());
       setShown(l.lines.length);
     } catch (e) {
@@ -174,7 +183,7 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
         <span class="n" role="status">{count(Math.max(total ?? 0, shown))} lines</span>
         <span class="mut">{busy ? 'searching…' : shown < (total ?? 0) ? `newest ${count(shown)} shown, ${took.toFixed(0)} ms` : `${took.toFixed(0)} ms`}</span>
         {more && <button class="btn sm" onClick={older} disabled={busy}>Older</button>}
-        <Partial missing={trail.missing} hidden={trail.hidden} />
+        <Partial {...trail} warnings={notes} />
         <span class="sp" />
         <div class="seg" role="group" aria-label="Show">
           <button class={events ? 'on' : ''} aria-pressed={events} onClick={() => set({ events: events ? '0' : null })}>Events</button>
@@ -183,7 +192,7 @@ function List({ query, q, total, error }: { query: string; q: string; total?: nu
         <button class="btn q sm" aria-label="Save the lines shown" title="Save the lines shown" onClick={() => save(list.current!.lines)}><Icon name="save" small /></button>
         <button class={tailing ? 'btn sm live' : 'btn sm'} aria-pressed={tailing} disabled={!live.value} title={live.value ? '' : 'the range ends in the past'} onClick={() => set({ live: tailing ? null : '1' })}><i />Live tail</button>
       </div>
-      {failed && <ErrorBox error={failed} />}
+      {failed && <ErrorBox error={failed} text={q} />}
       <div class="lg" ref={box} tabIndex={0} role="log" aria-label="Log lines" />
       {!busy && !failed && shown === 0 && <Empty>No line matches{query && <> <code>{query}</code></>} between {hms(range().from)} and {hms(range().to)}. {q && <button class="btn sm" onClick={() => set({ from: 'now-24h', to: 'now' })}>Look in the last 24 hours</button>}</Empty>}
       {waiting > 0 && <button class="pill" onClick={() => { setWaiting(0); list.current!.toEnd(); }}><Icon name="down" small />{count(waiting)} new lines</button>}

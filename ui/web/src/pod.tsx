@@ -48,8 +48,8 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
   const tail = useLoad(async s => {
     const got: Line[] = [];
     const end = at ? at + 5000 : to;
-    const t = await lines({ query, from: iso(from), to: iso(end), limit: '200', order: 'desc' }, b => got.push(...b), s);
-    return { lines: got.reverse(), missing: t.missing };
+    const t = await lines({ query: [query, '-kind:audit'], from: iso(from), to: iso(end), limit: '200', order: 'desc' }, b => got.push(...b), s);
+    return { lines: got.reverse(), end: t };
   }, [query, at]);
   const events = told.data?.events ?? [], shown = events.filter(e => Date.parse(e.time) >= from);
   const d = numbers.data, h = told.data;
@@ -72,7 +72,7 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
         {st ? <span class={`tag ${st.tone === 'ok' ? 'g' : st.tone === 'bad' ? 'r' : 'a'}`}>{st.word}</span> : all && <span class="tag">gone, recorded until {d?.mem.times.length ? hms(d.mem.times.at(-1)!) : '–'}</span>}
         {st && st.restarts > 0 && <span class="tag r">{st.restarts} {st.restarts === 1 ? 'restart' : 'restarts'}</span>}
         {pod && <span class="f2"><b>{(pod.spec?.containers ?? []).map((c: any) => String(c.image).replace(/^.*\//, '')).join(', ')}</b> on <b>{pod.spec?.nodeName ?? 'no node yet'}</b></span>}
-        <span class="sp" /><Partial warnings={d?.warnings} missing={tail.data?.missing} />
+        <span class="sp" /><Partial warnings={d?.warnings} {...tail.data?.end} />
         {run.length > 0 && <span class="chips2"><span class="mut">Instances</span>{run.slice(-8).map(i => <button key={i.key} class={`inst-chip ${i.end ? 'bad' : ''}`} aria-label={`Instance ${i.n}`} title={`${i.name}, ${hms(i.start)}${i.why ? `, ${i.why}` : ''}`} onClick={() => set({ at: new Date(i.end ?? i.start).toISOString() }, true)}>{i.n}</button>)}</span>}
       </div>
       {pod ? <Facts pod={pod} events={shown} alerts={d?.alerts ?? []} /> : all && h && <Gone events={events} />}
