@@ -90,7 +90,7 @@ type source struct {
 // slow says of a file that the kernel keeps its numbers until they are asked
 // for, and that nobody needs them every second.
 func slow(name string) bool {
-	return name == "cpuacct.stat" || name == "memory.max_usage_in_bytes" || name == "memory.failcnt" || name == "memory.peak"
+	return name == "cpuacct.stat" || name == "memory.max_usage_in_bytes" || name == "memory.failcnt" || name == "memory.peak" || name == "vmstat"
 }
 
 // maxFile is more than the longest of the files, memory.stat of v2, can be.
@@ -129,7 +129,8 @@ func (t Tree) sources(path string) []source {
 		out := append([]source{{dir, "cpu.stat", HasCPU | HasThrottling, (*Use).parseCPUStat2}}, psi(dir)...)
 		if filepath.Clean(path) == "/" && !exists(filepath.Join(dir, "memory.current")) {
 			// The machine's own root has no numbers of memory but memory.stat.
-			return append(out, source{dir, "memory.stat", HasMemory, (*Use).parseRootMemory}, source{"/proc", "meminfo", 0, (*Use).parseSwap})
+			return append(out, source{dir, "memory.stat", HasMemory, (*Use).parseRootMemory}, source{"/proc", "meminfo", 0, (*Use).parseSwap},
+				source{"/proc", "vmstat", HasOOM, (*Use).parseMemoryEvents})
 		}
 		return append(out,
 			source{dir, "memory.current", HasMemory, func(u *Use, b []byte) { u.Memory.Usage = number(b) }},
