@@ -124,6 +124,7 @@ var absent = map[string]string{
 	"kubelet_volume_stats_available_bytes":                           "no volume is claimed",
 	"kubelet_volume_stats_capacity_bytes":                            "no volume is claimed",
 	"perch_alarm_failures_total":                                     "there is no worker",
+	"perch_replica_lag_seconds":                                      "there is no other node to have a copy",
 	"perch_scrape_target_cut_off":                                    "no target said too much",
 	"perch_store_namespace_series_refused_total":                     "no namespace is at its budget",
 	"perch_tail_container_dropped_lines_total":                       "no line was dropped",
