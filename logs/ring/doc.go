@@ -14,6 +14,9 @@
 // cluster's CA, and proves that it belongs to the cluster by Config.Secret, which
 // is the label of every message within TLS; others are not listened to.
 //
+// Nodes can be in further sets, which are gossiped the same way: who keeps series
+// for others tells it here, for who asks by Set.
+//
 // A node that is silent for Config.Timeout is not healthy, after Config.Forget it
 // is forgotten. Tokens are kept in a file, so that a node comes back to its place.
 //

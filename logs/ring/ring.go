@@ -32,6 +32,9 @@ type Config struct {
 	// when gossip begins. Without a CA there is no TLS: for tests.
 	CAFile, CertFile, KeyFile string
 	TokensFile                string // empty: other tokens after each start
+	// Sets are further sets of nodes that are gossiped about: those that this node
+	// is in, and as what. They have nothing to do with logs; see Set.
+	Sets map[string]string
 
 	Heartbeat time.Duration
 	Timeout   time.Duration // without a heartbeat: not healthy
@@ -64,6 +67,7 @@ type parts struct {
 	gossip *memberlist.KV
 	client *memberlist.Client
 	life   *ring.BasicLifecycler
+	sets   []*ring.BasicLifecycler
 	view   *ring.Ring
 	since  time.Time
 }
@@ -89,6 +93,7 @@ type Member struct {
 	Heartbeat time.Time `json:"heartbeat"`
 	State     string    `json:"state"`
 	Tokens    int       `json:"tokens"`
+	As        string    `json:"as,omitempty"` // what it is in a set
 }
 
 // placed may keep a copy: an instance that joins or leaves does not yet or any
@@ -130,17 +135,21 @@ func (r *Ring) running() *parts {
 
 func (r *Ring) member(i ring.InstanceDesc) Member {
 	op := placed()
-	return Member{Node: i.Id, Addr: i.Addr, Heartbeat: time.Unix(i.Timestamp, 0).UTC(), State: i.State.String(), Tokens: len(i.Tokens),
+	return Member{Node: i.Id, Addr: i.Addr, Heartbeat: time.Unix(i.Timestamp, 0).UTC(), State: i.State.String(), Tokens: len(i.Tokens), As: i.Zone,
 		Healthy: i.IsHealthy(op, r.cfg.Timeout, time.Now())}
 }
 
 // Members lists all nodes of the ring by name, this one included.
-func (r *Ring) Members(ctx context.Context) ([]Member, error) {
+func (r *Ring) Members(ctx context.Context) ([]Member, error) { return r.Set(ctx, key) }
+
+// Set lists all nodes that are in one of Config.Sets, by name. None while the ring
+// does not run.
+func (r *Ring) Set(ctx context.Context, name string) ([]Member, error) {
 	p := r.running()
 	if p == nil {
 		return nil, nil
 	}
-	v, err := p.client.Get(ctx, key)
+	v, err := p.client.Get(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("read ring: %w", err)
 	}

@@ -141,6 +141,29 @@ func TestMembersAgreeWhoFollowsWhom(t *testing.T) {
 	}
 }
 
+func TestFurtherSetsHaveTheirOwnMembers(t *testing.T) {
+	s := newSite(t, nil, "a", "b", "c")
+	var rings []*Ring
+	for node, as := range map[string]string{"a": "server", "b": "worker", "c": ""} {
+		cfg := s.config(node, "secret")
+		if as != "" {
+			cfg.Sets = map[string]string{"series": as}
+		}
+		r, _ := start(t, cfg)
+		rings = append(rings, r)
+	}
+	for _, r := range rings {
+		until(t, "all know all", func() bool { return healthy(t, r) == "a b c" })
+		until(t, "all know the set", func() bool {
+			ms, err := r.Set(t.Context(), "series")
+			return err == nil && names(ms) == "a b" && ms[0].As == "server" && ms[1].As == "worker" && ms[0].Healthy && ms[1].Addr == "b:10250"
+		})
+		if ms, err := r.Set(t.Context(), "nobody's"); err != nil || len(ms) > 0 {
+			t.Errorf("a set without members has %v (%v)", ms, err)
+		}
+	}
+}
+
 func TestALoneMemberHasNoFollower(t *testing.T) {
 	s := newSite(t, nil, "a")
 	r, _ := start(t, s.config("a", "secret"))

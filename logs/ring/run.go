@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	name = "logs"
-	key  = "logs" // of the ring among gossiped values
+	key = "logs" // of the ring among gossiped values
 	// tryAgain is the wait after gossip could not begin, as when its port is taken.
 	tryAgain = 10 * time.Second
 	leave    = 2 * time.Second
@@ -70,7 +69,11 @@ func (r *Ring) once(ctx context.Context) (err error) {
 			}
 		}
 	}()
-	for _, s := range []services.Service{p.gossip, p.life, p.view} {
+	parts := []services.Service{p.gossip, p.life}
+	for _, s := range p.sets {
+		parts = append(parts, s)
+	}
+	for _, s := range append(parts, p.view) {
 		s.AddListener(watch)
 		started = append(started, s)
 		if err := services.StartAndAwaitRunning(ctx, s); err != nil {
@@ -116,22 +119,40 @@ func (r *Ring) make(reg prometheus.Registerer) (*parts, error) {
 	if p.client, err = memberlist.NewClient(p.gossip, ring.GetCodec()); err != nil {
 		return nil, fmt.Errorf("make ring: %w", err)
 	}
-	var life ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, r.cfg.Tokens)
-	life = ring.NewTokensPersistencyDelegate(r.cfg.TokensFile, ring.ACTIVE, life, log)
-	life = ring.NewAutoForgetDelegate(r.cfg.Forget, life, log)
-	p.life, err = ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
-		ID: r.cfg.Node, Addr: r.cfg.Addr, NumTokens: r.cfg.Tokens, HeartbeatPeriod: r.cfg.Heartbeat, HeartbeatTimeout: r.cfg.Timeout,
-		KeepInstanceInTheRingOnShutdown: true, // a restart is no reason to move copies
-	}, name, key, p.client, life, log, reg)
+	p.life, err = r.lifecycler(p.client, key, "", r.cfg.Tokens, r.cfg.TokensFile, reg)
 	if err != nil {
-		return nil, fmt.Errorf("make ring: %w", err)
+		return nil, err
+	}
+	for set, as := range r.cfg.Sets {
+		// A set has no places: one token, which nobody looks at.
+		l, err := r.lifecycler(p.client, set, as, 1, "", reg)
+		if err != nil {
+			return nil, err
+		}
+		p.sets = append(p.sets, l)
 	}
 	p.view, err = ring.NewWithStoreClientAndStrategy(ring.Config{HeartbeatTimeout: r.cfg.Timeout, ReplicationFactor: followers, SubringCacheDisabled: true},
-		name, key, p.client, ring.NewIgnoreUnhealthyInstancesReplicationStrategy(), reg, log)
+		key, key, p.client, ring.NewIgnoreUnhealthyInstancesReplicationStrategy(), reg, log)
 	if err != nil {
 		return nil, fmt.Errorf("make ring: %w", err)
 	}
 	return p, nil
+}
+
+// lifecycler says of this node that it is there, in one set of nodes.
+func (r *Ring) lifecycler(client *memberlist.Client, set, as string, tokens int, tokensFile string, reg prometheus.Registerer) (*ring.BasicLifecycler, error) {
+	log := kit{r.log}
+	var life ring.BasicLifecyclerDelegate = ring.NewInstanceRegisterDelegate(ring.ACTIVE, tokens)
+	life = ring.NewTokensPersistencyDelegate(tokensFile, ring.ACTIVE, life, log)
+	life = ring.NewAutoForgetDelegate(r.cfg.Forget, life, log)
+	l, err := ring.NewBasicLifecycler(ring.BasicLifecyclerConfig{
+		ID: r.cfg.Node, Addr: r.cfg.Addr, Zone: as, NumTokens: tokens, HeartbeatPeriod: r.cfg.Heartbeat, HeartbeatTimeout: r.cfg.Timeout,
+		KeepInstanceInTheRingOnShutdown: true, // a restart is no reason to move copies
+	}, set, set, client, life, log, reg)
+	if err != nil {
+		return nil, fmt.Errorf("make ring: %w", err)
+	}
+	return l, nil
 }
 
 // gathered knows what was registered, so that all of it goes at once.
