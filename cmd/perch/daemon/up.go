@@ -208,7 +208,6 @@ func detach(ctx context.Context, cfg config.Config, args []string, progress io.W
 	}
 	cmd := exec.Command(exe, args...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start supervisor: %w", err)
@@ -280,6 +279,9 @@ func down(ctx context.Context, cfg config.Config, purge bool, progress io.Writer
 		return err
 	}
 	defer lock.Close()
+	if err := endOrphans(ctx, cfg.DataDir, orphanGrace); err != nil {
+		return err
+	}
 	fmt.Fprintln(progress, "  removing pods, mounts, links and rules")
 	errs := sweep(ctx, cfg)
 	if purge {

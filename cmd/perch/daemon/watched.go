@@ -3,11 +3,14 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,21 +84,39 @@ type watchedText struct {
 	absent      string // the text while there is no Secret
 }
 
+// inForce counts whether the newest configuration of a flag is: its function is
+// told each time one was read.
+func (r role) inForce(flag string) func(error) {
+	refused := prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_config_refused", ConstLabels: prometheus.Labels{"flag": flag},
+		Help: "1 while the newest configuration is missing or broken and the one before is in force."})
+	r.reg.MustRegister(refused)
+	return func(err error) {
+		refused.Set(map[bool]float64{true: 1, false: 0}[err != nil])
+	}
+}
+
 // keep puts the newest text into force. It looks every two seconds; a broken one
 // is told once and the one before stays.
 func (r role) keep(client kubernetes.Interface, what watchedText, apply func(string) error) func(context.Context) error {
-	log := r.part(what.flag)
+	log, told := r.part(what.flag), r.inForce(what.flag)
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
-		last := ""
+		last, unread := "", ""
 		for {
 			text, err := what.read(ctx, client)
-			if err != nil {
-				log.Debug("configuration was not read", "err", err)
-			} else if text != last {
-				last = text
-				if err := apply(text); err != nil {
+			switch {
+			case err != nil && what.file == "" && !errors.Is(err, errNoKey):
+				log.Debug("configuration was not read", "err", err) // the API is away
+			case err != nil:
+				if told(err); err.Error() != unread {
+					log.Error("configuration was not read, the one before stays in force", "err", err)
+				}
+				last, unread = "", err.Error()
+			case text != last || unread != "":
+				last, unread = text, ""
+				err := apply(text)
+				if told(err); err != nil {
 					log.Error("configuration refused, the one before stays in force", "err", err)
 				} else {
 					log.Info("configuration applied", "bytes", len(text))
@@ -109,6 +130,8 @@ func (r role) keep(client kubernetes.Interface, what watchedText, apply func(str
 		}
 	}
 }
+
+var errNoKey = errors.New("has no key")
 
 func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (string, error) {
 	if w.file != "" {
@@ -126,7 +149,7 @@ func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (str
 	}
 	text, ok := secret.Data[w.key]
 	if !ok {
-		return "", fmt.Errorf("the Secret %s has no key %s", w.secret, w.key)
+		return "", fmt.Errorf("the Secret %s %w %s", w.secret, errNoKey, w.key)
 	}
 	return string(text), nil
 }
