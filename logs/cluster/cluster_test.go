@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -257,6 +258,32 @@ func TestACopyAnswersForANodeThatIsGoneAndSaysSo(t *testing.T) {
 	copies = copies[:1]
 	if have, sum := ask1(t, f, 20); have != "own" || !sum.Partial || strings.Join(sum.Missing, ",") != "n1" || len(sum.Copies) > 0 {
 		t.Errorf("when no copy answers: %s %+v", have, sum)
+	}
+}
+
+func TestACopyOfARemovedNodeIsToldWhereItFoundSomething(t *testing.T) {
+	self, follower := newNode(t), newNode(t)
+	self.add(t, line("n0", "shop", 1, "own"))
+	follower.add(t, line("n1", "shop", 2, "two"))
+	f := fanWith(func(context.Context, bool) []Copy { return []Copy{copyOf(follower, time.Unix(0, 20))} }, self)
+	for text, told := range map[string]int{"own": 0, "two": 1, "": 1, "nothing": 0} {
+		r := query.Request{Text: text, To: 10, Field: "pod"}
+		sum, err := f.Query(t.Context(), r, func(*query.Line) error { return nil })
+		h, err1 := f.Histogram(t.Context(), r)
+		v, err2 := f.Values(t.Context(), r)
+		p, err3 := f.Patterns(t.Context(), r)
+		s, err4 := f.Stats(t.Context(), r)
+		if err := errors.Join(err, err1, err2, err3, err4); err != nil {
+			t.Fatal(err)
+		}
+		for what, sum := range map[string]query.Summary{"query": sum, "histogram": h.Summary, "patterns": p.Summary, "stats": s.Summary} {
+			if len(sum.Copies) != told || sum.Partial {
+				t.Errorf("%s for %q tells %+v, want %d copies", what, text, sum, told)
+			}
+		}
+		if len(v.Copies) > 1 || text == "" && len(v.Copies) != 1 {
+			t.Errorf("values for %q tell %+v", text, v.Summary)
+		}
 	}
 }
 

@@ -89,7 +89,7 @@ func ask[T any](ctx context.Context, f *Fan, r *query.Request, one func(context.
 	former := decideFormer(f.parts.Copies(ctx, false), f.parts.Self, members[1:])
 	extra := make([]answer[T], len(former))
 	for i, of := range former {
-		all.Go(func() { extra[i] = askCopies(ctx, f, r, of, one) })
+		all.Go(func() { extra[i] = askFormer(ctx, f, r, of, one) })
 	}
 	all.Wait()
 	if answers[0].err != nil {
@@ -159,6 +159,33 @@ func askCopies[T any](ctx context.Context, f *Fan, r *query.Request, of []Copy, 
 	}
 	out.sum = missing[T](of[0].Node).sum
 	return out
+}
+
+// askFormer asks the copies of a store that is no more. What found nothing there
+// need not be told of it.
+func askFormer[T any](ctx context.Context, f *Fan, r *query.Request, of []Copy, one func(context.Context, query.Searcher) (T, error)) answer[T] {
+	out := askCopies(ctx, f, r, of, one)
+	if out.err == nil && !found(out.all[0]) {
+		out.sum.Copies = nil
+	}
+	return out
+}
+
+// found tells whether an answer has lines.
+func found(answer any) bool {
+	switch a := answer.(type) {
+	case part:
+		return len(a.lines) > 0
+	case query.Histogram:
+		return a.Total > 0
+	case query.Values:
+		return len(a.Values) > 0
+	case query.Patterns:
+		return a.Total > 0
+	case query.FieldStats:
+		return len(a.Groups) > 0
+	}
+	panic(fmt.Sprintf("BUG: answer of type %T", answer))
 }
 
 // part is a node's answer to Query.
