@@ -51,14 +51,18 @@ func (s *splitter) split(l *Lines) bool {
 	s.marks = s.marks[:0]
 	s.dict = Templates{Text: s.dict.Text[:0], Ends: s.dict.Ends[:0], Holes: s.dict.Holes[:0], Shapes: s.dict.Shapes[:0], Levels: s.dict.Levels[:0], columns: s.dict.columns[:0]}
 	s.ids, s.vars, s.first, s.lines = s.ids[:0], s.vars[:0], s.first[:0], s.lines[:0]
-	sample := 0
-	if n >= fewLines*8 {
-		sample = n / 8
-		if !s.part(l, 0, sample) || s.dict.Len() > sample*4/5 { // the rest is no better
+	// Text without statements is known by its first lines: the rest is no better.
+	seen := 0
+	for _, sample := range []struct{ lines, most int }{{n / 64, 95}, {n / 8, 80}} { // most: templates in a hundred lines
+		if sample.lines < fewLines {
+			continue
+		}
+		if !s.part(l, seen, sample.lines) || s.dict.Len()*100 > sample.lines*sample.most {
 			return false
 		}
+		seen = sample.lines
 	}
-	return s.part(l, sample, n)
+	return s.part(l, seen, n)
 }
 
 // part gives lines from..to their templates. It returns false when there are

@@ -87,6 +87,9 @@ func open(dir string, blocks int, readOnly bool) (x *Index, err error) {
 		"scorchPersisterOptions": map[string]any{
 			"PersisterNapTimeMSec": 1000, "PersisterNapUnderNumFiles": 200,
 		},
+		// The library's floor, 2000 documents, would have every batch of our few
+		// documents merged with all before it.
+		"scorchMergePlanOptions": map[string]any{"FloorSegmentSize": batchBlocks},
 	}, queue)
 	if err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
