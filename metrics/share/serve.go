@@ -1,0 +1,101 @@
+package share
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/storage/remote"
+)
+
+// Paths of what a store answers to the server, below its prefix.
+const (
+	readPath   = "/read"   // Prometheus' remote read
+	labelsPath = "/labels" // labelsQuestion → []string
+	statusPath = "/status" // status
+)
+
+// At once a store answers this many reads, in frames of this many bytes; a read
+// without streaming, which the server does not do, may have this many samples.
+const (
+	readsAtOnce = 16
+	frameBytes  = 1 << 20
+	readSamples = 5_000_000
+)
+
+// labelsQuestion asks for the names of labels, or for the values of one.
+type labelsQuestion struct {
+	Name     string            `json:"name,omitempty"`
+	From     int64             `json:"from"` // ms
+	To       int64             `json:"to"`
+	Limit    int               `json:"limit,omitempty"`
+	Matchers []*labels.Matcher `json:"matchers,omitempty"`
+}
+
+// status is how far a store is.
+type status struct {
+	Newest map[string]time.Time `json:"newest"` // by node; "" is the server's own
+}
+
+// Serve answers a server's questions about a store. Whoever comes here sees all
+// of it.
+func Serve(db storage.SampleAndChunkQueryable, newest func() map[string]time.Time, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST "+readPath, remote.NewReadHandler(log, nil, db, func() config.Config { return config.DefaultConfig }, readSamples, readsAtOnce, frameBytes))
+	mux.HandleFunc("POST "+labelsPath, func(w http.ResponseWriter, r *http.Request) {
+		var ask labelsQuestion
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&ask); err != nil {
+			http.Error(w, "read question: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		ms, err := made(ask.Matchers)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		q, err := db.Querier(ask.From, ask.To)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		defer q.Close()
+		var out []string
+		if hints := (&storage.LabelHints{Limit: ask.Limit}); ask.Name == "" {
+			out, _, err = q.LabelNames(r.Context(), hints, ms...)
+		} else {
+			out, _, err = q.LabelValues(r.Context(), ask.Name, hints, ms...)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, out)
+	})
+	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) { answer(w, status{newest()}) })
+	return mux
+}
+
+// made compiles matchers that came as JSON.
+func made(in []*labels.Matcher) (out []*labels.Matcher, _ error) {
+	for _, m := range in {
+		if m == nil {
+			return nil, fmt.Errorf("read question: a matcher is null")
+		}
+		whole, err := labels.NewMatcher(m.Type, m.Name, m.Value)
+		if err != nil {
+			return nil, fmt.Errorf("read question: %w", err)
+		}
+		out = append(out, whole)
+	}
+	return out, nil
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the asker is gone if this fails
+}

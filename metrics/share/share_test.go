@@ -1,0 +1,607 @@
+package share
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"perch/metrics/store"
+	"perch/metrics/stream"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func newStore(t testing.TB) *store.Store {
+	t.Helper()
+	cfg := store.Default()
+	cfg.Dir, cfg.StripeSize, cfg.Exemplars = t.TempDir(), 64, 0
+	s, err := store.New(cfg, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close(context.Background()) })
+	return s
+}
+
+// all are the samples of each series of a database, by its labels.
+func all(t testing.TB, db storage.Queryable) (map[string][]string, string) {
+	t.Helper()
+	q, err := db.Querier(math.MinInt64/2, math.MaxInt64/2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	set := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+"))
+	out := map[string][]string{}
+	for set.Next() {
+		l := set.At().Labels().String()
+		if out[l] != nil {
+			t.Fatalf("series %s comes twice", l)
+		}
+		for it := set.At().Iterator(nil); it.Next() == chunkenc.ValFloat; {
+			at, v := it.At()
+			out[l] = append(out[l], fmt.Sprintf("%g@%d", v, at))
+		}
+	}
+	if err := set.Err(); err != nil {
+		t.Fatal(err)
+	}
+	w, _ := set.Warnings().AsStrings("", 0, 0)
+	return out, strings.Join(w, "; ")
+}
+
+func until(t testing.TB, what string, good func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(60 * time.Second); !good(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatal("not in time: ", what)
+		}
+	}
+}
+
+// keeper is a store of a node and its doors.
+type keeper struct {
+	Store
+	db   *store.Store
+	recv *stream.Receiver
+	url  string
+	away atomic.Bool
+}
+
+func (k *keeper) gate(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if k.away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func newKeeper(t testing.TB, name string, server bool) *keeper {
+	k := &keeper{Store: Store{name, name + ":1", server}, db: newStore(t)}
+	cfg := stream.DefaultReceiver()
+	cfg.NodeOf = func(r *http.Request) (string, error) { return strings.TrimPrefix(r.URL.Path, "/from/"), nil }
+	k.recv = stream.NewReceiver("nodes", cfg, k.db, quiet, nil)
+	plain := stream.NewReceiver("plain", stream.DefaultReceiver(), k.db, quiet, nil)
+	mux := http.NewServeMux()
+	mux.Handle("POST /from/", k.recv)
+	mux.Handle("POST /plain", plain)
+	mux.Handle("/ask/", http.StripPrefix("/ask", Serve(k.db, k.recv.Newest, quiet)))
+	srv := httptest.NewUnstartedServer(k.gate(mux))
+	srv.Config.ErrorLog = slog.NewLogLogger(quiet.Handler(), slog.LevelDebug)
+	srv.Start()
+	t.Cleanup(srv.Close)
+	k.url = srv.URL
+	return k
+}
+
+// site is a cluster: stores by name, nodes that send, and one store that got
+// everything at once.
+type site struct {
+	t     *testing.T
+	mu    sync.Mutex
+	there []Store
+	kept  map[string]*keeper
+	fan   *Fan
+	whole *store.Store
+	nodes map[string]*sending
+}
+
+// sending is a node and its own samples.
+type sending struct {
+	name   string
+	buffer *store.Store
+	in     *store.Inlet
+	ref    *store.Inlet
+	dir    string
+	stop   func()
+	sender atomic.Pointer[Sender]
+}
+
+func (s *site) stores(context.Context) []Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.there)
+}
+
+func (s *site) set(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.there = nil
+	for _, n := range names {
+		s.there = append(s.there, s.kept[n].Store)
+	}
+}
+
+const server = "s"
+
+func newSite(t *testing.T, keepers, nodes []string) *site {
+	s := &site{t: t, kept: map[string]*keeper{}, nodes: map[string]*sending{}, whole: newStore(t)}
+	for _, k := range append([]string{server}, keepers...) {
+		s.kept[k] = newKeeper(t, k, k == server)
+	}
+	// The server's own database, with what nodes sent before there were others.
+	for _, n := range append([]string{server}, nodes...) {
+		b := newStore(t)
+		if n == server {
+			b = s.kept[server].db
+		}
+		s.nodes[n] = &sending{name: n, buffer: b, in: b.Inlet("test"), ref: s.whole.Inlet("test"), dir: t.TempDir()}
+	}
+	limits := DefaultLimits()
+	limits.Look, limits.Timeout = 20*time.Millisecond, 20*time.Second
+	var err error
+	s.fan, err = NewFan(limits, FanParts{Own: s.kept[server].db,
+		Stores: func() []Store { return s.nodes[server].sender.Load().Stores() },
+		At:     func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/ask", &http.Client{} },
+		Newest: s.kept[server].recv.Newest}, quiet, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range s.nodes {
+		s.start(n)
+	}
+	t.Cleanup(func() {
+		for _, n := range s.nodes {
+			n.stop()
+		}
+	})
+	goes(t, s.fan.Run)
+	return s
+}
+
+// goes runs until the end of the test, or until stop.
+func goes(t testing.TB, run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(stop)
+	return stop
+}
+
+func fast(c stream.ForwardConfig) stream.ForwardConfig {
+	c.Interval, c.Retry, c.RetryMax, c.Batch = 10*time.Millisecond, 10*time.Millisecond, 50*time.Millisecond, 100
+	return c
+}
+
+// start begins to send what a node has, as the daemon does.
+func (s *site) start(n *sending) {
+	cfg := Default()
+	cfg.Look, cfg.Forget, cfg.WAL, cfg.Dir, cfg.Forward = 20*time.Millisecond, -1, n.buffer.Dir(), n.dir, fast(cfg.Forward)
+	parts := Parts{Stores: s.stores, Hold: n.buffer.HoldWAL}
+	if n.name == server {
+		cfg.Self = server
+		parts.To = func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/plain", &http.Client{} }
+		parts.First = func() error {
+			if _, beside := s.fan.now(); beside == nil {
+				b := newStore(s.t)
+				s.kept[server].recv.Into(b)
+				s.fan.Beside(b)
+			}
+			return nil
+		}
+	} else {
+		parts.To = func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/from/" + n.name, &http.Client{} }
+	}
+	sender, err := NewSender(cfg, parts, quiet, prometheus.NewRegistry())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	n.sender.Store(sender)
+	stops := []func(){goes(s.t, sender.Run)}
+	if n.name != server {
+		to := fast(stream.DefaultForward(filepath.Join(n.dir, "sent")))
+		to.Pick = sender.PickServer()
+		f, err := stream.NewForwarder(to, n.buffer.Dir(), stream.NewClient("server", stream.ClientConfig{URL: s.kept[server].url + "/from/" + n.name}, &http.Client{}, nil), quiet, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		stops = append(stops, goes(s.t, f.Run))
+	}
+	n.stop = func() {
+		for _, f := range stops {
+			f()
+		}
+	}
+}
+
+// write has a node make samples of some of its series.
+func (s *site) write(n *sending, random *rand.Rand, at int64) {
+	s.t.Helper()
+	var own, decorated []store.Sample
+	for i := range 30 {
+		if random.IntN(4) == 0 {
+			continue
+		}
+		// The server tells of other nodes; what workers say of nodes is theirs.
+		l := labels.FromStrings("__name__", fmt.Sprint("m_", i%7), "i", fmt.Sprint(i), "from", n.name, "node", fmt.Sprint("n", i%3))
+		x := store.Sample{ID: uint64(i + 1), Labels: l, T: at, V: float64(random.IntN(1000))}
+		own = append(own, x)
+		if n.name != server {
+			x.Labels = labels.NewBuilder(l).Set("node", n.name).Labels()
+		}
+		decorated = append(decorated, x)
+	}
+	for _, w := range []struct {
+		in    *store.Inlet
+		batch []store.Sample
+	}{{n.in, own}, {n.ref, decorated}} {
+		if done, err := w.in.Append(s.t.Context(), w.batch); err != nil || done.Refused > 0 {
+			s.t.Fatal(done, err)
+		}
+	}
+}
+
+// same waits until all stores together have what the one has.
+func (s *site) same(what string) {
+	s.t.Helper()
+	want, _ := all(s.t, s.whole)
+	until(s.t, what, func() bool {
+		got, warning := all(s.t, s.fan)
+		return reflect.DeepEqual(got, want) && warning == ""
+	})
+	// The same by chunks, as another Prometheus reads it.
+	chunks, err := s.fan.ChunkQuerier(0, math.MaxInt64/2)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer chunks.Close()
+	set := storage.NewSeriesSetFromChunkSeriesSet(chunks.Select(s.t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+")))
+	n := 0
+	for set.Next() {
+		n++
+		var got []string
+		for it := set.At().Iterator(nil); it.Next() == chunkenc.ValFloat; {
+			at, v := it.At()
+			got = append(got, fmt.Sprintf("%g@%d", v, at))
+		}
+		if l := set.At().Labels().String(); !slices.Equal(got, want[l]) {
+			s.t.Fatalf("%s: by chunks %s is %v, want %v", what, l, got, want[l])
+		}
+	}
+	if set.Err() != nil || n != len(want) {
+		s.t.Fatalf("%s: by chunks %d series, want %d (%v)", what, n, len(want), set.Err())
+	}
+}
+
+// copies counts in how many stores each sample is.
+func (s *site) copies() map[string]int {
+	out := map[string]int{}
+	add := func(dbs ...storage.Queryable) {
+		mine := map[string]bool{}
+		for _, db := range dbs {
+			got, _ := all(s.t, db)
+			for l, list := range got {
+				for _, x := range list {
+					mine[l+x] = true
+				}
+			}
+		}
+		for x := range mine {
+			out[x]++
+		}
+	}
+	for name, k := range s.kept {
+		if _, beside := s.fan.now(); name == server && beside != nil {
+			add(k.db, beside)
+			continue
+		}
+		add(k.db)
+	}
+	return out
+}
+
+// TestSeveralStoresAreAsOne is the promise: whatever stores come, go, are away
+// and return, and whatever senders restart, all of them together are what one
+// large store is; and no sample is in more than two.
+func TestSeveralStoresAreAsOne(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 7))
+			s := newSite(t, []string{"b", "c"}, []string{"b", "c", "d"})
+			at := time.Now().UnixMilli() - 30*60_000
+			var before int64
+			write := func(rounds int) {
+				for range rounds {
+					at += 1000
+					for _, n := range s.nodes {
+						s.write(n, random, at)
+					}
+				}
+			}
+			knows := func(want int) {
+				until(t, fmt.Sprintf("all know %d stores", want), func() bool {
+					for _, n := range s.nodes {
+						if len(n.sender.Load().Stores()) != want {
+							return false
+						}
+					}
+					return true
+				})
+			}
+			write(5)
+			s.same("with the server only")
+			if _, beside := s.fan.now(); beside != nil {
+				t.Fatal("one store needed a second database")
+			}
+			before = at
+			s.set(server, "b", "c")
+			knows(3)
+			first := at
+			write(5)
+			s.same("with three stores")
+
+			away := ""
+			for step := range 12 {
+				switch random.IntN(4) {
+				case 0:
+					if away == "" {
+						away = []string{"b", "c"}[random.IntN(2)]
+						s.kept[away].away.Store(true)
+					}
+				case 1:
+					if away != "" {
+						s.kept[away].away.Store(false)
+						away = ""
+					}
+				case 2: // a sender ends as killed and starts again
+					n := s.nodes[[]string{"b", "c", "d", server}[random.IntN(4)]]
+					n.stop()
+					write(1)
+					s.start(n)
+				case 3: // everybody who receives forgets who sends
+					for _, k := range s.kept {
+						if _, beside := s.fan.now(); k.Server {
+							k.recv.Into(beside)
+						} else {
+							k.recv.Into(k.db)
+						}
+					}
+				}
+				write(3)
+				s.same(fmt.Sprintf("step %d, %q away", step, away))
+			}
+			if away != "" {
+				s.kept[away].away.Store(false)
+			}
+			s.same("all are back")
+			until(t, "every sample is in two stores", func() bool {
+				for x, n := range s.copies() {
+					var v float64
+					var ms int64
+					if _, err := fmt.Sscanf(x[strings.LastIndex(x, "}")+1:], "%g@%d", &v, &ms); err != nil {
+						t.Fatal(x, err)
+					}
+					switch {
+					case n > Replication:
+						t.Fatalf("%s is in %d stores", x, n)
+					case ms > first && n < Replication:
+						return false
+					case ms <= before && n != 1:
+						t.Fatalf("%s is of before and in %d stores", x, n)
+					}
+				}
+				return true
+			})
+
+			// One goes for good.
+			s.set(server, "b")
+			knows(2)
+			gone := at
+			write(5)
+			s.same("one went for good")
+			until(t, "its successor has its part", func() bool {
+				for x, n := range s.copies() {
+					ms := x[strings.LastIndex(x, "@")+1:]
+					if n > Replication {
+						t.Fatalf("%s is in %d stores", x, n)
+					} else if ms > fmt.Sprint(gone) && n < Replication {
+						return false
+					}
+				}
+				return true
+			})
+		})
+	}
+}
+
+func TestAnAnswerWithoutTwoStoresSaysSo(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	s := newSite(t, []string{"b", "c"}, []string{"d"})
+	s.set(server, "b", "c")
+	until(t, "all know the stores", func() bool {
+		return len(s.nodes["d"].sender.Load().Stores()) == 3 && len(s.nodes[server].sender.Load().Stores()) == 3
+	})
+	at := time.Now().UnixMilli()
+	for k := range 5 {
+		s.write(s.nodes["d"], random, at+int64(k))
+	}
+	s.same("all are well")
+	missing := func() string {
+		nodes, several := s.fan.Missing([]string{"d"}, time.Now(), time.Hour)
+		if !several {
+			t.Fatal("the server is alone")
+		}
+		return strings.Join(nodes, " ")
+	}
+	until(t, "nobody is missing", func() bool { return missing() == "" })
+	s.kept["b"].away.Store(true)
+	s.same("one is away")
+	if m := missing(); m != "" {
+		t.Errorf("with one away %s is missing", m)
+	}
+	s.kept["c"].away.Store(true)
+	got, warning := all(t, s.fan)
+	if !strings.Contains(warning, "partial answer") || !strings.Contains(warning, "b, c") {
+		t.Errorf("warning is %q", warning)
+	}
+	if want, _ := all(t, s.whole); len(got) == 0 || len(got) >= len(want) {
+		t.Errorf("the server alone has %d of %d series", len(got), len(want))
+	}
+	if m := missing(); m != "d" {
+		t.Errorf("with two away %q is missing", m)
+	}
+	q, err := s.fan.Querier(0, math.MaxInt64/2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if _, w, err := q.LabelValues(t.Context(), "i", nil); err != nil || len(w) != 1 {
+		t.Errorf("values of a label: %v %v", w, err)
+	}
+	s.kept["b"].away.Store(false)
+	s.kept["c"].away.Store(false)
+	s.same("all are back")
+	until(t, "nobody is missing", func() bool { return missing() == "" })
+	// Of a node that it never heard, and of one that is behind.
+	if nodes, _ := s.fan.Missing([]string{"d", "e"}, time.Now(), time.Hour); !slices.Equal(nodes, []string{"e"}) {
+		t.Errorf("missing are %v", nodes)
+	}
+	if nodes, _ := s.fan.Missing([]string{"d"}, time.Now().Add(time.Hour), time.Minute); !slices.Equal(nodes, []string{"d"}) {
+		t.Errorf("missing are %v", nodes)
+	}
+}
+
+func TestLabelsOfAllStoresAndNoneTwice(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	s := newSite(t, []string{"b", "c"}, []string{"d"})
+	s.set(server, "b", "c")
+	until(t, "all know the stores", func() bool {
+		return len(s.nodes["d"].sender.Load().Stores()) == 3 && len(s.nodes[server].sender.Load().Stores()) == 3
+	})
+	for k := range 5 {
+		s.write(s.nodes["d"], random, time.Now().UnixMilli()+int64(k))
+	}
+	s.same("all are there")
+	ask := func(db storage.Queryable, limit int, ms ...*labels.Matcher) (values, names []string) {
+		q, err := db.Querier(0, math.MaxInt64/2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		hints := &storage.LabelHints{Limit: limit}
+		values, _, err = q.LabelValues(t.Context(), "i", hints, ms...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, _, err = q.LabelNames(t.Context(), hints, ms...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return values, names
+	}
+	for _, ms := range [][]*labels.Matcher{nil, {labels.MustNewMatcher(labels.MatchRegexp, "__name__", "m_[12]")},
+		{labels.MustNewMatcher(labels.MatchRegexp, "namespace", "|a")}, {labels.MustNewMatcher(labels.MatchEqual, "namespace", "a")}} {
+		values, names := ask(s.fan, 0, ms...)
+		wantValues, wantNames := ask(s.whole, 0, ms...)
+		if !slices.Equal(values, wantValues) || !slices.Equal(names, wantNames) {
+			t.Errorf("%v: got %v and %v, want %v and %v", ms, values, names, wantValues, wantNames)
+		}
+	}
+	if values, _ := ask(s.fan, 3); len(values) != 3 {
+		t.Errorf("three of the values are %v", values)
+	}
+}
+
+func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
+	much := newStore(t)
+	var batch []store.Sample
+	for i := range 1000 {
+		batch = append(batch, store.Sample{Labels: series(i), T: 1000, V: 1})
+	}
+	if _, err := much.Inlet("test").Append(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	for about, answer := range map[string]http.HandlerFunc{
+		"it has more than is taken": Serve(much, nil, quiet).ServeHTTP,
+		"it never answers":          func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"it sends nothing without end": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+					return
+				}
+			}
+		},
+		"it sends no series": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
+			_, _ = w.Write([]byte("an error at this place"))
+		},
+		"it refuses": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) },
+	} {
+		t.Run(about, func(t *testing.T) {
+			mux := http.NewServeMux()
+			mux.HandleFunc("POST /read", answer)
+			mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"newest":{}}`)) })
+			srv := httptest.NewServer(mux)
+			defer srv.Close()
+			own := newStore(t)
+			if _, err := own.Inlet("test").Append(t.Context(), []store.Sample{{1, series(1), 1000, 1}}); err != nil {
+				t.Fatal(err)
+			}
+			f, err := NewFan(Limits{Timeout: 300 * time.Millisecond, Bytes: 8 << 10, AtOnce: 1, Look: time.Hour}, FanParts{Own: own,
+				Stores: func() []Store { return []Store{{"s", "s:1", true}, {"b", "b:1", false}, {"c", "c:1", false}} },
+				At:     func(Store) (string, *http.Client) { return srv.URL, &http.Client{} },
+				Newest: func() map[string]time.Time { return nil }}, quiet, prometheus.NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.follow(); err != nil {
+				t.Fatal(err)
+			}
+			f.look(t.Context())
+			if a := f.away(); len(a) > 0 {
+				t.Fatalf("%v are away", a)
+			}
+			got, warning := all(t, f)
+			if len(got) != 1 || !strings.Contains(warning, "b, c") || len(f.away()) != 2 {
+				t.Errorf("got %v, warned %q, away are %v", got, warning, f.away())
+			}
+		})
+	}
+}
