@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 // figures are what the measured process says of itself.
 type figures struct {
 	Ready   string             `json:"ready,omitempty"` // address of the door
+	Files   string             `json:"files,omitempty"` // where a sender of copies asks for the store's files
 	CPU     float64            `json:"cpu,omitempty"`   // seconds since ready
 	Peak    float64            `json:"peak,omitempty"`  // MB of resident memory
 	Disk    int64              `json:"disk,omitempty"`  // bytes of partitions
@@ -52,20 +54,16 @@ type unsynced struct{ wal.File }
 func (unsynced) Sync() error { return nil }
 
 // child is the measured process. It takes words on stdin: "flush" ends the
-// ingest, "seal" seals, "query" asks; each is answered with figures.
-func child(dir string, sync bool, profile string) error {
-	if profile != "" {
-		f, err := os.Create(profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close() // the profile is written when it stops
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
+// ingest, "seal" seals, "query FROM TO" asks about that time, ns; each is
+// answered with figures.
+func child(dir string, synced bool, profile string) error {
+	stop, err := startProfile(profile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	cfg := store.Default(dir)
-	if !sync {
+	if !synced {
 		cfg.CreateWAL = func(path string) (wal.File, error) {
 			f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 			return unsynced{f}, err
@@ -87,19 +85,24 @@ func child(dir string, sync bool, profile string) error {
 	}
 	go func() { ended <- f.Run(ctx) }()
 	out := json.NewEncoder(os.Stdout)
-	if err := out.Encode(figures{Ready: f.Addr().String()}); err != nil {
+	files, err := serveFiles(s)
+	if err != nil {
+		return err
+	}
+	if err := out.Encode(figures{Ready: f.Addr().String(), Files: files}); err != nil {
 		return err
 	}
 	start := cpuSeconds()
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		var got figures
-		switch in.Text() {
+		word, rest, _ := strings.Cut(in.Text(), " ")
+		switch word {
 		case "flush":
 			if err := s.Flush(ctx); err != nil {
 				return err
 			}
-			pprof.StopCPUProfile()
+			stop()
 			if err := writeAllocs(profile); err != nil {
 				return err
 			}
@@ -109,7 +112,11 @@ func child(dir string, sync bool, profile string) error {
 				return err
 			}
 		case "query":
-			if got.Queries, got.Hits, err = ask(ctx, s, quiet); err != nil {
+			var from, to int64
+			if _, err := fmt.Sscan(rest, &from, &to); err != nil {
+				return fmt.Errorf("read %q: %w", in.Text(), err)
+			}
+			if got.Queries, got.Hits, err = ask(ctx, s, from, to, quiet); err != nil {
 				return err
 			}
 		}
@@ -124,6 +131,18 @@ func child(dir string, sync bool, profile string) error {
 	<-ended
 	<-ended
 	return s.Close()
+}
+
+// startProfile profiles until stop is called, which may be more than once.
+func startProfile(path string) (stop func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { pprof.StopCPUProfile(); _ = f.Close() }), pprof.StartCPUProfile(f) // written when it stops
 }
 
 // writeAllocs writes what was allocated since the start beside the profile, if
@@ -186,21 +205,33 @@ var questions = []struct{ name, text, kind string }{
 	{"histogram by level", "", "count"},
 }
 
-// ask measures every question, the best CPU milliseconds of five.
-func ask(ctx context.Context, s *store.Store, log *slog.Logger) (map[string]float64, map[string]int64, error) {
+// bars of a histogram, as of every count: it is what the page shows beside lines.
+const bars = 60
+
+// ask measures every question about the time from..to, ns, both included, the
+// best CPU milliseconds of five.
+func ask(ctx context.Context, s *store.Store, from, to int64, log *slog.Logger) (map[string]float64, map[string]int64, error) {
 	e := query.New(s, log)
 	ms, hits := map[string]float64{}, map[string]int64{}
 	for _, q := range questions {
 		for range 5 {
 			start := cpuSeconds()
 			n := int64(0)
-			r := query.Request{Text: q.text, From: lines.Start, To: lines.Start + 100*3600e9, Limit: 100}
+			r := query.Request{Text: q.text, From: from, To: to, Limit: 100, Step: (to - from + bars) / bars}
 			if q.kind == "count" {
 				h, err := e.Histogram(ctx, r)
 				if err != nil {
 					return nil, nil, fmt.Errorf("ask %s: %w", q.name, err)
 				}
-				n = h.Total
+				filled := 0
+				for _, b := range h.Buckets {
+					if b.Count > 0 {
+						filled++
+					}
+				}
+				if n = h.Total; filled < bars-1 && n > 100*bars {
+					return nil, nil, fmt.Errorf("ask %s: only %d of %d bars have lines", q.name, filled, bars)
+				}
 			} else if _, err := e.Query(ctx, r, func(*query.Line) error { n++; return nil }); err != nil {
 				return nil, nil, fmt.Errorf("ask %s: %w", q.name, err)
 			}

@@ -22,16 +22,23 @@ import (
 func main() {
 	count := flag.Int("lines", 5_000_000, "lines of services; the other sets get a fifth")
 	dir := flag.String("dir", "", "where stores are kept while measured; empty: the directory for temporary files")
-	isChild := flag.Bool("child", false, "be the measured process")
+	role := flag.String("role", "", "be a measured process: store, keep or ship")
+	from := flag.String("from", "", "where the role ship asks for files")
+	to := flag.String("to", "", "where it sends them")
 	sync := flag.Bool("sync", true, "acknowledge after fsync (of the measured process)")
-	only := flag.String("only", "", "measure this set only")
+	only := flag.String("only", "", "measure this set only, or copy")
 	profile := flag.String("profile", "", "write CPU profiles of the measured processes' ingest to files that begin like this")
 	brief := flag.Bool("brief", false, "measure ingest only")
 	flag.Parse()
 	var err error
-	if *isChild {
+	switch *role {
+	case "store":
 		err = child(*dir, *sync, *profile)
-	} else {
+	case "keep":
+		err = keep(*dir, *profile)
+	case "ship":
+		err = ship(*dir, *from, *to, *profile)
+	default:
 		err = table(*count, *dir, *only, *profile, *brief)
 	}
 	if err != nil {
@@ -45,6 +52,7 @@ type run struct {
 	set           string
 	share         int // of the lines, 1/share
 	sync          bool
+	copied        bool // to another process meanwhile
 	cpu           aim
 	fresh, sealed aim
 }
@@ -52,16 +60,20 @@ type run struct {
 // aim is what a figure should be, and what it must be. 0 is not promised.
 type aim struct{ goal, gate float64 }
 
+// onlyCopy is the name of the run with a copy.
+const onlyCopy = "copy"
+
 func table(count int, parent, only, profile string, brief bool) error {
 	fresh, sealed := aim{0.16, 0.18}, aim{0.13, 0.15}
 	runs := []run{
-		{lines.Services, 1, true, aim{2.2, 2.7}, fresh, sealed},
-		{lines.Services, 1, false, aim{1.4, 1.7}, fresh, sealed},
-		{lines.Vocabulary, 5, true, aim{2.5, 2.5}, aim{}, aim{}},
-		{lines.Base64, 5, true, aim{3.5, 3.5}, aim{0.75, 0.75}, aim{0.75, 0.75}},
+		{lines.Services, 1, true, false, aim{2.2, 2.7}, fresh, sealed},
+		{lines.Services, 1, false, false, aim{1.4, 1.7}, fresh, sealed},
+		{lines.Vocabulary, 5, true, false, aim{2.5, 2.5}, aim{}, aim{}},
+		{lines.Base64, 5, true, false, aim{3.5, 3.5}, aim{0.75, 0.75}, aim{0.75, 0.75}},
+		{lines.Services, 2, true, true, aim{}, aim{}, aim{}},
 	}
 	for _, r := range runs {
-		if only != "" && only != r.set {
+		if only != "" && (only != r.set || r.copied) && (only != onlyCopy || !r.copied) {
 			continue
 		}
 		dir, err := os.MkdirTemp(parent, "perch-bench-")
@@ -97,78 +109,159 @@ func print(what string, have float64, want aim, unit string) {
 	fmt.Printf("  %-42s %9.3f  goal %6.2f  gate %6.2f  %-18s %s\n", what, have, want.goal, want.gate, unit, word)
 }
 
-func (r run) measure(dir string, count int, profile string, brief bool) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if profile != "" {
-		profile = fmt.Sprintf("%s.%s.sync=%v", profile, r.set, r.sync)
-	}
-	cmd := exec.Command(self, "-child", "-dir", dir, fmt.Sprintf("-sync=%v", r.sync), "-profile", profile)
-	cmd.Stderr = os.Stderr
-	if os.Getenv("GOGC") == "" {
-		cmd.Env = append(os.Environ(), "GOGC=50") // as perch runs its roles
-	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	err = errors.Join(r.drive(count, brief, in, json.NewDecoder(bufio.NewReader(out))), in.Close())
-	return errors.Join(err, cmd.Wait())
+// process is one that is measured.
+type process struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *json.Decoder
 }
 
-func (r run) drive(count int, brief bool, in io.Writer, out *json.Decoder) error {
-	var f figures
-	if err := out.Decode(&f); err != nil {
-		return err
+// begin starts this program in a role and returns what it says when it is ready.
+func begin(role, dir string, args ...string) (*process, figures, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, figures{}, err
 	}
-	raw, err := send(f.Ready, r.set, count)
+	p := &process{cmd: exec.Command(self, append([]string{"-role", role, "-dir", dir}, args...)...)}
+	p.cmd.Stderr = os.Stderr
+	if os.Getenv("GOGC") == "" {
+		p.cmd.Env = append(os.Environ(), "GOGC=50") // as perch runs its roles
+	}
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, figures{}, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, figures{}, err
+	}
+	p.out = json.NewDecoder(bufio.NewReader(out))
+	if err := p.cmd.Start(); err != nil {
+		return nil, figures{}, err
+	}
+	var ready figures
+	if err := p.out.Decode(&ready); err != nil {
+		return nil, figures{}, errors.Join(fmt.Errorf("start %s: %w", role, err), p.end())
+	}
+	return p, ready, nil
+}
+
+// tell says a word and returns the figures that come back.
+func (p *process) tell(word string) (f figures, err error) {
+	if _, err = fmt.Fprintln(p.in, word); err == nil {
+		err = p.out.Decode(&f)
+	}
+	return f, err
+}
+
+func (p *process) end() error {
+	return errors.Join(p.in.Close(), p.cmd.Wait())
+}
+
+func (r run) measure(dir string, count int, profile string, brief bool) error {
+	if profile != "" {
+		profile = fmt.Sprintf("%s.%s.sync=%v.copied=%v", profile, r.set, r.sync, r.copied)
+	}
+	p, ready, err := begin("store", dir, fmt.Sprintf("-sync=%v", r.sync), "-profile", profile)
 	if err != nil {
 		return err
 	}
-	tell := func(word string) (f figures, err error) {
-		if _, err = fmt.Fprintln(in, word); err == nil {
-			err = out.Decode(&f)
-		}
-		return f, err
+	if r.copied {
+		err = r.withCopy(dir, count, profile, ready, p)
+	} else {
+		err = r.drive(count, brief, ready, p)
 	}
-	if f, err = tell("flush"); err != nil {
+	return errors.Join(err, p.end())
+}
+
+func (r run) drive(count int, brief bool, ready figures, p *process) error {
+	sent, err := send(ready.Ready, r.set, count)
+	if err != nil {
+		return err
+	}
+	f, err := p.tell("flush")
+	if err != nil {
 		return err
 	}
 	how := "fsync before acknowledging"
 	if !r.sync {
 		how = "not waiting for fsync"
 	}
-	fmt.Printf("\n%s, %d lines of %d bytes, 100 streams, Fluent Forward, %s\n", r.set, count, raw/int64(count), how)
+	fmt.Printf("\n%s, %d lines of %d bytes, 100 streams, Fluent Forward, %s\n", r.set, count, sent.raw/int64(count), how)
 	print("ingest, cut and indexed", f.CPU/float64(count)*1e6, r.cpu, "CPU-s/M lines")
-	f.tellDisk("disk, fresh", raw, r.fresh)
+	f.tellDisk("disk, fresh", sent.raw, r.fresh)
 	print("peak of resident memory", f.Peak, aim{120, 150}, "MB")
 	if brief {
 		return nil
 	}
-	if f, err = tell("seal"); err != nil {
+	if f, err = p.tell("seal"); err != nil {
 		return err
 	}
-	f.tellDisk("disk, sealed", raw, r.sealed)
+	f.tellDisk("disk, sealed", sent.raw, r.sealed)
 	fmt.Printf("  %-42s %9.3f CPU-s/M lines\n", "sealing", f.CPU/float64(count)*1e6)
 	print("peak, sealing included", f.Peak, aim{120, 150}, "MB")
 	if r.set != lines.Services || !r.sync {
 		return nil
 	}
-	if f, err = tell("query"); err != nil {
+	if f, err = p.tell(fmt.Sprintf("query %d %d", sent.from, sent.to)); err != nil {
 		return err
 	}
 	for i, goal := range []float64{3, 15, 60, 30, 150, 900, 130} {
 		q := questions[i].name
 		print(fmt.Sprintf("%s (%d)", q, f.Hits[q]), f.Queries[q], aim{goal, goal}, "CPU-ms")
+	}
+	return nil
+}
+
+// also is the name of another file beside that of a profile, if there is one.
+func also(profile, suffix string) string {
+	if profile == "" {
+		return ""
+	}
+	return profile + suffix
+}
+
+// withCopy measures what it costs that all that is stored is on another node a
+// second or two later, sealed partitions included.
+func (r run) withCopy(dir string, count int, profile string, ready figures, p *process) (err error) {
+	keeper, door, err := begin("keep", dir+"-copy", "-profile", also(profile, ".keep"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, keeper.end(), os.RemoveAll(dir+"-copy")) }()
+	shipper, _, err := begin("ship", dir, "-from", ready.Files, "-to", door.Ready, "-profile", also(profile, ".ship"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, shipper.end()) }()
+	sent, err := send(ready.Ready, r.set, count)
+	if err != nil {
+		return err
+	}
+	own, err := p.tell("flush")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n%s, %d lines of %d bytes, with a copy in another process, TLS\n", r.set, count, sent.raw/int64(count))
+	million := func(seconds float64) float64 { return seconds / float64(count) * 1e6 }
+	print("ingest, cut and indexed", million(own.CPU), aim{}, "CPU-s/M lines")
+	for _, when := range []string{"", ", sealed too"} {
+		if when != "" {
+			if _, err := p.tell("seal"); err != nil {
+				return err
+			}
+		}
+		from, err := shipper.tell("whole")
+		if err != nil {
+			return err
+		}
+		to, err := keeper.tell("cpu")
+		if err != nil {
+			return err
+		}
+		print("send the copy"+when, million(from.CPU), aim{}, "CPU-s/M lines")
+		print("receive it", million(to.CPU), aim{}, "CPU-s/M lines")
+		print("both, of ingest"+when, (from.CPU+to.CPU)/own.CPU, aim{0.3, 0.3}, "CPU-s/CPU-s")
+		fmt.Printf("  %-42s %9.3f B/B\n", "copied bytes there", float64(to.Disk)/float64(sent.raw))
 	}
 	return nil
 }
@@ -182,9 +275,15 @@ func (f *figures) tellDisk(what string, raw int64, want aim) {
 
 const chunkLines = 1000
 
+// sent says what was sent.
+type sent struct {
+	raw      int64 // bytes
+	from, to int64 // times of the first and the last line, ns
+}
+
 // send gives the lines to the door at addr as PackedForward chunks of a stream,
-// each acknowledged, one in flight for each stream. It returns their bytes.
-func send(addr, set string, count int) (int64, error) {
+// each acknowledged, one in flight for each stream.
+func send(addr, set string, count int) (sent, error) {
 	var group sync.WaitGroup
 	failed := make(chan error, lines.Streams)
 	queues := make([]chan []byte, lines.Streams)
@@ -201,13 +300,17 @@ func send(addr, set string, count int) (int64, error) {
 	g := lines.New(set, 7)
 	bodies := make([][]byte, lines.Streams)
 	sizes := make([]int, lines.Streams)
-	raw := int64(0)
+	var all sent
 	for i := range count {
 		r, k := g.Next()
+		if i == 0 {
+			all.from = r.Time
+		}
+		all.to = r.Time // they ascend
 		if i == count/2 {
 			r.Body = append(r.Body, " needle48213x"...)
 		}
-		raw += int64(len(r.Body))
+		all.raw += int64(len(r.Body))
 		b := msgp.AppendArrayHeader(bodies[k], 2)
 		sec, ns := r.Time/1e9, r.Time%1e9
 		b = append(b, 0xd7, 0, byte(sec>>24), byte(sec>>16), byte(sec>>8), byte(sec), byte(ns>>24), byte(ns>>16), byte(ns>>8), byte(ns))
@@ -228,9 +331,9 @@ func send(addr, set string, count int) (int64, error) {
 	group.Wait()
 	select {
 	case err := <-failed:
-		return 0, err
+		return sent{}, err
 	default:
-		return raw, nil
+		return all, nil
 	}
 }
 
