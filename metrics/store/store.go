@@ -89,6 +89,11 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (_ *Store, err
 	return s, nil
 }
 
+// endedShare of the series in memory may have ended; then they are written out
+// at once instead of with the next block. Without it a node that starts many
+// short pods fills its series limit within the hour.
+const endedShare = 0.3
+
 func options(cfg Config, limit tsdb.SeriesLifecycleCallback) *tsdb.Options {
 	o := tsdb.DefaultOptions()
 	o.WALSegmentSize = cfg.WALSegmentBytes
@@ -105,6 +110,7 @@ func options(cfg Config, limit tsdb.SeriesLifecycleCallback) *tsdb.Options {
 	o.MaxExemplars = int64(cfg.Exemplars)
 	o.NoLockfile = true // our lock ends with the process, a lock file does not
 	o.SeriesLifecycleCallback = limit
+	o.StaleSeriesCompactionThreshold = endedShare
 	return o
 }
 
