@@ -36,6 +36,7 @@ func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
 	jobs := []any{job(podPool)}
 	for _, o := range c.Own {
 		j := job(o.Name)
+		j["enable_compression"] = false // it comes from this machine
 		if o.Scheme != "" {
 			j["scheme"] = o.Scheme
 		}
