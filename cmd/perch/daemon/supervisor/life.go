@@ -26,11 +26,14 @@ type Patience struct {
 	Doubt int           // after so many looks it is not called ready any more
 	Idle  int           // until it is ended, when it does nothing either
 	Busy  int           // until it is ended, when it may work or only a part is stuck
+	Crowd int           // so many at a crowded machine count as one; 0: as many
 }
 
 // DefaultPatience ends a role that does nothing at all after 90 s, and one that
-// may be overloaded or wait for a slow disk after 5 min.
-func DefaultPatience() Patience { return Patience{Look: Beat, Doubt: 4, Idle: 18, Busy: 60} }
+// may be overloaded or wait for a slow disk after 5 min: of these, time in which
+// the machine's CPUs are crowded counts a sixth, because to start again is more
+// work than to go on.
+func DefaultPatience() Patience { return Patience{Look: Beat, Doubt: 4, Idle: 18, Busy: 60, Crowd: 6} }
 
 // Verdict is what to do about a role.
 type Verdict string
@@ -70,27 +73,33 @@ type life struct {
 	word    bool   // since the last look
 	part    string // of the last word, "" when it was "alive"
 	seconds float64
+	crowd   int // looks at a crowded machine
 }
 
 // hear takes a word; part is "" unless the role named one that is stuck.
 func (l *life) hear(part string) { l.word, l.part = true, part }
 
-// look brings the vitals up to date.
-func (l *life) look(now process) Vitals {
-	v := &l.vitals
+// look brings the vitals up to date; crowd is that of Patience.
+func (l *life) look(now process, crowd int) Vitals {
+	v, one := &l.vitals, 1
+	if now.crowded && crowd > 0 {
+		if l.crowd++; l.crowd%crowd != 0 {
+			one = 0
+		}
+	}
 	switch {
 	case !l.word:
-		v.Silent++
+		v.Silent += one
 	case l.part != "":
 		v.Silent, v.Part = 0, l.part
-		v.Stuck++
+		v.Stuck += one
 	default:
 		v.Silent, v.Stuck, v.Part = 0, 0, ""
 	}
 	if v.Silent == 0 || now.waits || now.seconds > l.seconds {
 		v.Idle = 0
 	} else {
-		v.Idle++
+		v.Idle += one
 	}
 	l.word = false
 	v.Stopped, v.Traced = now.stopped, now.traced
@@ -102,15 +111,30 @@ func (l *life) look(now process) Vitals {
 type process struct {
 	seconds                float64 // of CPU, since its start
 	stopped, traced, waits bool    // waits: for a disk, as a rule
+	crowded                bool    // others wait for a CPU most of the time
 }
 
-// readProcess reads /proc/PID/stat. Of a process that is gone it knows nothing.
+// readProcess reads /proc/PID/stat and the pressure on the machine. Of a process that is gone it knows nothing.
 func readProcess(pid int) process {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return process{}
 	}
-	return parseStat(string(text))
+	p := parseStat(string(text))
+	if text, err = os.ReadFile("/proc/pressure/cpu"); err == nil {
+		p.crowded = crowded(string(text))
+	}
+	return p
+}
+
+// crowded reads "some avg10=0.00 avg60=12.34 …": percent of the last minute in
+// which some task waited for a CPU. Half of it is a crowd.
+func crowded(pressure string) bool {
+	_, rest, _ := strings.Cut(pressure, "some ")
+	_, rest, _ = strings.Cut(rest, "avg60=")
+	share, _, _ := strings.Cut(rest, " ")
+	percent, err := strconv.ParseFloat(share, 64)
+	return err == nil && percent >= 50
 }
 
 // parseStat reads one line of /proc/PID/stat: pid (name) state ppid …, the

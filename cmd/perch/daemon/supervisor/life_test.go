@@ -47,7 +47,7 @@ func TestLooksAreCountedAndAWordEndsTheCount(t *testing.T) {
 		if word {
 			l.hear(part)
 		}
-		return l.look(process{seconds: seconds})
+		return l.look(process{seconds: seconds}, 0)
 	}
 	for i, c := range []struct {
 		word    bool
@@ -86,4 +86,27 @@ func TestStat(t *testing.T) {
 func FuzzStat(f *testing.F) {
 	f.Add("42 (perch) role) D 1 42 42 0 -1 4194560 900 0 3 0 250 50 0 0 20")
 	f.Fuzz(func(t *testing.T, text string) { parseStat(text) })
+}
+
+func TestACrowdedMachineIsGivenTime(t *testing.T) {
+	var l life
+	looks := 0
+	for p := DefaultPatience(); ; looks++ {
+		l.hear("metrics")
+		if verdict, _ := Judge(l.look(process{seconds: float64(looks), crowded: true}, p.Crowd), p); verdict == Ends {
+			break
+		}
+	}
+	if after := time.Duration(looks) * DefaultPatience().Look; after < 25*time.Minute || after > 31*time.Minute {
+		t.Errorf("a part that does not answer on a crowded machine ends its role after %s", after)
+	}
+	for text, want := range map[string]bool{
+		"": false, "some avg10=0.00 avg60=x": false,
+		"some avg10=96.88 avg60=12.00 avg300=97.62 total=20550313069\nfull avg10=0.00 avg60=96.86 avg300=0.00 total=0\n": false,
+		"some avg10=0.00 avg60=50.00 avg300=0.00 total=1\n":                                                              true,
+	} {
+		if got := crowded(text); got != want {
+			t.Errorf("crowded(%q) is %v", text, got)
+		}
+	}
 }

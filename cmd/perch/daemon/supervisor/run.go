@@ -275,7 +275,7 @@ func (s *Supervisor) watch(ctx context.Context, name string, cmd *exec.Cmd, aliv
 		}
 		now := readProcess(cmd.Process.Pid)
 		s.mu.Lock()
-		verdict, why := Judge(alive.look(now), s.cfg.Patience)
+		verdict, why := Judge(alive.look(now, s.cfg.Patience.Crowd), s.cfg.Patience)
 		s.mu.Unlock()
 		switch {
 		case verdict == Ends:
