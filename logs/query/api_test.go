@@ -182,6 +182,22 @@ func TestPatternsAreTheSameFromHeadsAndBlocks(t *testing.T) {
 	}
 }
 
+func TestBytesThatAreNoTextAreShownAlikeInLinesAndValues(t *testing.T) {
+	s := testStore(t, 1<<20)
+	if err := s.Append(t.Context(), []record.Record{{Time: 1e9, Stream: &record.Stream{Namespace: "shop", Pod: "web-1", Kind: record.KindLog}, Body: []byte("caf\xe9 caf\u00e9 \ufffd name=a\xfeb")}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	for path, want := range map[string]string{
+		"query":  "\"line\":\"caf\\\\xe9 caf\u00e9 \ufffd name=a\\\\xfeb\"",
+		"values": "\"value\":\"a\\\\xfeb\"",
+	} {
+		if _, body := get(t, srv, path, "field", "name"); !strings.Contains(body, want) {
+			t.Errorf("%s: want %s in %s", path, want, body)
+		}
+	}
+}
+
 func TestContextOfPodWorkloadAndNode(t *testing.T) {
 	s := testStore(t, 1<<20)
 	stream := func(pod, container, node string) *record.Stream {

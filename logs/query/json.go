@@ -3,6 +3,7 @@ package query
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -73,6 +74,22 @@ func appendText(dst, s []byte) []byte {
 		i += n
 	}
 	return append(dst, '"')
+}
+
+// shown is text as appendText shows it in JSON: bytes that are not UTF-8 escaped.
+func shown(text string) string {
+	if utf8.ValidString(text) {
+		return text
+	}
+	var b strings.Builder
+	for i, r := range text {
+		if _, n := utf8.DecodeRuneInString(text[i:]); r == utf8.RuneError && n == 1 {
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // lineJSON is the written form of a Line.

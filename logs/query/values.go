@@ -110,7 +110,7 @@ func (v *Values) Merge(o Values, limit int) {
 func top(counts map[string]int64, limit int) []ValueCount {
 	out := make([]ValueCount, 0, len(counts))
 	for v, n := range counts {
-		out = append(out, ValueCount{v, n})
+		out = append(out, ValueCount{shown(v), n})
 	}
 	slices.SortFunc(out, func(a, b ValueCount) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Value, b.Value))

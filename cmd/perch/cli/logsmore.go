@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"strconv"
 	"strings"
@@ -38,6 +39,18 @@ func showPatterns(ctx context.Context, s Streams, w *web, ask url.Values, o logs
 	}
 	ask.Set("limit", strconv.Itoa(limit))
 	ask.Set("buckets", "16")
+	if ask.Get("from") == "0" { // else all of the trend is in its last bar
+		first := maps.Clone(ask)
+		first.Set("order", "asc")
+		first.Set("limit", "1")
+		lines, _, err := fetch(ctx, w, "/logs/api/v1/query", first)
+		if err != nil {
+			return err
+		}
+		if len(lines) > 0 {
+			ask.Set("from", lines[0].Time.Format(time.RFC3339Nano))
+		}
+	}
 	body, err := w.get(ctx, "/logs/api/v1/patterns", ask)
 	if err != nil {
 		return err
@@ -157,6 +170,9 @@ func timeRange(ask url.Values, o logsOptions, now time.Time) (url.Values, error)
 		return nil, Usage{errors.New("give --since or --since-time, not both")}
 	}
 	ask.Set("from", "0")
+	if o.until == "" && !o.patterns {
+		ask.Set("to", "now+1d") // of a node whose clock is ahead, too
+	}
 	for _, f := range []struct{ flag, text, key string }{{"since", o.since, "from"}, {"since-time", o.sinceTime, "from"}, {"until", o.until, "to"}, {"at", o.at, "at"}} {
 		if f.text == "" {
 			continue

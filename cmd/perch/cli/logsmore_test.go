@@ -15,11 +15,12 @@ func TestTimeRangeOfLogs(t *testing.T) {
 		o    logsOptions
 		want string // from and to; empty: refused
 	}{
-		{"everything without flags", logsOptions{}, "0 "},
-		{"since a duration", logsOptions{since: "10m"}, "2026-11-20T13:50:00Z "},
-		{"since a time as kubectl", logsOptions{sinceTime: "2026-11-20T13:00:00Z"}, "2026-11-20T13:00:00Z "},
+		{"everything without flags", logsOptions{}, "0 now+1d"},
+		{"since a duration", logsOptions{since: "10m"}, "2026-11-20T13:50:00Z now+1d"},
+		{"since a time as kubectl", logsOptions{sinceTime: "2026-11-20T13:00:00Z"}, "2026-11-20T13:00:00Z now+1d"},
 		{"since and until", logsOptions{since: "2h", until: "1h"}, "2026-11-20T12:00:00Z 2026-11-20T13:00:00Z"},
 		{"the minutes around a time", logsOptions{at: "2026-11-20T13:30:00Z"}, "2026-11-20T13:29:00Z 2026-11-20T13:31:00Z"},
+		{"patterns up to now", logsOptions{patterns: true, since: "10m"}, "2026-11-20T13:50:00Z "},
 		{"at with since", logsOptions{at: "10m", since: "1h"}, ""},
 		{"both kinds of since", logsOptions{since: "1h", sinceTime: "2026-11-20T13:00:00Z"}, ""},
 		{"no time at all", logsOptions{since: "yesterday-ish"}, ""},
