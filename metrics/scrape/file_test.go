@@ -3,10 +3,12 @@ package scrape
 import (
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -151,4 +153,35 @@ func certificate(t *testing.T) []byte {
 	s := httptest.NewTLSServer(nil)
 	t.Cleanup(s.Close)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+}
+
+func TestATargetWhoseClockIsWrongLosesOnlyWhatCannotBeStored(t *testing.T) {
+	var asked atomic.Int64
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		now := time.Now()
+		at := func(d time.Duration) int64 { return now.Add(d).UnixMilli() }
+		fmt.Fprintf(w, "before %d\nahead 1 %d\nbehind 1 %d\nlong_ago 1 %d\nfar_ahead 1 %d\ntwice 1\ntwice 2\nsame_time 1 1000\nafter 1\n",
+			asked.Add(1), at(time.Hour), at(-time.Hour), at(-30*24*time.Hour), at(100*365*24*time.Hour))
+	}))
+	defer app.Close()
+	cfg := Default()
+	cfg.File = filepath.Join(t.TempDir(), "prometheus.yml")
+	text := "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs: [{job_name: clock, static_configs: [{targets: ['" + app.Listener.Addr().String() + "']}]}]"
+	if err := os.WriteFile(cfg.File, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t)
+	l := runLoop(t, s, cfg, Parts{}, nil)
+	here := func() string { return fmt.Sprintf("%+v", l.List().Objects) }
+	value := func(name string) float64 {
+		got, _ := latest(t, s, name)
+		for _, v := range got {
+			return v
+		}
+		return 0
+	}
+	eventually(t, 40*time.Second, func() bool { return value("before") >= 3 && value("after") == 1 && value("twice") > 0 }, here)
+	if text := here(); text != "[{From:file/clock Targets:1 Up:1 Why:[]}]" {
+		t.Errorf("the target is %s", text)
+	}
 }

@@ -107,6 +107,11 @@ func (a *gated) pass(ref storage.SeriesRef, ls labels.Labels, st, t int64, v flo
 		a.refused++
 		return 0, nil
 	}
+	if errors.Is(err, storage.ErrTooOldSample) {
+		// Of a store that takes samples out of order. The library knows the other
+		// name only; at this one it gives up the whole answer.
+		return 0, storage.ErrOutOfBounds
+	}
 	return ref, err
 }
 
