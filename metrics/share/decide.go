@@ -21,10 +21,12 @@ type Seen struct {
 }
 
 // Decide says which stores share the series: those that are there now, and those
-// that were and have not been away for longer than forget; the server always. The
-// reason is empty when nothing but addresses and times changed.
+// that were and have not been away for longer than forget; the server as long as
+// there is no other. The reason is empty when nothing but addresses and times
+// changed.
 func Decide(have []Seen, there []Store, now time.Time, forget time.Duration) (want []Seen, reason string) {
 	var reasons []string
+	server := slices.ContainsFunc(there, func(s Store) bool { return s.Server })
 	for _, s := range there {
 		want = append(want, Seen{s, now})
 		if !slices.ContainsFunc(have, func(h Seen) bool { return h.Name == s.Name }) {
@@ -34,7 +36,7 @@ func Decide(have []Seen, there []Store, now time.Time, forget time.Duration) (wa
 	for _, h := range have {
 		switch {
 		case slices.ContainsFunc(there, func(s Store) bool { return h.Name == s.Name }):
-		case h.Server, now.Sub(h.At) <= forget:
+		case h.Server && !server, now.Sub(h.At) <= forget:
 			want = append(want, h)
 		default:
 			reasons = append(reasons, fmt.Sprintf("%s was not there for %s", h.Name, now.Sub(h.At).Round(time.Second)))

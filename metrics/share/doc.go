@@ -17,5 +17,7 @@
 // WAL of those who send. When the stores change, new samples go to the new places
 // and old ones stay where they are; queries ask all stores.
 //
+// No role starts it yet.
+//
 // Start reading at Decide in decide.go, then Run in sender.go, then Fan in fan.go.
 package share

@@ -91,7 +91,8 @@ func TestWhoIsAwayKeepsItsPlaceForAWhile(t *testing.T) {
 		{"who is away a moment stays", []Seen{ago(server, time.Second), ago(b, time.Hour)}, []Store{server}, "a b", ""},
 		{"after a restart all that were stay", []Seen{ago(server, time.Minute), ago(b, time.Minute)}, nil, "a b", ""},
 		{"who is away too long goes", []Seen{ago(server, 0), ago(b, 4*time.Hour)}, []Store{server}, "a", "b was not there for 4h0m0s"},
-		{"the server never goes", []Seen{ago(server, 9*time.Hour), ago(b, 0)}, []Store{b}, "a b", ""},
+		{"the server does not go", []Seen{ago(server, 9*time.Hour), ago(b, 0)}, []Store{b}, "a b", ""},
+		{"unless there is another", []Seen{ago(server, 9*time.Hour), ago(b, 0)}, []Store{b, {"z", "z:1", true}}, "b z", "z is new, a was not there for 9h0m0s"},
 		{"one comes while one is away", []Seen{ago(server, 0), ago(b, time.Hour)}, []Store{server, c}, "a b c", "c is new"},
 	} {
 		got, reason := Decide(tc.have, tc.there, now, 3*time.Hour)
