@@ -180,6 +180,9 @@ func printNewest(ctx context.Context, s Streams, w *web, ask url.Values, p *prin
 		return last, err
 	}
 	slices.Reverse(lines)
+	if len(lines) == limit && limit > 0 {
+		p.floor = lines[0].Time
+	}
 	shown := make([]*line, 0, len(lines))
 	for i := range lines {
 		shown = append(shown, &lines[i])

@@ -23,7 +23,11 @@ func follow(ctx context.Context, s Streams, w *web, ask url.Values, p *printer) 
 	for {
 		ask := url.Values{"query": ask["query"]}
 		if !p.newest.IsZero() {
-			ask.Set("cursor", fmt.Sprintf("%d.%016x-0", p.newest.Add(-overlap).UnixNano(), 0))
+			from := p.newest.Add(-overlap)
+			if from.Before(p.floor) {
+				from = p.floor
+			}
+			ask.Set("cursor", fmt.Sprintf("%d.%016x-0", from.UnixNano(), 0))
 			p.again = maps.Clone(p.recent)
 		}
 		opened, err := followOnce(ctx, s, w, ask, p)

@@ -93,6 +93,17 @@ func TestFollowingRepeatsNoLineAndMissesNoneThatIsStoredLate(t *testing.T) {
 	if !strings.Contains(said.String(), "7 lines or more are left out") || !strings.Contains(said.String(), "went away") {
 		t.Error(said.String())
 	}
+	p.floor = p.newest.Add(-time.Millisecond)
+	ctx, cancel = context.WithCancel(t.Context())
+	w = door(t, func(_ http.ResponseWriter, r *http.Request) {
+		if want := fmt.Sprintf("%d.0000000000000000-0", p.floor.UnixNano()); r.FormValue("cursor") != want {
+			t.Errorf("follows from %s, want %s: --tail left out what is before", r.FormValue("cursor"), want)
+		}
+		cancel()
+	})
+	if err := follow(ctx, Streams{Err: &said}, w, url.Values{"query": {"x"}}, p); err != nil {
+		t.Fatal(err)
+	}
 	w = door(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusForbidden) })
 	if err := follow(t.Context(), Streams{Err: &said}, w, url.Values{}, p); err == nil {
 		t.Error("a door that never let in is tried for ever")
