@@ -220,13 +220,20 @@ func TestOfManyFilesFewAreOpen(t *testing.T) {
 		pods = append(pods, newWriter(t, dir, fmt.Sprintf("shop_web-%d_u%d", i, i)))
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
+	// Each line has a time of its own: by its first line a file is known from one
+	// that had its inode before.
+	clock := time.Date(2026, 11, 20, 10, 11, 12, 0, time.UTC)
+	say := func(c *writer, tag, body string) {
+		clock = clock.Add(time.Nanosecond)
+		c.raw(clock.Format("2006-01-02T15:04:05.000000000Z07:00") + " stdout " + tag + " " + body + "\n")
+	}
 	want := map[string]int{}
 	for n := range 2000 {
 		i := rnd.IntN(len(pods))
 		line := fmt.Sprintf("pod %d line %d", i, n)
 		want["stdout "+line]++
 		if rnd.IntN(5) == 0 { // begun here, and perhaps ended in the next file
-			pods[i].say("stdout", "P", line[:4])
+			say(pods[i], "P", line[:4])
 			line = line[4:]
 		}
 		if rnd.IntN(20) == 0 {
@@ -237,7 +244,7 @@ func TestOfManyFilesFewAreOpen(t *testing.T) {
 				}
 			}
 		}
-		pods[i].say("stdout", "F", line)
+		say(pods[i], "F", line)
 		if n%100 == 0 {
 			m.until(t, n+1)
 			if open := testutil.ToFloat64(tl.m.open); open > 4 {
