@@ -15,7 +15,7 @@ const MaxVocabulary = 16 << 10
 
 // maxTerms limits how many terms a block of the sample has on average. A term
 // costs a hundred times what a key of a filter does.
-const maxTerms = 512
+const maxTerms = 256
 
 // Vocabulary is the frozen list of words that are Bleve terms in a partition.
 type Vocabulary struct {
