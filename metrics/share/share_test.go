@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -470,7 +471,15 @@ func TestAnAnswerWithoutTwoStoresSaysSo(t *testing.T) {
 		}
 		return strings.Join(nodes, " ")
 	}
-	until(t, "nobody is missing", func() bool { return missing() == "" })
+	until(t, "all stores are known to have something of d", func() bool {
+		peers, _ := s.fan.now()
+		for _, p := range peers {
+			if p.view().Newest["d"].IsZero() {
+				return false
+			}
+		}
+		return len(peers) == 2 && missing() == ""
+	})
 	s.kept["b"].away.Store(true)
 	s.same("one is away")
 	if m := missing(); m != "" {
@@ -560,7 +569,10 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 	}
 	for about, answer := range map[string]http.HandlerFunc{
 		"it has more than is taken": Serve(much, nil, quiet).ServeHTTP,
-		"it never answers":          func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"it never answers": func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // only then the server sees that nobody waits
+			<-r.Context().Done()
+		},
 		"it sends nothing without end": func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
@@ -580,8 +592,14 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 			mux := http.NewServeMux()
 			mux.HandleFunc("POST /read", answer)
 			mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"newest":{}}`)) })
-			srv := httptest.NewServer(mux)
+			// Its requests end with the test, whatever the handler has seen.
+			ctx, end := context.WithCancel(t.Context())
+			srv := httptest.NewUnstartedServer(mux)
+			srv.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+			srv.Config.ErrorLog = slog.NewLogLogger(quiet.Handler(), slog.LevelDebug)
+			srv.Start()
 			defer srv.Close()
+			defer end()
 			own := newStore(t)
 			if _, err := own.Inlet("test").Append(t.Context(), []store.Sample{{1, series(1), 1000, 1}}); err != nil {
 				t.Fatal(err)
