@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -50,20 +52,18 @@ func (r role) customSource(p apiserver.Parts) custom.Source {
 			}
 			return out, warnings, err
 		},
-		Stored: func(namespace, name string) (string, bool, error) {
-			o, found, err := queries.informer.GetStore().GetByKey(namespace + "/" + name)
-			if u, ok := o.(*unstructured.Unstructured); found && ok {
-				return queryText(u), true, nil
-			}
-			return "", false, err
+		Stored: func(namespace, metric string) (string, bool, error) {
+			text, found := storedQuery(queries.informer.GetStore().List(), namespace, metric)
+			return text, found, nil
 		},
 		Names: func(namespace string) (out []string, _ error) {
 			for _, o := range queries.informer.GetStore().List() {
 				if u, ok := o.(*unstructured.Unstructured); ok && (namespace == "" || namespace == u.GetNamespace()) {
-					out = append(out, u.GetName())
+					out = append(out, metricName(u))
 				}
 			}
-			return out, nil
+			slices.Sort(out)
+			return slices.Compact(out), nil
 		},
 		Pods: func(namespace string, selector labels.Selector) (out []string, _ error) {
 			found, err := pods.Pods(namespace).List(selector)
@@ -73,6 +73,27 @@ func (r role) customSource(p apiserver.Parts) custom.Source {
 			return out, err
 		},
 	}
+}
+
+// metricName is what autoscalers call the metric of a MetricQuery.
+func metricName(u *unstructured.Unstructured) string {
+	name, _, _ := unstructured.NestedString(u.Object, "spec", "metric") // the schema holds it to a string
+	return cmp.Or(name, u.GetName())
+}
+
+// storedQuery is the PromQL of a metric of a namespace.
+func storedQuery(objects []any, namespace, metric string) (string, bool) {
+	var first *unstructured.Unstructured
+	for _, o := range objects {
+		u, ok := o.(*unstructured.Unstructured)
+		if ok && u.GetNamespace() == namespace && metricName(u) == metric && (first == nil || u.GetName() < first.GetName()) {
+			first = u
+		}
+	}
+	if first == nil {
+		return "", false
+	}
+	return queryText(first), true
 }
 
 // queryText is the PromQL of a MetricQuery.
