@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -141,6 +142,9 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	router := route.New().WithPrefix("/api/v1")
 	a.upstream(parts, log, reg).Register(router)
 	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(sized(visibleRules(router)))))
+	for _, path := range []string{"/-/healthy", "/-/ready"} { // promtool and probes ask
+		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "perch answers.\n") })
+	}
 	a.mux.Handle("GET /federate", sized(http.HandlerFunc(a.federate)))
 	return a, nil
 }

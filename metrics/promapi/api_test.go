@@ -131,6 +131,15 @@ func TestAnswersHavePrometheusShape(t *testing.T) {
 	}
 }
 
+func TestItAnswersThatItAnswers(t *testing.T) {
+	api, _ := newAPI(t, Parts{})
+	for _, path := range []string{"/-/healthy", "/-/ready"} {
+		if code, body := get(t, api, Access{}, path); code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+}
+
 func TestACallerSeesOnlyItsNamespaces(t *testing.T) {
 	api, _ := newAPI(t, Parts{})
 	now := at.Format(time.RFC3339)
