@@ -213,7 +213,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		return err
 	}
 	ask := promapi.Default()
-	ask.Experimental = r.cfg.ExperimentalPromQL
+	ask.Experimental, ask.Retention = r.cfg.ExperimentalPromQL, metricstore.Default().Retention
 	seconds, err := r.seconds(api, factory)
 	if err != nil {
 		return err
@@ -271,6 +271,9 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI) // silences, alerts
 	told.serveAlarm(r, web, nodes)
 	web.Handle("GET /ui/api/v1/rules/problems", door.Path("get", "/metrics"), http.HandlerFunc(told.problems))
+	if err := serveDashboards(web, api.kube); err != nil {
+		return err
+	}
 	web.Handle("/logs/api/v1/", door.Logs, lines.handler())
 	if err := lines.servePushes(r, web, factory.Core().V1().Pods().Lister()); err != nil {
 		return err

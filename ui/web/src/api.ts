@@ -171,9 +171,10 @@ export const clusterInfo = async () => (await json<{ data: Record<string, string
 
 // ---- objects
 
-/** dashboards are the ConfigMaps with Grafana's label that the user may read. */
+/** dashboards are the shipped ones and the ConfigMaps with Grafana's label that
+ * the user may read. */
 export async function dashboards(): Promise<Dashboard[]> {
-  const list = await json<{ items: { metadata: { namespace: string; name: string }; data?: Record<string, string> }[] }>('/k8s/api/v1/configmaps?labelSelector=grafana_dashboard');
+  const list = await json<{ items: { metadata: { namespace: string; name: string }; data?: Record<string, string> }[] }>('/ui/api/v1/dashboards');
   const out: Dashboard[] = [];
   for (const o of list.items) for (const [file, text] of Object.entries(o.data ?? {})) {
     const from = `${o.metadata.namespace}/${o.metadata.name}`;

@@ -43,7 +43,7 @@ export function Dashboards({ uid }: { uid: string }) {
     return (
       <div class="dashes">
         {all.map(d => <A key={d.uid} to={`/dash/${d.uid}`} class="card dcard"><h2><Icon name="dash" />{d.title}</h2><p class="f2">{d.description}</p><small class="mut">{flat(d.panels).filter(p => p.type !== 'row').length} panels · {d.from}</small></A>)}
-        {all.length === 0 && <Empty>No dashboard: none of the ConfigMaps that you may read has the label <code>grafana_dashboard</code>.</Empty>}
+        {all.length === 0 && <Empty>No dashboard: the shipped ones were deleted, and none of the ConfigMaps that you may read has the label <code>grafana_dashboard</code>.</Empty>}
       </div>
     );
   }

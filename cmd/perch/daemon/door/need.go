@@ -36,6 +36,12 @@ func Metrics(d *Door, ctx context.Context, u User) (context.Context, error) {
 	return WithScope(ctx, Scope{Namespaces: names}), err
 }
 
+// ConfigMaps tells a route the namespaces whose ConfigMaps the caller may read.
+func ConfigMaps(d *Door, ctx context.Context, u User) (context.Context, error) {
+	s, err := d.scope(ctx, u, Right{Verb: "list", Resource: "configmaps"})
+	return WithScope(ctx, s), err
+}
+
 // Path needs a non-resource right.
 func Path(verb, path string) Need {
 	return func(d *Door, ctx context.Context, u User) (context.Context, error) {

@@ -146,12 +146,18 @@ func object(kind, name string) *unstructured.Unstructured {
 	return o
 }
 
-// Dashboard is the ConfigMap of a dashboard in Grafana's JSON format, with the
-// label that Grafana's loader and perch's page look for.
+// DashboardLabel is what Grafana's loader and perch's page look for.
+const DashboardLabel = "grafana_dashboard"
+
+// DashboardName and DashboardFile are of the ConfigMap of a shipped dashboard.
+func DashboardName(name string) string { return "perch-dashboard-" + name }
+func DashboardFile(name string) string { return "perch-" + name + ".json" }
+
+// Dashboard is the ConfigMap of a dashboard in Grafana's JSON format.
 func Dashboard(name, text string) *unstructured.Unstructured {
-	o := object("ConfigMap", "perch-dashboard-"+name)
-	o.SetLabels(map[string]string{"grafana_dashboard": "1"})
-	o.Object["data"] = map[string]any{"perch-" + name + ".json": text}
+	o := object("ConfigMap", DashboardName(name))
+	o.SetLabels(map[string]string{DashboardLabel: "1"})
+	o.Object["data"] = map[string]any{DashboardFile(name): text}
 	return o
 }
 
