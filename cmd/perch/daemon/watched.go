@@ -55,12 +55,13 @@ func (r *watchedObjects) Run(ctx context.Context) error {
 // ruleObjects keeps PrometheusRule objects as rule sources.
 type ruleObjects struct{ *watchedObjects }
 
-// sources are the objects as they are now, sorted by name.
-func (r ruleObjects) sources() []rule.Source {
+// sources are the objects as they are now, without those to leave out, sorted by
+// name.
+func (r ruleObjects) sources(leave func(*unstructured.Unstructured) bool) []rule.Source {
 	var out []rule.Source
 	for _, o := range r.informer.GetStore().List() {
 		u, ok := o.(*unstructured.Unstructured)
-		if !ok {
+		if !ok || leave(u) {
 			continue
 		}
 		name := "PrometheusRule/" + u.GetNamespace() + "/" + u.GetName()
