@@ -105,7 +105,7 @@ func (h hierarchy) make(group string, leaf bool) error {
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("create cgroup %s: %w", at, err)
 		}
-		if err == nil && !h.unified {
+		if !h.unified { // what was there may be another process' and not filled yet
 			if err := inheritSets(parent, at); err != nil {
 				return err
 			}

@@ -190,3 +190,25 @@ func TestSettingsOfContainersAreThoseOfTheKernel(t *testing.T) {
 		t.Errorf("have %v, v2 is %v", tree.ForContainers(), tree.hierarchies[0].only)
 	}
 }
+
+func TestGroupsThatAnotherProcessHasJustMadeAreFilled(t *testing.T) {
+	mount := t.TempDir()
+	for dir, cpus := range map[string]string{"": "0-1\n", "top": "\n", "top/system": "\n"} {
+		if err := os.MkdirAll(filepath.Join(mount, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if err := os.WriteFile(filepath.Join(mount, dir, name), []byte(cpus), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := (hierarchy{dir: mount}).make("top/system/agent", true); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"top", "top/system"} {
+		if got, err := os.ReadFile(filepath.Join(mount, dir, "cpuset.cpus")); err != nil || string(got) != "0-1\n" {
+			t.Errorf("nothing may run in %s: cpuset.cpus is %q, %v", dir, got, err)
+		}
+	}
+}
