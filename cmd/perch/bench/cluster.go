@@ -26,8 +26,8 @@ type cluster struct {
 	perch, dir, home string
 }
 
-// cgroup is where all of the cluster but its supervisor runs.
-const cgroup = "perch-bench"
+// benchCgroup is where all of the cluster but its supervisor runs.
+const benchCgroup = "perch-bench"
 
 // flags keep it apart from other clusters on this machine.
 func (c cluster) flags() []string {
@@ -153,7 +153,7 @@ func (c cluster) usage(ctx context.Context) (usage, error) {
 	}
 	// Shims come and go with their pods; their cgroup keeps count. What they run
 	// begins in it too, until it moves to its container's.
-	out["shims"], err = cgroupCPU(cgroup + "/system/shims")
+	out["shims"], err = cgroupCPU(benchCgroup + "/system/shims")
 	return out, err
 }
 

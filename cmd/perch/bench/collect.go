@@ -293,6 +293,11 @@ func (b *bench) vector(ctx context.Context, expr string) (map[string]float64, er
 	return out, nil
 }
 
+func (b *bench) loadBusybox(ctx context.Context) error {
+	_, err := b.cluster.run(ctx, "images", "load", "--data-dir", b.cluster.dir, filepath.Join(b.images(b.root), "busybox.tar"))
+	return err
+}
+
 // startCollected starts the pods of collectCost; remove deletes them.
 func (b *bench) startCollected(ctx context.Context) (remove func() error, err error) {
 	client, err := b.client()
@@ -305,15 +310,13 @@ func (b *bench) startCollected(ctx context.Context) (remove func() error, err er
 	}); err != nil {
 		return nil, err
 	}
-	if _, err := b.cluster.run(ctx, "images", "load", "--data-dir", b.cluster.dir, filepath.Join(b.images(b.root), "busybox.tar")); err != nil {
+	if err := b.loadBusybox(ctx); err != nil {
 		return nil, err
 	}
 	pods := client.CoreV1().Pods("default")
-	const label = "app=collected"
 	all := waitingPods + busyPods + scrapedPods
 	for i := range all {
 		p := pod(fmt.Sprintf("collected-%d", i))
-		p.Labels["app"] = "collected"
 		switch {
 		case i < busyPods:
 			p.Spec.Containers[0].Image = "docker.io/library/busybox:latest"
@@ -327,18 +330,9 @@ func (b *bench) startCollected(ctx context.Context) (remove func() error, err er
 			return nil, fmt.Errorf("create pod: %w", err)
 		}
 	}
-	gone := func() error {
-		if err := pods.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: label}); err != nil {
-			return fmt.Errorf("delete pods: %w", err)
-		}
-		_, err := within(ctx, 2*time.Minute, 100*time.Millisecond, "pods are gone", func() bool {
-			list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: label})
-			return err == nil && len(list.Items) == 0
-		})
-		return err
-	}
+	gone := func() error { return removePods(ctx, client) }
 	_, err = within(ctx, 2*time.Minute, 200*time.Millisecond, "all pods run", func() bool {
-		list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: label, FieldSelector: "status.phase=Running"})
+		list, err := pods.List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Running"})
 		return err == nil && len(list.Items) == all
 	})
 	if err != nil {

@@ -22,7 +22,7 @@ type options struct {
 }
 
 // limit bounds the whole run.
-const limit = 20 * time.Minute
+const limit = 30 * time.Minute
 
 func main() {
 	if err := start(); err != nil {
@@ -86,6 +86,8 @@ func parts() []part {
 		{"kill", killRoles},
 		{"samples", sampleCost},
 		{"collect", collectCost},
+		{"crash", crashToWebhook},
+		{"short", shortLives},
 	}
 }
 

@@ -46,7 +46,7 @@ func podLatency(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		all, err := cgroupCPU(cgroup)
+		all, err := cgroupCPU(benchCgroup)
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func podLatency(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		allAfter, err := cgroupCPU(cgroup)
+		allAfter, err := cgroupCPU(benchCgroup)
 		if err != nil {
 			return err
 		}
