@@ -119,7 +119,7 @@ func (s *ruleSources) Run(ctx context.Context) error {
 
 // sources are the objects' rules as they are now, sorted by name.
 func (s *ruleSources) sources() []rule.Source {
-	out := s.objects.sources(func(u *unstructured.Unstructured) bool { // asked every second: their text is long
+	out := s.objects.sources(func(u *unstructured.Unstructured) bool { // asked every two seconds: their text is long
 		return u.GetNamespace() == metav1.NamespaceSystem && slices.Contains(s.shipped, u.GetName()) && shipped.AsShipped(u)
 	})
 	for i := range out {
