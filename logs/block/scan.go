@@ -25,17 +25,6 @@ func wordBits(x uint64) (in, digits uint64) {
 	return in >> 7 * gather >> 56, digits >> 7 * gather >> 56
 }
 
-// wordBits64Go is wordBits64 where there are no instructions for more than eight
-// bytes.
-func wordBits64Go(text *[64]byte) (in, digits uint64) {
-	for i := 0; i < 64; i += 8 {
-		w, d := wordBits(binary.LittleEndian.Uint64(text[i : i+8]))
-		in |= w << i
-		digits |= d << i
-	}
-	return in, digits
-}
-
 // variables appends the places of the words of text that have a digit, counted
 // from base. It goes by groups of 64 bytes, a bit for each.
 func variables(dst []span, text []byte, base uint32) []span {
@@ -48,7 +37,12 @@ func variables(dst []span, text []byte, base uint32) []span {
 			copy(room[:], b)
 			b = room[:]
 		}
-		in, digits := wordBits64((*[64]byte)(b))
+		var in, digits uint64
+		for i := 0; i < 64; i += 8 {
+			w, d := wordBits(binary.LittleEndian.Uint64(b[i : i+8]))
+			in |= w << i
+			digits |= d << i
+		}
 		out := ^in
 		if open >= 0 {
 			end := bits.TrailingZeros64(out)

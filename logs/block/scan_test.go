@@ -45,34 +45,6 @@ func TestEachByteIsOfAWordAsItsClassSays(t *testing.T) {
 	}
 }
 
-func TestGroupsOfBytesAreAsEachByte(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(3, 3))
-	for range 20_000 {
-		var text [64]byte
-		for i := range text {
-			text[i] = byte(rnd.IntN(256))
-		}
-		for range 8 { // what is next to a border of a class
-			text[rnd.IntN(64)] = "/09:@AZ[^_`az{\x7f\x80\xff"[rnd.IntN(17)]
-		}
-		var in, digits uint64
-		for i, c := range text {
-			if class := ClassOf(c); class != 0 {
-				in |= 1 << i
-				if class == Digits {
-					digits |= 1 << i
-				}
-			}
-		}
-		if i, d := wordBits64(&text); i != in || d != digits {
-			t.Fatalf("%q: have %b, %b, want %b, %b", text, i, d, in, digits)
-		}
-		if i, d := wordBits64Go(&text); i != in || d != digits {
-			t.Fatalf("%q, by eight bytes: have %b, %b, want %b, %b", text, i, d, in, digits)
-		}
-	}
-}
-
 func FuzzVariables(f *testing.F) {
 	f.Add([]byte("GET /a/17 took 3ms"), 0)
 	f.Add([]byte(strings.Repeat("a", 63)+"1"+strings.Repeat("b", 200)+" 2"), 7)
