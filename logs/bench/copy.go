@@ -108,7 +108,7 @@ func ship(dir, filesAddr, to, profile string) error {
 		}
 		return f, gob.NewDecoder(resp.Body).Decode(&f)
 	}
-	client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // of this machine
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}}} // as a node does; of this machine
 	cfg := replica.DefaultShip("n1", dir)
 	s, err := replica.NewShipper(cfg, list, func() []replica.Member { return []replica.Member{{Node: "n2", URL: to}} }, client, log, prometheus.NewRegistry())
 	if err != nil {
