@@ -51,6 +51,38 @@ func decidePlace(now time.Time, have placement, want []Member, since time.Time, 
 	return out, "there is no healthy follower"
 }
 
+// sore is what the owner remembers of a node that the ring calls healthy and that
+// takes nothing: its disk is full, or its door cannot be reached.
+type sore struct {
+	since time.Time // it has failed; zero: it has not
+	until time.Time // it is passed over
+}
+
+// passOver is how many times settle a node that refused is passed over.
+const passOver = 10
+
+// after remembers how it went.
+func (x sore) after(now time.Time, failed bool, settle time.Duration) sore {
+	switch {
+	case !failed:
+		return sore{}
+	case x.since.IsZero():
+		x.since = now
+	case now.Sub(x.since) >= settle:
+		return sore{until: now.Add(passOver * settle)}
+	}
+	return x
+}
+
+// able leaves out nodes that are passed over, unless there are no others.
+func able(now time.Time, members []Member, known map[string]sore) []Member {
+	out := slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return now.Before(known[m.Node].until) })
+	if len(out) == 0 {
+		return members
+	}
+	return out
+}
+
 // send is a part of a file to be sent.
 type send struct {
 	file store.File

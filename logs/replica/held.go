@@ -69,6 +69,7 @@ func openHeld(owner, id, dir string) (*held, error) {
 	if err == nil {
 		err = json.Unmarshal(text, &h.meta)
 	} else if errors.Is(err, fs.ErrNotExist) {
+		h.meta.Touched = time.Now().UTC() // else it would be too old at once
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err != nil {

@@ -454,6 +454,65 @@ func TestADiskWithoutRoomRefusesAndTheOwnerGoesOnLater(t *testing.T) {
 	same(t, read(t, query.New(s, quiet())), f.lines(t))
 }
 
+func TestTheCopyGoesElsewhereWhenAFollowerRefusesForLong(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	write(t, s, 0, 500)
+	a, b := openFollower(t), openFollower(t)
+	sh := newShipper(t, dir, s, func() []Member { return []Member{a.member("a"), b.member("b")} })
+	now := time.Now()
+	pass := func(d time.Duration) Status {
+		now = now.Add(d)
+		for _, l := range sh.links {
+			l.again = time.Time{}
+		}
+		sh.step(t.Context(), now, now)
+		return sh.Status()
+	}
+	room := a.k.free
+	a.k.free = func(string) (int64, error) { return 0, nil }
+	for range 5 {
+		if st := pass(10 * time.Second); st.Next != "a" || !strings.Contains(st.Error, "507") {
+			t.Fatalf("before it is known that it refuses: %+v", st)
+		}
+	}
+	for i := 0; sh.Status().Follower != "b"; i++ {
+		if st := pass(10 * time.Second); i > 10 {
+			t.Fatalf("a refuses: %+v", st)
+		}
+	}
+	same(t, read(t, query.New(s, quiet())), b.lines(t))
+	if len(sh.sore) > 2 {
+		t.Errorf("%d nodes are remembered", len(sh.sore))
+	}
+	a.k.free = room
+	for i := 0; sh.Status().Follower != "a"; i++ {
+		if st := pass(time.Minute); i > 20 {
+			t.Fatalf("a has room again, and is the first of the ring: %+v", st)
+		}
+	}
+	same(t, read(t, query.New(s, quiet())), a.lines(t))
+}
+
+func TestAFollowerThatIsAloneIsNotPassedOver(t *testing.T) {
+	now := time.Now()
+	x, only := sore{}, []Member{{Node: "a"}}
+	for range 3 {
+		x = x.after(now, true, time.Minute)
+		now = now.Add(time.Minute)
+	}
+	if x.until.IsZero() || len(able(now, only, map[string]sore{"a": x})) != 1 {
+		t.Errorf("%+v", x)
+	}
+	if got := able(now, []Member{{Node: "a"}, {Node: "b"}}, map[string]sore{"a": x}); len(got) != 1 || got[0].Node != "b" {
+		t.Errorf("%+v", got)
+	}
+	if x = x.after(now, false, time.Minute); x != (sore{}) {
+		t.Errorf("it takes lines again: %+v", x)
+	}
+}
+
 func TestTheCopyMovesWithTheRingAndTheOldOneIsDropped(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -481,6 +540,22 @@ func TestTheCopyMovesWithTheRingAndTheOldOneIsDropped(t *testing.T) {
 	members = []Member{a.member("a")}
 	steps(t, sh, 6)
 	same(t, read(t, query.New(s, quiet())), a.lines(t))
+}
+
+// The first bytes of a copy may take long.
+func TestACopyThatHasJustBegunIsNotTidiedAway(t *testing.T) {
+	f := openFollower(t)
+	dir := filepath.Join(f.cfg.Dir, "owner", "0123456789abcdef")
+	h, err := openHeld("owner", "0123456789abcdef", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reason, _ := decideAge(time.Now(), h.meta); reason != "" {
+		t.Errorf("it is removed: %s", reason)
+	}
+	if reason, _ := decideAge(time.Now().Add(2*neverBegun), h.meta); reason == "" {
+		t.Error("it is never removed")
+	}
 }
 
 // A node that was set up anew keeps what its follower has of its former store.

@@ -54,6 +54,7 @@ type Shipper struct {
 	first Member           // the head of the ring's order
 	since time.Time        // when it became that
 	told  map[string]bool  // nodes that know that they do not follow
+	sore  map[string]sore  // nodes that refuse, by name
 
 	mu     sync.Mutex // guards what follows
 	status Status
@@ -79,7 +80,7 @@ func NewShipper(cfg ShipConfig, files func() (store.Files, error), members func(
 		return nil, fmt.Errorf("read identity of log store: %w", err)
 	}
 	return &Shipper{cfg: cfg, id: id, files: files, members: members, client: client, log: log, m: newShipMetrics(reg),
-		links: map[string]*link{}, told: map[string]bool{}}, nil
+		links: map[string]*link{}, told: map[string]bool{}, sore: map[string]sore{}}, nil
 }
 
 // identity tells a store from one that was made later on a node of that name.
@@ -127,7 +128,7 @@ const fresh = 15 * time.Second
 
 // step does everything that is due once.
 func (s *Shipper) step(ctx context.Context, begun, now time.Time) {
-	members := s.members()
+	members := able(now, s.members(), s.sore)
 	if len(members) > 0 && members[0] != s.first {
 		s.first, s.since = members[0], now
 	}
@@ -160,10 +161,13 @@ func (s *Shipper) step(ctx context.Context, begun, now time.Time) {
 		}
 	}
 	all.Wait()
+	for _, l := range targets {
+		s.sore[l.to.Node] = s.sore[l.to.Node].after(now, l.failed != nil, s.cfg.Settle)
+	}
 	if n := s.place.next; n != nil && s.links[n.Node].readable && time.Since(s.links[n.Node].at) < fresh {
 		s.place = placement{at: n}
 	}
-	s.forget(ctx, members)
+	s.forget(ctx, now, members)
 	s.measure(begun, reason)
 }
 
@@ -179,13 +183,18 @@ func (s *Shipper) link(m Member) *link {
 // forget ends what is not needed any more, and tells nodes that may have a copy
 // of an earlier time to drop it, once there is a whole one. The one that the
 // ring wants keeps what it has.
-func (s *Shipper) forget(ctx context.Context, members []Member) {
+func (s *Shipper) forget(ctx context.Context, now time.Time, members []Member) {
 	used := func(node string) bool {
 		return s.place.at != nil && s.place.at.Node == node || s.place.next != nil && s.place.next.Node == node
 	}
 	for node := range s.links {
 		if !used(node) {
 			delete(s.links, node)
+		}
+	}
+	for node, x := range s.sore {
+		if !used(node) && !now.Before(x.until) {
+			delete(s.sore, node)
 		}
 	}
 	for node := range s.told {
