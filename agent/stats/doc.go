@@ -21,7 +21,7 @@
 //	s.Started(path)            // after the container's process runs
 //	s.Ended(path, exit)        // before the cgroup is removed
 //	s.Ring(path, since)        // 1 s points of the last ten minutes
-//	mux.Handle("/perch/v1/ring", s.RingHandler())        // for the page
+//	mux.Handle("/perch/v1/ring", s.RingHandler())        // for who asks a node itself
 //	mux.Handle("/perch/v1/seconds", s.SecondsHandler())  // for PromQL
 //	mux.Handle("/metrics/cadvisor", s.CadvisorHandler()); …/metrics/resource, /stats/summary
 //

@@ -21,7 +21,6 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
   const { from, to } = range(), at = param('at') ? parseTime(param('at')) : null;
   const sel = `namespace="${ns}",pod="${name}"`;
   const numbers = useLoad(async s => {
-    const node = pod?.spec?.nodeName as string | undefined;
     const [mem, cpu, net, lim, cpuLim, up, alerts, fine] = await Promise.all([
       ranged(`sum by (container) (container_memory_working_set_bytes{${sel},container!=""})`, from, to, s),
       ranged(`sum by (container) (rate(container_cpu_usage_seconds_total{${sel},container!=""}[30s]))`, from, to, s),
@@ -30,7 +29,7 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
       ranged(`max(sum(kube_pod_container_resource_limits{${sel},resource="cpu"}))`, from, to, s),
       ranged(`max by (container) (kube_pod_container_status_running{${sel}})`, from, to, s),
       alertHistory(sel, from, to, s),
-      node && to - from <= kept && now() - from <= kept + 6e4 ? ring(node, ns, name, from, to, s) : null,
+      to - from <= kept && now() - from <= kept + 6e4 ? ring(pod?.spec?.nodeName, ns, name, from, to, s) : null,
     ]);
     const by = (v: typeof mem) => align(v.series, v.series.map(x => x.metric.container ?? x.metric.way ?? ''), v.step);
     const last = (v: typeof mem) => Number(v.series[0]?.values?.at(-1)?.[1] ?? 0) || null;
