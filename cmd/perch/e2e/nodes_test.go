@@ -388,7 +388,7 @@ func (m machines) loss(t *testing.T) {
 		<-time.After(500 * time.Millisecond)
 	}
 	t.Logf("answers warn: %s", missing())
-	m.until(t, 10*time.Second, "searches say so too", contains("without nb"), "sh", "-c", m.perch+" logs deploy/web --tail 1 2>&1")
+	m.until(t, 10*time.Second, "searches say whose copy answers", contains("lines of node nb come from its copy at na"), "sh", "-c", m.perch+" logs deploy/web --tail 1 2>&1")
 
 	m.run(t, m.tool, "start", "nb", workerIP)
 	t.Log(m.at(t, "nb", "agent", "--data-dir", workerDir(), "--detach"))
