@@ -19,6 +19,16 @@ func TestWhatCannotStartHoldsNothing(t *testing.T) {
 	cfg := config.Default()
 	cfg.Name, cfg.DataDir, cfg.NodeName, cfg.AdvertiseAddress = "unit-take", t.TempDir(), "n1", netip.MustParseAddr("127.0.0.1")
 	cfg.ClusterCIDR, cfg.ServiceCIDR = netip.MustParsePrefix("198.18.0.0/24"), netip.MustParsePrefix("198.19.0.0/24")
+	for _, port := range []*int{&cfg.WebPort, &cfg.AgentPort, &cfg.ForwardPort, &cfg.PeerPort} { // a cluster may run on this machine
+		free, err := net.Listen("tcp", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		*port = free.Addr().(*net.TCPAddr).Port
+		if err := free.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cfg.APIPort = busy.Addr().(*net.TCPAddr).Port
 	for _, c := range []struct{ what, want string }{
 		{"its directory is held", "already runs on"},

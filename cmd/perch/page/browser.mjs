@@ -1,7 +1,7 @@
 // One Chromium for all tests: opened with nothing that talks to the outside,
 // watched for whatever a browser would complain about.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
@@ -29,6 +29,11 @@ export async function open({ theme = 'dark', width = 1440, height = 900, scale =
     deviceScaleFactor: scale,
     colorScheme: theme,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  });
+  process.on('exit', () => {
+    try {
+      rmSync(profile, { recursive: true, force: true });
+    } catch {} // a child of the browser may still write there
   });
   const dist = process.env.PERCH_PAGE_DIST; // of a build under work, in place of the one in the binary
   if (dist) await context.route(/\/a\/[^/]+$/, r => r.fulfill({ path: path.join(dist, new URL(r.request().url()).pathname) }));
