@@ -360,7 +360,7 @@ test('the keyboard goes everywhere, and time, theme and namespace stay', async (
   await page.waitForSelector('.pop');
   await page.keyboard.type('2h');
   await page.keyboard.press('Enter');
-  assert.equal((await here()).searchParams.get('from'), 'now-2h');
+  await eventually('two hours', async () => (await here()).searchParams.get('from') === 'now-2h');
   await page.keyboard.press('Control+k');
   await page.keyboard.type('hungry');
   await page.screenshot({ path: `${out}/palette.png` });

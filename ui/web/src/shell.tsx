@@ -1,6 +1,6 @@
 import type { ComponentChildren } from 'preact';
 import { signal } from '@preact/signals';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { clusterInfo, logout, rules, user, watched } from './api';
 import { hm } from './format';
 import { Icon, Logo, type IconName } from './icons';
@@ -98,7 +98,7 @@ function Time() {
     return () => { removeEventListener('keydown', t); removeEventListener('mousedown', c); };
   }, []);
   const input = useRef<HTMLInputElement>(null);
-  useEffect(() => { if (open) input.current?.focus(); }, [open]);
+  useLayoutEffect(() => { if (open) input.current?.focus(); }, [open]); // at once: somebody types already
   const { from, to } = range();
   const preset = presets.find(p => p[0] === fromText.value && toText.value === 'now');
   const typed = (e: Event) => {
