@@ -275,7 +275,8 @@ func TestSecurityContextIsInForce(t *testing.T) {
 func TestCleanupWithoutRuntimeLeavesNothing(t *testing.T) {
 	n := newNode(t)
 	for range 2 {
-		n.run(t, t.TempDir(), busybox, nil, "sh", "-c", "sleep 1000 & sleep 1000")
+		_, _, log := n.run(t, t.TempDir(), busybox, nil, "sh", "-c", "sleep 1000 & echo two; sleep 1000")
+		until(t, "both processes run", func() bool { return countLines(t, log) >= 1 })
 	}
 	n.kill(t)
 	done, err := runtime.Cleanup(context.Background(), n.cleanupConfig(), discard())
