@@ -1,8 +1,6 @@
 package replica
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -10,7 +8,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -495,24 +492,6 @@ func TestTheCopyGoesElsewhereWhenAFollowerRefusesForLong(t *testing.T) {
 	same(t, read(t, query.New(s, quiet())), a.lines(t))
 }
 
-func TestAFollowerThatIsAloneIsNotPassedOver(t *testing.T) {
-	now := time.Now()
-	x, only := sore{}, []Member{{Node: "a"}}
-	for range 3 {
-		x = x.after(now, true, time.Minute)
-		now = now.Add(time.Minute)
-	}
-	if x.until.IsZero() || len(able(now, only, map[string]sore{"a": x})) != 1 {
-		t.Errorf("%+v", x)
-	}
-	if got := able(now, []Member{{Node: "a"}, {Node: "b"}}, map[string]sore{"a": x}); len(got) != 1 || got[0].Node != "b" {
-		t.Errorf("%+v", got)
-	}
-	if x = x.after(now, false, time.Minute); x != (sore{}) {
-		t.Errorf("it takes lines again: %+v", x)
-	}
-}
-
 func TestTheCopyMovesWithTheRingAndTheOldOneIsDropped(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -621,143 +600,4 @@ func TestOnlyFilesOfAStoreAreWritten(t *testing.T) {
 			t.Errorf("%q is a copy: %v", path, ok)
 		}
 	}
-}
-
-func TestDecidePlace(t *testing.T) {
-	now := time.Now()
-	a, b, c := &Member{Node: "a"}, &Member{Node: "b"}, &Member{Node: "c"}
-	list := func(ms ...*Member) (out []Member) {
-		for _, m := range ms {
-			out = append(out, *m)
-		}
-		return out
-	}
-	long, justNow := now.Add(-time.Hour), now.Add(-time.Second)
-	for _, x := range []struct {
-		name  string
-		have  placement
-		want  []Member
-		since time.Time
-		out   placement
-	}{
-		{"the first follower is taken at once", placement{}, list(a, b), justNow, placement{next: a}},
-		{"alone nothing happens", placement{}, nil, long, placement{}},
-		{"where it is, it stays", placement{at: a}, list(a, b), long, placement{at: a}},
-		{"a follower that is not healthy is replaced at once", placement{at: a}, list(b, c), justNow, placement{at: a, next: b}},
-		{"a healthy one only after a while", placement{at: a}, list(b, a), justNow, placement{at: a}},
-		{"then it moves", placement{at: a}, list(b, a), long, placement{at: a, next: b}},
-		{"the old one is back before the new one has all", placement{at: a, next: b}, list(a, b), long, placement{at: a}},
-		{"the new one dies too", placement{at: a, next: b}, list(c), justNow, placement{at: a, next: c}},
-		{"what comes up is not moved at once", placement{at: a, next: b}, list(c, b), justNow, placement{at: a, next: b}},
-		{"but later it is", placement{at: a, next: b}, list(c, b), long, placement{at: a, next: c}},
-		{"nobody healthy changes nothing", placement{at: a, next: b}, nil, long, placement{at: a, next: b}},
-	} {
-		t.Run(x.name, func(t *testing.T) {
-			out, reason := decidePlace(now, x.have, x.want, x.since, time.Minute)
-			eq := func(p, q *Member) bool { return p == nil && q == nil || p != nil && q != nil && *p == *q }
-			if !eq(out.at, x.out.at) || !eq(out.next, x.out.next) || reason == "" {
-				t.Errorf("at %v, next %v: %s", out.at, out.next, reason)
-			}
-		})
-	}
-}
-
-func TestDecideRoom(t *testing.T) {
-	x, y := &held{owner: "x"}, &held{owner: "y"}
-	for _, c := range []struct {
-		name string
-		uses []use
-		n    int64
-		of   *held
-		part string
-		ok   bool
-	}{
-		{"there is room", []use{{x, 50, map[string]int64{"1": 50}}}, 50, nil, "", true},
-		{"the oldest of all goes", []use{{x, 60, map[string]int64{"2": 20, "3": 20, "4": 20}}, {y, 40, map[string]int64{"1": 10, "5": 10, "6": 20}}}, 1, y, "1", true},
-		{"two of each stay", []use{{x, 60, map[string]int64{"2": 20, "3": 40}}, {y, 40, map[string]int64{"1": 10, "5": 30}}}, 1, nil, "", false},
-		{"what is being written stays", []use{{x, 100, nil}}, 1, nil, "", false},
-	} {
-		v, ok := decideRoom(c.uses, c.n, 100)
-		if ok != c.ok || v.of != c.of || v.part != c.part {
-			t.Errorf("%s: %+v %v", c.name, v, ok)
-		}
-	}
-}
-
-func TestDecideAge(t *testing.T) {
-	now := time.Date(2026, 5, 10, 0, 0, 0, 0, time.UTC)
-	parts := map[string]string{"parts/20260501T000000.000Z/blocks.dat": "", "parts/20260502T000000.000Z/blocks.dat": "", "parts/20260505T000000.000Z/blocks.dat": "", "wal/1.wal": ""}
-	day := 24 * time.Hour
-	for _, c := range []struct {
-		name   string
-		m      meta
-		reason string
-		upto   string
-	}{
-		{"an owner that lives shortens its copy itself", meta{Committed: true, At: now, Keep: day, Versions: parts}, "", ""},
-		{"one that is gone loses what ended before", meta{Committed: true, At: now.Add(-5 * day), Keep: 7 * day, Versions: parts}, "", "20260501T000000.000Z"},
-		{"and in the end all", meta{Committed: true, At: now.Add(-8 * day), Keep: 7 * day, Versions: parts}, "age", ""},
-		{"kept for ever", meta{Committed: true, At: now.Add(-800 * day), Versions: parts}, "", ""},
-		{"what never could be read goes after a day", meta{Touched: now.Add(-25 * time.Hour)}, "incomplete", ""},
-		{"not before", meta{Touched: now.Add(-time.Hour)}, "", ""},
-	} {
-		if reason, upto := decideAge(now, c.m); reason != c.reason || upto != c.upto {
-			t.Errorf("%s: %q %q", c.name, reason, upto)
-		}
-	}
-}
-
-func FuzzFrames(f *testing.F) {
-	body := []byte("bytes")
-	f.Add(append(frame{kind: frameData, path: "wal/00000001.wal", version: "0a", body: body}.appendHead(nil), body...))
-	f.Add(frame{kind: frameMark, offset: 12}.appendHead(nil))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		r, buf := bytes.NewReader(in), []byte(nil)
-		for {
-			var x frame
-			var err error
-			if x, buf, err = readFrame(r, buf); err != nil {
-				return
-			}
-			if x.kind == frameData && !legal(x.path) {
-				t.Fatalf("a file is called %q", x.path)
-			}
-			text := append(x.appendHead(nil), x.body...)
-			if end := len(in) - r.Len(); !bytes.Equal(in[end-len(text):end], text) {
-				t.Fatalf("%q is read as %+v", in[end-len(text):end], x)
-			}
-		}
-	})
-}
-
-// FuzzShipment goes to the disk: its seeds are what counts.
-func FuzzShipment(f *testing.F) {
-	body := []byte("bytes")
-	good := append(frame{kind: frameData, path: "wal/00000001.wal", body: body}.appendHead(nil), body...)
-	mark := frame{kind: frameMark, offset: 12}.appendHead(nil)
-	text := []byte(`{"at":"2026-01-02T03:04:05Z","files":[{"Path":"wal/00000001.wal","Size":5}],"checkpoint":"e30="}`)
-	f.Add(slices.Concat(good, mark, frame{kind: frameCommit, body: text}.appendHead(nil), text))
-	f.Add(good[:20])
-	f.Fuzz(func(t *testing.T, in []byte) {
-		dir := t.TempDir()
-		h, err := openHeld("x", "y", filepath.Join(dir, "copy"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = h.receive(strings.NewReader(string(in)), func(int64) error { return nil })
-		if err != nil && !errors.Is(err, errFrame) && !errors.Is(err, errMismatch) && !strings.Contains(err.Error(), "file name") && !strings.Contains(err.Error(), "directory") {
-			t.Errorf("refused by %v", err)
-		}
-		if names, _ := os.ReadDir(dir); len(names) != 1 {
-			t.Errorf("written outside of the copy: %v", names)
-		}
-		was := h.meta
-		again, err := openHeld("x", "y", filepath.Join(dir, "copy"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(again.meta.Sizes) != len(was.Sizes) {
-			t.Errorf("files were %v, are %v", was.Sizes, again.meta.Sizes)
-		}
-	})
 }

@@ -224,44 +224,49 @@ func question[T any](ctx context.Context, f *Fan, peers []*peer, ask func(*peer)
 
 // Querier is storage.Queryable over all stores; times are ms and inclusive.
 func (f *Fan) Querier(mint, maxt int64) (storage.Querier, error) {
-	own, err := f.Store.Querier(mint, maxt)
-	peers, beside := f.now()
-	if err != nil || len(peers) == 0 && beside == nil {
-		return own, err
+	q, here, err := open(f, mint, maxt, func(s *store.Store) (storage.Querier, error) { return s.Querier(mint, maxt) })
+	if err != nil || q == nil {
+		return only(here), err
 	}
-	q := querier{labelQuerier{f, peers, mint, maxt, nil}, []storage.Querier{own}}
-	if beside != nil {
-		b, err := beside.Querier(mint, maxt)
-		if err != nil {
-			_ = own.Close() // the first error is the one to tell
-			return nil, err
-		}
-		q.here = append(q.here, b)
-	}
-	for _, h := range q.here {
-		q.labelQuerier.here = append(q.labelQuerier.here, h)
-	}
-	return q, nil
+	return querier{*q, here}, nil
 }
 
 // ChunkQuerier is storage.ChunkQueryable over all stores.
 func (f *Fan) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
-	own, err := f.Store.ChunkQuerier(mint, maxt)
-	peers, beside := f.now()
-	if err != nil || len(peers) == 0 && beside == nil {
-		return own, err
+	q, here, err := open(f, mint, maxt, func(s *store.Store) (storage.ChunkQuerier, error) { return s.ChunkQuerier(mint, maxt) })
+	if err != nil || q == nil {
+		return only(here), err
 	}
-	q := chunkQuerier{labelQuerier{f, peers, mint, maxt, nil}, []storage.ChunkQuerier{own}}
+	return chunkQuerier{*q, here}, nil
+}
+
+// open opens the stores of this process. The querier is nil when the server's own
+// is the only one there is.
+func open[Q storage.LabelQuerier](f *Fan, mint, maxt int64, one func(*store.Store) (Q, error)) (*labelQuerier, []Q, error) {
+	own, err := one(f.Store)
+	if err != nil {
+		return nil, nil, err
+	}
+	here := []Q{own}
+	peers, beside := f.now()
+	if len(peers) == 0 && beside == nil {
+		return nil, here, nil
+	}
+	q := &labelQuerier{f, peers, mint, maxt, []storage.LabelQuerier{own}}
 	if beside != nil {
-		b, err := beside.ChunkQuerier(mint, maxt)
+		b, err := one(beside)
 		if err != nil {
 			_ = own.Close() // the first error is the one to tell
-			return nil, err
+			return nil, nil, err
 		}
-		q.here = append(q.here, b)
+		here, q.here = append(here, b), append(q.here, b)
 	}
-	for _, h := range q.here {
-		q.labelQuerier.here = append(q.labelQuerier.here, h)
+	return q, here, nil
+}
+
+func only[Q any](here []Q) (q Q) {
+	if len(here) > 0 {
+		q = here[0]
 	}
-	return q, nil
+	return q
 }

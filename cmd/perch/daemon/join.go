@@ -215,7 +215,7 @@ func settle(ctx context.Context, cfg config.Config) (config.Config, error) {
 	ctx, cancel := context.WithTimeout(ctx, reach)
 	defer cancel()
 	as := &rest.Config{Host: cfg.Server, Timeout: reach,
-		TLSClientConfig: rest.TLSClientConfig{CAFile: cfg.Path("ca.crt"), CertFile: cfg.Path("pki", "node.crt"), KeyFile: cfg.Path("pki", "node.key")}}
+		TLSClientConfig: nodeTLS(cfg)}
 	own, err := readCertificate(cfg.Path("pki", "node.crt"))
 	if err != nil {
 		return cfg, refused{err}

@@ -168,9 +168,14 @@ func (r role) forwardNumbers(n numbers) error {
 	return nil
 }
 
+// nodeTLS is who this node is towards others.
+func nodeTLS(cfg config.Config) rest.TLSClientConfig {
+	return rest.TLSClientConfig{CAFile: cfg.Path("ca.crt"), CertFile: cfg.Path("pki", "node.crt"), KeyFile: cfg.Path("pki", "node.key")}
+}
+
 // nodeClient speaks HTTPS as this node.
 func nodeClient(cfg config.Config) (*http.Client, error) {
-	rc := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: cfg.Path("ca.crt"), CertFile: cfg.Path("pki", "node.crt"), KeyFile: cfg.Path("pki", "node.key")}}
+	rc := &rest.Config{TLSClientConfig: nodeTLS(cfg)}
 	transport, err := rest.TransportFor(rc)
 	if err != nil {
 		return nil, fmt.Errorf("read node certificate: %w", err)

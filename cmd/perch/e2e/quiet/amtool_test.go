@@ -9,23 +9,27 @@ import (
 	"testing"
 )
 
+// debian is where one of Debian's tools is; it is fetched when it is not there.
+func (c cluster) debian(t *testing.T, tool string) string {
+	t.Helper()
+	dir := filepath.Join(c.root, "out", "promtools")
+	if out, err := exec.Command(filepath.Join(c.root, "build", "promtools.sh"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("fetch %s: %v\n%s", tool, err, out)
+	}
+	return filepath.Join(dir, tool)
+}
+
 // amtool drives the running cluster by Alertmanager's tool as Debian has it,
 // through TLS and with a token, as scripts of people do.
 func (c cluster) amtool(t *testing.T) {
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		t.Skip("amtool comes from Debian's package, and this is no Debian machine")
-	}
-	dir := filepath.Join(c.root, "out", "promtools")
-	if out, err := exec.Command(filepath.Join(c.root, "build", "promtools.sh"), dir).CombinedOutput(); err != nil {
-		t.Fatalf("fetch amtool: %v\n%s", err, out)
-	}
+	tool := c.debian(t, "amtool")
 	access := filepath.Join(t.TempDir(), "http.yaml")
 	if err := os.WriteFile(access, []byte("authorization: {credentials: "+c.token+"}\ntls_config: {ca_file: "+c.dir+"/ca.crt}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	am := func(args ...string) string {
 		t.Helper()
-		cmd := exec.Command(filepath.Join(dir, "amtool"), append([]string{"--alertmanager.url=https://127.0.0.1:" + web + "/alertmanager", "--http.config.file=" + access}, args...)...)
+		cmd := exec.Command(tool, append([]string{"--alertmanager.url=https://127.0.0.1:" + web + "/alertmanager", "--http.config.file=" + access}, args...)...)
 		var said bytes.Buffer
 		cmd.Stderr = &said // that the versions differ
 		out, err := cmd.Output()

@@ -2,7 +2,6 @@ package quiet
 
 import (
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,16 +10,10 @@ import (
 // texts asks Debian's promtool what it thinks of the texts that a node serves
 // for a Prometheus elsewhere: kubelet's, node_exporter's, kube-state-metrics'.
 func (c cluster) texts(t *testing.T) {
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		t.Skip("promtool comes from Debian's package, and this is no Debian machine")
-	}
-	dir := filepath.Join(c.root, "out", "promtools")
-	if out, err := exec.Command(filepath.Join(c.root, "build", "promtools.sh"), dir).CombinedOutput(); err != nil {
-		t.Fatalf("fetch promtool: %v\n%s", err, out)
-	}
+	tool := c.debian(t, "promtool")
 	for path, least := range map[string]int{"metrics": 500, "metrics/cadvisor": 500, "metrics/resource": 20, "metrics/probes": 10, "metrics/node": 200, "metrics/objects": 300} {
 		text := c.run(t, "get", "--raw", "/api/v1/nodes/wren/proxy/"+path) + "\n"
-		check := exec.Command(filepath.Join(dir, "promtool"), "check", "metrics")
+		check := exec.Command(tool, "check", "metrics")
 		check.Stdin = strings.NewReader(text)
 		out, err := check.CombinedOutput()
 		said := strings.Split(strings.TrimSpace(string(out)), "\n")
