@@ -3,12 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"perch/cmd/perch/trial"
 )
 
 // cluster is the one that is measured.
@@ -57,7 +55,7 @@ func (c cluster) down(ctx context.Context, more ...string) error {
 
 // removeOld removes the cluster of this or of an interrupted run.
 func (c cluster) removeOld(ctx context.Context) error {
-	if _, err := os.Stat(filepath.Join(c.dir, "config.json")); errors.Is(err, os.ErrNotExist) {
+	if !trial.Exists(c.dir) {
 		return nil
 	}
 	return c.down(ctx, "--purge")
@@ -74,51 +72,14 @@ func (c cluster) makeImages(ctx context.Context, root string) error {
 	return nil
 }
 
-// role is one line of the supervisor's status.
-type role struct {
-	Role, State string
-	PID         int
-}
-
-// roles asks the supervisor itself: starting `perch status` would take longer
-// than some of what is measured.
-func (c cluster) roles(ctx context.Context) ([]role, error) {
-	body, err := c.ask(ctx, "supervisor", "/status")
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	var out []role
-	if err := json.NewDecoder(body).Decode(&out); err != nil {
-		return nil, fmt.Errorf("read status: %w", err)
-	}
-	return out, nil
-}
-
 // ask asks one of the cluster's unix sockets.
 func (c cluster) ask(ctx context.Context, socket, path string) (io.ReadCloser, error) {
-	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(c.dir, "run", socket+".sock"))
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://perch"+path, nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", socket, err)
-	}
-	resp, err := t.RoundTrip(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", socket, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		return nil, fmt.Errorf("ask %s%s: %s", socket, path, resp.Status)
-	}
-	return resp.Body, nil
+	return trial.Ask(ctx, c.dir, socket, path)
 }
 
 // processes are the supervisor and its roles by name.
 func (c cluster) processes(ctx context.Context) (map[string]int, error) {
-	roles, err := c.roles(ctx)
+	roles, err := trial.Roles(ctx, c.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -218,14 +179,4 @@ func within(ctx context.Context, limit, every time.Duration, what string, good f
 		}
 	}
 	return time.Since(began), nil
-}
-
-// pause waits without work.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -15,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"perch/agent/stats"
+
+	"perch/cmd/perch/trial"
 )
 
 // The pods of collectCost: some wait, some start a program each second, some
@@ -128,7 +130,7 @@ func collectCost(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	if err := pause(ctx, settle); err != nil {
+	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
 	procs, err := b.processes(ctx)

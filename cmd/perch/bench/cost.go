@@ -13,6 +13,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"perch/cmd/perch/trial"
 )
 
 // settle is how long pods that just started keep the machine busy.
@@ -20,7 +22,7 @@ const settle = 30 * time.Second
 
 // idleCost measures what the pods of podLatency cost when nothing happens.
 func idleCost(ctx context.Context, b *bench) error {
-	if err := pause(ctx, settle); err != nil {
+	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
 	procs, err := b.processes(ctx)
@@ -36,7 +38,7 @@ func idleCost(ctx context.Context, b *bench) error {
 		return err
 	}
 	began := time.Now()
-	if err := pause(ctx, b.idle); err != nil {
+	if err := trial.Pause(ctx, b.idle); err != nil {
 		return err
 	}
 	after, err := b.usage(ctx)
@@ -113,7 +115,7 @@ func lineCost(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	took := time.Since(began)
-	if err := pause(ctx, settle); err != nil { // blocks are cut and indexed behind the writes
+	if err := trial.Pause(ctx, settle); err != nil { // blocks are cut and indexed behind the writes
 		return err
 	}
 	after, err := b.usage(ctx)
@@ -142,7 +144,7 @@ func killRoles(ctx context.Context, b *bench) error {
 		}
 		var again time.Duration
 		if _, err := within(ctx, time.Minute, 5*time.Millisecond, name+" is ready again", func() bool {
-			roles, err := b.roles(ctx)
+			roles, err := trial.Roles(ctx, b.cluster.dir)
 			if err != nil {
 				return false
 			}
@@ -159,7 +161,7 @@ func killRoles(ctx context.Context, b *bench) error {
 			return err
 		}
 		b.table.add("kill -9: "+name, fmt.Sprintf("ready after %s (started after %s)", ms(time.Since(began)), ms(again)), "restarted within 2 s")
-		if err := pause(ctx, 3*time.Second); err != nil { // one trouble at a time
+		if err := trial.Pause(ctx, 3*time.Second); err != nil { // one trouble at a time
 			return err
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"perch/cmd/perch/trial"
 )
 
 const (
@@ -110,7 +112,7 @@ func (b *bench) crashAll(ctx context.Context, client kubernetes.Interface, box *
 	if err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, crashReady); err != nil {
+	if err := trial.Pause(ctx, crashReady); err != nil {
 		return nil, err
 	}
 	for name, ip := range pods {
@@ -124,7 +126,7 @@ func (b *bench) crashAll(ctx context.Context, client kubernetes.Interface, box *
 			return nil, err
 		}
 		waits = append(waits, box.at(name).Sub(began))
-		if err := pause(ctx, crashPause); err != nil {
+		if err := trial.Pause(ctx, crashPause); err != nil {
 			return nil, err
 		}
 	}
@@ -188,7 +190,7 @@ func shortLives(ctx context.Context, b *bench) error {
 	if err := removePods(ctx, client); err != nil {
 		return err
 	}
-	if err := pause(ctx, 10*time.Second); err != nil { // two warm rounds
+	if err := trial.Pause(ctx, 10*time.Second); err != nil { // two warm rounds
 		return err
 	}
 	const of = `{namespace="default",pod=~"short-.*",container="c"}[5m]`

@@ -6,12 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"perch/cmd/perch/trial"
 )
 
 type options struct {
@@ -53,20 +52,11 @@ func start() error {
 			return fmt.Errorf("-only %s: choose from %s", name, partNames())
 		}
 	}
-	for _, path := range []*string{&o.perch, &o.root} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return fmt.Errorf("find %s: %w", *path, err)
-		}
-		*path = abs
+	ctx, stop, err := trial.Begin("make bench", limit, &o.perch, &o.root)
+	if err != nil {
+		return err
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("run `make bench`: it needs root")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	return run(ctx, o)
 }
 

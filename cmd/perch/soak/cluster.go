@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"perch/cmd/perch/trial"
 )
 
 // cluster is the one that runs.
@@ -42,7 +41,7 @@ func (c cluster) up(ctx context.Context) error {
 
 // removeOld removes the cluster of this or of an interrupted run.
 func (c cluster) removeOld(ctx context.Context) error {
-	if _, err := os.Stat(filepath.Join(c.dir, "config.json")); errors.Is(err, os.ErrNotExist) {
+	if !trial.Exists(c.dir) {
 		return nil
 	}
 	_, err := c.run(ctx, "down", "--purge", "--data-dir", c.dir)
@@ -66,38 +65,14 @@ func (c cluster) apply(ctx context.Context, text string) error {
 
 // ask asks one of the cluster's unix sockets.
 func (c cluster) ask(ctx context.Context, socket, path string, form url.Values) (io.ReadCloser, error) {
-	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(c.dir, "run", socket+".sock"))
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://perch"+path+"?"+form.Encode(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", socket, err)
-	}
-	resp, err := t.RoundTrip(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", socket, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		return nil, fmt.Errorf("ask %s%s: %s", socket, path, resp.Status)
-	}
-	return resp.Body, nil
+	return trial.Ask(ctx, c.dir, socket, path+"?"+form.Encode())
 }
 
 // roles are the processes of the cluster by name.
 func (c cluster) roles(ctx context.Context) (map[string]int, error) {
-	body, err := c.ask(ctx, "supervisor", "/status", nil)
+	list, err := trial.Roles(ctx, c.dir)
 	if err != nil {
 		return nil, err
-	}
-	defer body.Close()
-	var list []struct {
-		Role string
-		PID  int
-	}
-	if err := json.NewDecoder(body).Decode(&list); err != nil {
-		return nil, fmt.Errorf("read status: %w", err)
 	}
 	out := map[string]int{}
 	for _, r := range list {
@@ -110,14 +85,4 @@ func (c cluster) roles(ctx context.Context) (map[string]int, error) {
 type line struct {
 	ID, Pod, Stream, Line string
 	Time                  time.Time
-}
-
-// pause waits without work.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

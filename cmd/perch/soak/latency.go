@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"perch/cmd/perch/trial"
 )
 
 const (
@@ -43,7 +45,7 @@ spec:
 	if _, err := s.run(ctx, "rollout", "status", "deploy/talk", "--timeout=5m"); err != nil {
 		return err
 	}
-	if err := pause(ctx, 10*time.Second); err != nil {
+	if err := trial.Pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, listen)
@@ -118,7 +120,7 @@ func (s *soak) search(ctx context.Context) (delays, error) {
 	began := time.Now()
 	seen := map[string]bool{}
 	var out delays
-	for pause(ctx, searchEvery) == nil {
+	for trial.Pause(ctx, searchEvery) == nil {
 		body, err := s.ask(ctx, "telemetry", "/logs/api/v1/query", url.Values{"q": {"pod:talk* kind:log"}, "from": {"now-3s"}, "limit": {fmt.Sprint(4 * talkers * perSecond)}})
 		if err == nil {
 			var text []byte

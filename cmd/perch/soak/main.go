@@ -8,12 +8,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"perch/cmd/perch/trial"
 )
 
 // limit bounds the whole run.
@@ -73,20 +73,11 @@ func start() error {
 			return fmt.Errorf("-parts %s: choose from %s", name, strings.Join(names, ","))
 		}
 	}
-	for _, path := range []*string{&s.perch, &s.root} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return fmt.Errorf("find %s: %w", *path, err)
-		}
-		*path = abs
+	ctx, stop, err := trial.Begin("make soak", limit, &s.perch, &s.root)
+	if err != nil {
+		return err
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("run `make soak`: it needs root")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	return run(ctx, s, want)
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"perch/cmd/perch/trial"
 )
 
 const (
@@ -26,7 +28,7 @@ func shortPods(ctx context.Context, s *soak) error {
 		return err
 	}
 	s.say("waiting %s for counters of pods to go", settle)
-	if err := pause(ctx, settle); err != nil {
+	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
 	before, err := s.uses(ctx)
@@ -48,7 +50,7 @@ func shortPods(ctx context.Context, s *soak) error {
 		s.say("%d pods, %.1f a second; telemetry %s", done, float64(done-eachJob)/time.Since(began).Seconds(), now["telemetry"])
 	}
 	s.say("waiting %s for counters of pods to go", settle)
-	if err := pause(ctx, settle); err != nil {
+	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
 	after, err := s.uses(ctx)
@@ -120,7 +122,7 @@ spec:
 		if time.Now().After(deadline) {
 			return fmt.Errorf("lines of %s: %s", ns, strings.Join(bad[:min(5, len(bad))], "; "))
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := trial.Pause(ctx, time.Second); err != nil {
 			return err
 		}
 	}
