@@ -12,6 +12,10 @@ type Config struct {
 	Retention time.Duration // age at which a block is deleted
 	MaxBytes  int64         // disk budget of blocks and WAL; 0 = none
 
+	// ReserveBytes of the file system are left free: the database does not
+	// bear a full disk, so that samples are refused before.
+	ReserveBytes int64
+
 	// SeriesLimit bounds the series in memory, about 3 KB each. When it is
 	// reached new series are refused and counted; known ones go on.
 	SeriesLimit int
@@ -39,6 +43,7 @@ func Default() Config {
 	return Config{
 		Retention:       15 * 24 * time.Hour,
 		MaxBytes:        8 << 30,
+		ReserveBytes:    64 << 20, // four segments of the WAL
 		SeriesLimit:     500_000,
 		NamespaceLimit:  100_000,
 		Exemplars:       10_000,
@@ -74,6 +79,7 @@ func (c Config) Validate() error {
 	wrong(c.Dir == "", "metrics store: no directory given")
 	wrong(c.BlockDuration < time.Minute, "metrics store: block duration is below one minute")
 	wrong(c.Retention < c.BlockDuration, "metrics store: retention is shorter than one block")
+	wrong(c.ReserveBytes < 0, "metrics store: reserve is negative")
 	wrong(c.SeriesLimit < 1, "metrics store: series limit must be at least 1")
 	wrong(c.NamespaceLimit < 0, "metrics store: namespace limit is negative")
 	wrong(c.Exemplars < 0, "metrics store: exemplars are negative")

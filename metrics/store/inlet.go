@@ -57,7 +57,7 @@ func (i *Inlet) Append(ctx context.Context, batch []Sample) (Appended, error) {
 	if len(i.refs) > maxRefs {
 		clear(i.refs)
 	}
-	app := i.s.db.Appender(ctx)
+	app := i.s.Appender(ctx)
 	for k := range batch {
 		b := &batch[k]
 		ref, err := app.Append(i.refs[b.ID], b.Labels, b.T, b.V)

@@ -7,6 +7,7 @@ type metrics struct {
 	refused  *prometheus.CounterVec // by reason
 	overrun  *prometheus.CounterVec // by namespace, maxNamed of them
 	repairs  prometheus.Counter
+	room     prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -23,9 +24,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "perch_store_wal_repairs_total", Help: "Times a damaged WAL was cut when the store was opened.",
 		}),
+		room: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "perch_store_room_bytes", Help: "What may still be written to the disk of the store; at 0 samples are refused.",
+		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.appended, m.refused, m.overrun, m.repairs)
+		reg.MustRegister(m.appended, m.refused, m.overrun, m.repairs, m.room)
 	}
 	return m
 }

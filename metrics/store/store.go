@@ -35,6 +35,7 @@ type Store struct {
 	lock     *os.File
 	metrics  *metrics
 	budget   *budget
+	room     *room
 	repaired bool
 	held     atomic.Bool // see HoldWAL
 }
@@ -68,8 +69,11 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (_ *Store, err
 	if err != nil {
 		return nil, fmt.Errorf("open metrics store %s: %w", cfg.Dir, err)
 	}
-	s := &Store{db: db, cfg: cfg, lock: lock, metrics: m, budget: limit, repaired: corruptions(own) > 0}
+	s := &Store{db: db, cfg: cfg, lock: lock, metrics: m, budget: limit, room: &room{dir: cfg.Dir, reserve: cfg.ReserveBytes, metrics: m, broken: make(chan struct{})}, repaired: corruptions(own) > 0}
 	limit.open.Store(true)
+	if left, err := s.room.left(); err == nil && left <= 0 {
+		log.Warn("disk of the metrics store is full, samples are refused", "dir", cfg.Dir, "reserve", cfg.ReserveBytes)
+	}
 	if s.repaired {
 		m.repairs.Inc()
 		log.Warn("metrics WAL repaired, samples behind the damage are lost", "took", time.Since(began))
@@ -169,12 +173,6 @@ func (s *Store) Offenders() []Offender { return s.budget.offenders() }
 
 // MaxTime is the newest sample's time in ms, math.MinInt64 when there is none.
 func (s *Store) MaxTime() int64 { return s.db.Head().MaxTime() }
-
-// Appender is storage.Appendable.
-func (s *Store) Appender(ctx context.Context) storage.Appender { return s.db.Appender(ctx) }
-
-// AppenderV2 is storage.AppendableV2.
-func (s *Store) AppenderV2(ctx context.Context) storage.AppenderV2 { return s.db.AppenderV2(ctx) }
 
 // HoldWAL keeps the database from writing blocks, which deletes the WAL behind
 // them, as long as hold is true: somebody still reads there. Memory and WAL grow

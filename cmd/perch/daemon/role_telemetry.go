@@ -147,6 +147,14 @@ func openNumbers(r role, own *http.ServeMux) (numbers, error) {
 		return numbers{}, err
 	}
 	r.group.OnStop("metrics", db.Close)
+	r.group.Go("metrics", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-db.Broken():
+			return errors.New("the metrics store failed to write; it is opened again")
+		}
+	})
 	local := stream.NewReceiver("local", stream.DefaultReceiver(), db, r.part("samples"), r.reg)
 	own.Handle("POST /perch/v1/samples", local)
 	return numbers{db, local, make(scrape.Demand)}, nil
