@@ -18,6 +18,8 @@ type Source struct {
 	Name string // file path, or PrometheusRule/namespace/name: shown as the group's file
 	Text string // YAML with a top-level `groups`
 
+	Unread string // why there is no text, of a file
+
 	// Namespace whose series alone the rules may read, see Data.Within, and
 	// whose label all their alerts and series get. Empty: they see everything.
 	Namespace string
@@ -54,6 +56,10 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 	for _, s := range sources {
 		if good[s.Name] != nil {
 			bad = append(bad, Problem{Source: s.Name, Error: "two sources have this name"})
+			continue
+		}
+		if s.Unread != "" {
+			bad = append(bad, Problem{Source: s.Name, Error: s.Unread})
 			continue
 		}
 		groups, errs := rulefmt.Parse([]byte(s.Text), false, model.UTF8Validation, p, slog.New(slog.DiscardHandler))

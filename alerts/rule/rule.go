@@ -230,7 +230,8 @@ func replaces(object, shipped string) bool {
 }
 
 // FromDir are the rule files of a directory, *.yml and *.yaml, sorted by name;
-// none of no directory.
+// none of no directory. A file that cannot be read is one that says so, and the
+// others are in force.
 func FromDir(dir string) ([]Source, error) {
 	if dir == "" {
 		return nil, nil
@@ -246,10 +247,11 @@ func FromDir(dir string) ([]Source, error) {
 		}
 		name := filepath.Join(dir, e.Name())
 		text, err := os.ReadFile(name)
+		source := Source{Name: name, Text: string(text)}
 		if err != nil {
-			return nil, fmt.Errorf("read rules: %w", err)
+			source.Unread = err.Error()
 		}
-		out = append(out, Source{Name: name, Text: string(text)})
+		out = append(out, source)
 	}
 	return out, nil
 }

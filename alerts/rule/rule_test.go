@@ -142,3 +142,22 @@ func TestObjectsAreSourcesAndANameCountsOnce(t *testing.T) {
 		t.Errorf("good %v, bad %v", good, bad)
 	}
 }
+
+func TestAFileThatCannotBeReadIsNamedAndTheOthersAreInForce(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "good.yaml"), []byte(`groups: [{name: g, rules: [{record: a, expr: '1'}]}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broken := filepath.Join(dir, "broken.yml") // root reads everything but this
+	if err := os.Symlink(filepath.Join(dir, "nowhere"), broken); err != nil {
+		t.Fatal(err)
+	}
+	files, err := FromDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, bad := parse(files, parser.NewParser(parser.Options{}))
+	if len(good) != 1 || len(bad) != 1 || bad[0].Source != broken || !strings.Contains(bad[0].Error, "no such file") {
+		t.Errorf("good %v, bad %v", good, bad)
+	}
+}
