@@ -2,16 +2,16 @@ package share
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Store is one of the stores that share the series.
+// Store is one of the further stores.
 type Store struct {
-	Name   string `json:"name"`             // of its node
-	Addr   string `json:"addr"`             // host:port of its agent's door
-	Server bool   `json:"server,omitempty"` // it is the one that is asked
+	Name string `json:"name"` // of its node
+	Addr string `json:"addr"` // host:port of its agent's door
 }
 
 // Seen is a store and when it was last there.
@@ -20,13 +20,11 @@ type Seen struct {
 	At time.Time `json:"at"`
 }
 
-// Decide says which stores share the series: those that are there now, and those
-// that were and have not been away for longer than forget; the server as long as
-// there is no other. The reason is empty when nothing but addresses and times
-// changed.
+// Decide says which stores have a place: those that are there now, and those that
+// were and have not been away for longer than forget. The reason is empty when
+// nothing but addresses and times changed.
 func Decide(have []Seen, there []Store, now time.Time, forget time.Duration) (want []Seen, reason string) {
 	var reasons []string
-	server := slices.ContainsFunc(there, func(s Store) bool { return s.Server })
 	for _, s := range there {
 		want = append(want, Seen{s, now})
 		if !slices.ContainsFunc(have, func(h Seen) bool { return h.Name == s.Name }) {
@@ -36,7 +34,7 @@ func Decide(have []Seen, there []Store, now time.Time, forget time.Duration) (wa
 	for _, h := range have {
 		switch {
 		case slices.ContainsFunc(there, func(s Store) bool { return h.Name == s.Name }):
-		case h.Server && !server, now.Sub(h.At) <= forget:
+		case now.Sub(h.At) <= forget:
 			want = append(want, h)
 		default:
 			reasons = append(reasons, fmt.Sprintf("%s was not there for %s", h.Name, now.Sub(h.At).Round(time.Second)))
@@ -46,44 +44,55 @@ func Decide(have []Seen, there []Store, now time.Time, forget time.Duration) (wa
 	return want, strings.Join(reasons, ", ")
 }
 
-// shared are the names over which series are spread; none when there are not two,
-// or none is the server.
-func shared(stores []Store) []string {
-	if len(stores) < Replication || !slices.ContainsFunc(stores, func(s Store) bool { return s.Server }) {
-		return nil
-	}
-	var names []string
+func namesOf(stores []Seen) (out []string) {
 	for _, s := range stores {
-		names = append(names, s.Name)
+		out = append(out, s.Name)
 	}
-	slices.Sort(names)
-	return names
-}
-
-// View is what is known of one store at a moment.
-type View struct {
-	Name string
-	Away bool // it does not answer
-	// Newest is of when the newest sample is that it has of each node.
-	Newest map[string]time.Time
-}
-
-// Incomplete names, sorted, the nodes of want whose newest samples may be in no
-// store that answers: so many are away, or have less than patience of it, that
-// both places of a series can be among them.
-func Incomplete(stores []View, want []string, now time.Time, patience time.Duration) []string {
-	var out []string
-	for _, n := range want {
-		bad := 0
-		for _, s := range stores {
-			if s.Away || now.Sub(s.Newest[n]) > patience {
-				bad++
-			}
-		}
-		if bad >= Replication {
-			out = append(out, n)
-		}
-	}
-	slices.Sort(out)
 	return out
 }
+
+// Gap is a time of which the server's own store may lack what copies have, in ms
+// and inclusive. From is after To when there is none.
+type Gap struct {
+	From int64 `json:"from"`
+	To   int64 `json:"to"`
+}
+
+// NoGap is the gap of a store that lost nothing.
+func NoGap() Gap { return Gap{math.MaxInt64, math.MinInt64} }
+
+// backlog is how much older than its commit a sample may be: so much before the
+// newest sample of a store may be missing too, when the end of its WAL is.
+const backlog = 70 * time.Minute
+
+// GapOf is what a store lacks that was just opened: everything when it is empty,
+// the end when its WAL was damaged. newest is its newest sample, math.MinInt64
+// when it has none.
+func GapOf(newest int64, repaired bool, now time.Time) Gap {
+	switch {
+	case newest == math.MinInt64:
+		return Gap{math.MinInt64, now.UnixMilli()}
+	case repaired:
+		return Gap{newest - backlog.Milliseconds(), now.UnixMilli()}
+	}
+	return NoGap()
+}
+
+// with is the shortest gap that has both.
+func (g Gap) with(other Gap) Gap { return Gap{min(g.From, other.From), max(g.To, other.To)} }
+
+// within is the part of a time that is in the gap.
+func (g Gap) within(mint, maxt int64) (from, to int64, some bool) {
+	from, to = max(g.From, mint), min(g.To, maxt)
+	return from, to, from <= to
+}
+
+// View is what is known of a further store at a moment.
+type View struct {
+	Away   bool  // it does not answer
+	Known  bool  // it has answered since this process began
+	Oldest int64 // ms, of its oldest sample
+}
+
+// has answers whether a store may have something of up to a time.
+func (v View) has(to int64) bool { return !v.Known || v.Oldest <= to }

@@ -1,23 +1,27 @@
-// Package share spreads series over several stores, so that each is in two of
-// them and one may be away.
+// Package share keeps the series of the server a second time, in other stores: the
+// server's own store has every series, and each series is also in the one of the
+// further stores that the ring names. So queries, rules and remote write read one
+// store of this machine, one further store may be away without anybody noticing,
+// and what a server loses with its disk is still there.
 //
-// It owns who gets which series (Places: dskit's hash ring over a fixed set of
-// stores, by the hash of the labels), since when (History: what is in the WAL up
-// to a position was placed by the stores of then), the sending of a node's own
-// samples (Sender: a forwarder for each store, each with its own position), and
-// one view of all stores for queries (Fan). It does not find the stores: who
-// knows them tells (Sender.Stores).
-//
-// The server is always a store. What it makes itself stays in its own database
-// and has its second copy elsewhere; what others send goes to a database beside
-// it, as on every other store, because a forwarder must not send on what came
-// from others. With one store none of this runs: everything goes to the server.
+// It owns which further store gets which series (Places: dskit's hash ring over a
+// fixed set of stores, by the hash of the labels), since when (History: what is in
+// the WAL up to a position was placed by the stores of then), the sending (Sender:
+// from the WAL of the server's store, with a position and a backlog for each
+// store), and the reading of what the server lost (Fan). It does not find the
+// stores: who knows them tells (Parts.Stores). Without further stores nothing
+// runs but a look every few seconds whether there are some.
 //
 // A store that is away keeps its place for Config.Forget: its samples wait in the
-// WAL of those who send. When the stores change, new samples go to the new places
-// and old ones stay where they are; queries ask all stores.
+// WAL of the server, which grows meanwhile, and are sent in order when it comes
+// back. After that its part goes to the others, and what was made meanwhile is in
+// the server's store only. Copies begin with what the WAL has when the first store
+// comes, the last one to two hours. Native histograms and exemplars are not copied.
 //
-// No role starts it yet.
+// The server knows for which time it may lack what copies have (Gap): all before
+// now when it starts with an empty store, the end of a write-ahead log that was
+// damaged. Only a query that reaches into that time asks the other stores; when
+// one of them does not answer, the answer has the warning that it is partial.
 //
 // Start reading at Decide in decide.go, then Run in sender.go, then Fan in fan.go.
 package share

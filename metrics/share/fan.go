@@ -32,28 +32,26 @@ func DefaultLimits() Limits {
 
 // FanParts are a Fan's collaborators.
 type FanParts struct {
-	Own *store.Store // the server's
-	// Stores are those over which series are spread, see Sender.Stores.
-	Stores func() []Store
-	// At says where a store that is not the server answers, see Serve.
+	Own    *store.Store   // the server's
+	Gap    Gap            // of Own, see Sender.Gap
+	Stores func() []Store // the further ones, see Sender.Stores
+	// At says where a store answers, see Serve.
 	At func(Store) (url string, client *http.Client)
-	// Newest is of when the newest sample is that the server has of each node.
-	Newest func() map[string]time.Time
 }
 
-// Fan shows all stores as one database: what is in two of them is there once. It
-// is a promapi.Database; writing, exemplars and status are the server's own
-// store's. As long as the server has all series it is that store and nothing else.
+// Fan is the server's store, completed from the others where it lost something:
+// what is in two of them is there once. It is a promapi.Database; writing,
+// exemplars and status are the server's store's.
 type Fan struct {
 	*store.Store
 	limits  Limits
 	parts   FanParts
 	log     *slog.Logger
 	metrics *fanMetrics
+	looked  chan struct{} // closed once the others were asked what they have
 
-	mu     sync.RWMutex // guards what follows
-	beside *store.Store // what others send to the server; nil: nothing yet
-	peers  []*peer
+	mu    sync.RWMutex // guards peers
+	peers []*peer
 }
 
 type fanMetrics struct {
@@ -62,10 +60,10 @@ type fanMetrics struct {
 	bytes prometheus.Counter
 }
 
-// NewFan asks nobody before Run.
+// NewFan asks nobody before Run; questions that need others wait for it.
 func NewFan(limits Limits, parts FanParts, log *slog.Logger, reg prometheus.Registerer) (*Fan, error) {
-	f := &Fan{Store: parts.Own, limits: limits, parts: parts, log: log, metrics: &fanMetrics{
-		reads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_share_reads_total", Help: "Questions to other stores: answered, failed, or not asked because the store was away."}, []string{"result"}),
+	f := &Fan{Store: parts.Own, limits: limits, parts: parts, log: log, looked: make(chan struct{}), metrics: &fanMetrics{
+		reads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_share_reads_total", Help: "Questions to other stores about what the server lost: answered, failed, or not asked because the store was away."}, []string{"result"}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perch_share_read_seconds", Help: "How long answers of other stores took.",
 			Buckets: []float64{.002, .01, .05, .2, 1, 3}}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_share_read_bytes_total", Help: "Bytes read from other stores."}),
@@ -78,23 +76,19 @@ func NewFan(limits Limits, parts FanParts, log *slog.Logger, reg prometheus.Regi
 			return nil, fmt.Errorf("register metrics of stores: %w", err)
 		}
 	}
-	return f, nil
+	return f, f.follow()
 }
 
-// Beside adds the server's database of what others send.
-func (f *Fan) Beside(s *store.Store) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.beside = s
-}
-
-// Run looks how the other stores are until ctx ends.
+// Run looks how the other stores are until ctx ends. It runs once.
 func (f *Fan) Run(ctx context.Context) error {
-	for {
+	for first := true; ; first = false {
 		if err := f.follow(); err != nil {
 			f.log.Error("store is not asked", "err", err)
 		}
 		f.look(ctx)
+		if first {
+			close(f.looked)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -105,16 +99,9 @@ func (f *Fan) Run(ctx context.Context) error {
 
 // follow has a peer for each other store.
 func (f *Fan) follow() error {
-	stores := f.parts.Stores()
-	if shared(stores) == nil {
-		stores = nil
-	}
-	have, _ := f.now()
+	have := f.now()
 	var want []*peer
-	for _, s := range stores {
-		if s.Server {
-			continue
-		}
+	for _, s := range f.parts.Stores() {
 		if i := slices.IndexFunc(have, func(p *peer) bool { return p.store == s }); i >= 0 {
 			want = append(want, have[i])
 			continue
@@ -133,9 +120,8 @@ func (f *Fan) follow() error {
 }
 
 func (f *Fan) look(ctx context.Context) {
-	peers, _ := f.now()
 	var all sync.WaitGroup
-	for _, p := range peers {
+	for _, p := range f.now() {
 		all.Go(func() {
 			was := p.view().Away
 			err := p.look(ctx)
@@ -150,50 +136,43 @@ func (f *Fan) look(ctx context.Context) {
 	all.Wait()
 }
 
-func (f *Fan) now() ([]*peer, *store.Store) {
+func (f *Fan) now() []*peer {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.peers, f.beside
+	return f.peers
 }
 
 func (f *Fan) away() (out []string) {
-	peers, _ := f.now()
-	for _, p := range peers {
-		if v := p.view(); v.Away {
-			out = append(out, v.Name)
+	for _, p := range f.now() {
+		if p.view().Away {
+			out = append(out, p.store.Name)
 		}
 	}
 	return out
 }
 
-// Missing names the nodes of want whose newest samples may be in no store that
-// answers; several is false when the server alone has all, which then knows itself.
-func (f *Fan) Missing(want []string, now time.Time, patience time.Duration) (nodes []string, several bool) {
-	peers, _ := f.now()
-	if len(peers) == 0 {
-		return nil, false
+// question asks at once all peers that may have something of up to a time. What it
+// returns has an entry for each that answered; the warning names those that did
+// not.
+func question[T any](ctx context.Context, f *Fan, to int64, ask func(*peer) (T, error)) (out []T, warning annotations.Annotations) {
+	select {
+	case <-f.looked:
+	case <-ctx.Done():
+		return nil, nil // nobody reads the answer
 	}
-	stores := []View{{"", false, f.parts.Newest()}}
-	for _, p := range peers {
-		stores = append(stores, p.view())
-	}
-	return Incomplete(stores, want, now, patience), true
-}
-
-// question asks all peers at once. What it returns has an entry for each that
-// answered; the warning is there when so many did not that series may be missing.
-func question[T any](ctx context.Context, f *Fan, peers []*peer, ask func(*peer) (T, error)) (out []T, warning annotations.Annotations) {
 	var mu sync.Mutex
 	var silent []string
 	var all sync.WaitGroup
-	for _, p := range peers {
-		if p.view().Away {
-			f.metrics.reads.WithLabelValues("away").Inc()
-			silent = append(silent, p.store.Name)
+	for _, p := range f.now() {
+		now := p.view()
+		if !now.has(to) {
+			continue
 		}
-	}
-	for _, p := range peers {
-		if slices.Contains(silent, p.store.Name) {
+		if now.Away {
+			f.metrics.reads.WithLabelValues("away").Inc()
+			mu.Lock()
+			silent = append(silent, p.store.Name)
+			mu.Unlock()
 			continue
 		}
 		all.Go(func() {
@@ -215,58 +194,34 @@ func question[T any](ctx context.Context, f *Fan, peers []*peer, ask func(*peer)
 		})
 	}
 	all.Wait()
-	if len(silent) >= Replication {
+	if len(silent) > 0 {
 		slices.Sort(silent)
-		warning = annotations.New().Add(fmt.Errorf("partial answer: stores of series do not answer: %s", strings.Join(silent, ", ")))
+		warning = annotations.New().Add(fmt.Errorf("partial answer: the server lost series of before %s, and stores that may have them do not answer: %s",
+			time.UnixMilli(f.parts.Gap.To).UTC().Format(time.RFC3339), strings.Join(silent, ", ")))
 	}
 	return out, warning
 }
 
 // Querier is storage.Queryable over all stores; times are ms and inclusive.
 func (f *Fan) Querier(mint, maxt int64) (storage.Querier, error) {
-	q, here, err := open(f, mint, maxt, func(s *store.Store) (storage.Querier, error) { return s.Querier(mint, maxt) })
-	if err != nil || q == nil {
-		return only(here), err
+	own, err := f.Store.Querier(mint, maxt)
+	if err != nil || !f.lacks(mint, maxt) {
+		return own, err
 	}
-	return querier{*q, here}, nil
+	return querier{labelQuerier{f, mint, maxt, own}, own}, nil
 }
 
 // ChunkQuerier is storage.ChunkQueryable over all stores.
 func (f *Fan) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
-	q, here, err := open(f, mint, maxt, func(s *store.Store) (storage.ChunkQuerier, error) { return s.ChunkQuerier(mint, maxt) })
-	if err != nil || q == nil {
-		return only(here), err
+	own, err := f.Store.ChunkQuerier(mint, maxt)
+	if err != nil || !f.lacks(mint, maxt) {
+		return own, err
 	}
-	return chunkQuerier{*q, here}, nil
+	return chunkQuerier{labelQuerier{f, mint, maxt, own}, own}, nil
 }
 
-// open opens the stores of this process. The querier is nil when the server's own
-// is the only one there is.
-func open[Q storage.LabelQuerier](f *Fan, mint, maxt int64, one func(*store.Store) (Q, error)) (*labelQuerier, []Q, error) {
-	own, err := one(f.Store)
-	if err != nil {
-		return nil, nil, err
-	}
-	here := []Q{own}
-	peers, beside := f.now()
-	if len(peers) == 0 && beside == nil {
-		return nil, here, nil
-	}
-	q := &labelQuerier{f, peers, mint, maxt, []storage.LabelQuerier{own}}
-	if beside != nil {
-		b, err := one(beside)
-		if err != nil {
-			_ = own.Close() // the first error is the one to tell
-			return nil, nil, err
-		}
-		here, q.here = append(here, b), append(q.here, b)
-	}
-	return q, here, nil
-}
-
-func only[Q any](here []Q) (q Q) {
-	if len(here) > 0 {
-		q = here[0]
-	}
-	return q
+// lacks answers whether others may have what the server's store has not.
+func (f *Fan) lacks(mint, maxt int64) bool {
+	_, to, some := f.parts.Gap.within(mint, maxt)
+	return some && slices.ContainsFunc(f.now(), func(p *peer) bool { return p.view().has(to) })
 }

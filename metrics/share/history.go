@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,43 +19,26 @@ import (
 // epoch is a time with the same stores: records of the WAL that end behind From
 // belong to it.
 type epoch struct {
-	From   stream.Position `json:"from"`
-	Names  []string        `json:"names,omitempty"`  // none: everything is for the server
-	Server string          `json:"server,omitempty"` // which of them is the server
+	From  stream.Position `json:"from"`
+	Names []string        `json:"names,omitempty"` // none: nobody gets anything
 
 	places *Places
 }
 
-// gets says whether a store gets a series; self is the server that asks for what
-// it made itself, which it keeps.
-func (e *epoch) gets(store, self string, l labels.Labels) bool {
-	if e.places == nil {
-		return store == theServer && self == ""
-	}
-	if store == theServer {
-		store = e.Server
-	}
-	of := e.places.Of(l)
-	switch {
-	case self == "":
-		return of[0] == store || of[1] == store
-	case of[0] == self:
-		return of[1] == store
-	}
-	return of[0] == store
+// gets answers whether a store gets a series.
+func (e *epoch) gets(store string, l labels.Labels) bool {
+	return e.places != nil && e.places.Of(l) == store
 }
-
-// theServer stands for the store of whoever is the server.
-const theServer = ""
 
 // remembered is the file of a History.
 type remembered struct {
 	Epochs []*epoch `json:"epochs"`
 	Seen   []Seen   `json:"seen"`
+	Gap    Gap      `json:"gap"`
 }
 
 // History tells which stores there were when something was written to the WAL, so
-// that all forwarders of a node say the same of a record, whenever they reach it.
+// that all forwarders say the same of a record, whenever they reach it.
 type History struct {
 	file string
 	dir  string // of the store whose WAL it is about
@@ -69,22 +53,38 @@ type History struct {
 // saveSeen is how old the times of stores in the file may be.
 const saveSeen = time.Minute
 
-// openHistory reads the file; what it says of a WAL that was replaced is not true
-// any more.
-func openHistory(file, storeDir string) (*History, error) {
-	h := &History{file: file, dir: storeDir, alone: &epoch{}}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return h, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("read history of stores: %w", err)
+// openHistory reads the file of dir; lost is what the store has just lost. What is
+// remembered of a WAL that was replaced is not true any more.
+func openHistory(dir, storeDir string, lost Gap) (*History, error) {
+	h := &History{file: filepath.Join(dir, "stores.json"), dir: storeDir, alone: &epoch{}, now: remembered{Gap: NoGap()}}
+	text, err := os.ReadFile(h.file)
+	if err == nil {
+		err = json.Unmarshal(text, &h.now)
 	}
-	if err := json.Unmarshal(text, &h.now); err != nil {
-		return nil, fmt.Errorf("read history of stores %s: %w: remove it to send everything to the server until the stores are known", file, err)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read history of stores %s: %w: remove it to begin anew", h.file, err)
 	}
-	_, end, err := stream.End(storeDir)
+	if lost == NoGap() {
+		return h, h.check()
+	}
+	h.now.Gap = h.now.Gap.with(lost)
+	if lost.From == math.MinInt64 { // another WAL: positions mean nothing in it
+		h.now.Epochs = nil
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, fmt.Errorf("forget what was sent: %w", err)
+		}
+	}
+	return h, errors.Join(h.check(), h.save(h.now))
+}
+
+// check makes what was read usable.
+func (h *History) check() error {
+	if len(h.now.Epochs) == 0 {
+		return nil
+	}
+	_, end, err := stream.End(h.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, e := range h.now.Epochs {
 		if end.Before(e.From) {
@@ -92,15 +92,15 @@ func openHistory(file, storeDir string) (*History, error) {
 		}
 		if len(e.Names) > 0 {
 			if e.places, err = NewPlaces(e.Names); err != nil {
-				return nil, fmt.Errorf("read history of stores %s: %w", file, err)
+				return fmt.Errorf("read history of stores %s: %w", h.file, err)
 			}
 		}
 	}
-	return h, nil
+	return nil
 }
 
 // at is the epoch of a record that ends at a position; what is older than the
-// first was all for the server.
+// first is for nobody.
 func (h *History) at(p stream.Position) *epoch {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -112,22 +112,23 @@ func (h *History) at(p stream.Position) *epoch {
 	return h.alone
 }
 
-// pick chooses for a store, see epoch.gets.
-func (h *History) pick(store, self string) stream.Pick {
+// picked is how many series a pick remembers; when there are more it begins anew.
+const picked = 1 << 20
+
+// pick chooses for a store.
+func (h *History) pick(store string) stream.Pick {
 	var last *epoch
-	var mine map[uint64]bool
+	mine := map[uint64]bool{}
 	return func(at stream.Position) func(uint64, labels.Labels) bool {
 		e := h.at(at)
-		if last != e {
-			last, mine = e, map[uint64]bool{}
-		}
-		if e.places == nil {
-			return func(_ uint64, l labels.Labels) bool { return e.gets(store, self, l) }
+		if last != e || len(mine) > picked {
+			last = e
+			clear(mine)
 		}
 		return func(ref uint64, l labels.Labels) bool {
 			yes, known := mine[ref]
 			if !known {
-				yes = e.gets(store, self, l)
+				yes = e.gets(store, l)
 				mine[ref] = yes
 			}
 			return yes
@@ -142,36 +143,27 @@ func (h *History) seen() []Seen {
 	return h.now.Seen
 }
 
+// gap does not change while the process runs.
+func (h *History) gap() Gap {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.now.Gap
+}
+
 // became begins an epoch at the end of the WAL if the names changed, and keeps who
-// was seen. first is called before series begin to be shared.
-func (h *History) became(seen []Seen, now time.Time, first func() error) (changed bool, _ error) {
-	var stores []Store
-	server := ""
-	for _, s := range seen {
-		stores = append(stores, s.Store)
-		if s.Server {
-			server = s.Name
-		}
-	}
-	e := &epoch{Names: shared(stores), Server: server}
-	if len(e.Names) == 0 {
-		e.Server = ""
-	}
+// was seen. The first stores ever get what the WAL has.
+func (h *History) became(seen []Seen, now time.Time) (changed bool, _ error) {
+	e := &epoch{Names: namesOf(seen)}
 	// No forwarder looks at a record meanwhile, so none has gone beyond the end
 	// that is found here with the stores of before.
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	next := remembered{Epochs: slices.Clone(h.now.Epochs), Seen: seen}
+	next := remembered{Epochs: slices.Clone(h.now.Epochs), Seen: seen, Gap: h.now.Gap}
 	var had []string
 	if n := len(next.Epochs); n > 0 {
 		had = next.Epochs[n-1].Names
 	}
 	if changed = !slices.Equal(had, e.Names); changed {
-		if len(had) == 0 && first != nil {
-			if err := first(); err != nil {
-				return false, err
-			}
-		}
 		oldest, end, err := stream.End(h.dir)
 		if err != nil {
 			return false, err
@@ -181,7 +173,9 @@ func (h *History) became(seen []Seen, now time.Time, first func() error) (change
 				return false, err
 			}
 		}
-		e.From = end
+		if len(next.Epochs) > 0 {
+			e.From = end
+		}
 		next.Epochs = append(next.Epochs, e)
 		// Nothing is left of what was written before the second of them.
 		for len(next.Epochs) > 1 && next.Epochs[1].From.Before(oldest) {

@@ -32,9 +32,8 @@ type peer struct {
 	read   remote.ReadClient
 	turns  chan struct{}
 
-	mu     sync.Mutex // guards what follows
-	away   bool
-	newest map[string]time.Time
+	mu  sync.Mutex // guards now
+	now View
 }
 
 func newPeer(s Store, base string, client *http.Client, limits Limits, bytesRead func(int)) (*peer, error) {
@@ -49,20 +48,20 @@ func newPeer(s Store, base string, client *http.Client, limits Limits, bytesRead
 	bounded := &http.Client{Transport: bounded{client.Transport, limits.Bytes, bytesRead}}
 	r.(*remote.Client).Client = bounded
 	// Until it answers, nobody knows that it is there.
-	return &peer{store: s, url: base, limits: limits, http: bounded, read: r, turns: make(chan struct{}, limits.AtOnce), away: true}, nil
+	return &peer{store: s, url: base, limits: limits, http: bounded, read: r, turns: make(chan struct{}, limits.AtOnce), now: View{Away: true}}, nil
 }
 
-// look asks how far it is.
+// look asks what it has.
 func (p *peer) look(ctx context.Context) error {
-	var now status
-	err := p.ask(ctx, http.MethodGet, statusPath, nil, &now)
+	var told status
+	err := p.ask(ctx, http.MethodGet, statusPath, nil, &told)
 	if ctx.Err() != nil {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.away = err != nil; !p.away {
-		p.newest = now.Newest
+	if p.now.Away = err != nil; !p.now.Away {
+		p.now.Known, p.now.Oldest = true, told.Oldest
 	}
 	return err
 }
@@ -70,14 +69,14 @@ func (p *peer) look(ctx context.Context) error {
 func (p *peer) view() View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return View{p.store.Name, p.away, p.newest}
+	return p.now
 }
 
 // failed remembers that an answer did not come, unless its asker left.
 func (p *peer) failed(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		p.mu.Lock()
-		p.away = true
+		p.now.Away = true
 		p.mu.Unlock()
 	}
 	return fmt.Errorf("ask store %s: %w", p.store.Name, err)
@@ -106,7 +105,6 @@ func (p *peer) list(ctx context.Context, mint, maxt int64, hints *storage.Select
 	defer done()
 	if hints != nil {
 		own := *hints
-		mint, maxt = max(mint, own.Start), min(maxt, own.End)
 		own.Func = "" // series without samples are not sent
 		hints = &own
 	}

@@ -2,6 +2,7 @@ package share
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -13,21 +14,22 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Replication is in how many stores a series is.
+// Replication is in how many stores a series is: in the server's, and in one of
+// those that Places knows.
 const Replication = 2
 
-// tokens of a store in the ring: with 128 two of three stores differ by a few
-// per cent in what they get.
+// tokens of a store in the ring: with 128 stores differ by a few per cent in what
+// they get.
 const tokens = 128
 
-// Places says to which stores a series belongs: dskit's ring over a set that does
-// not change. The same names always give the same places.
+// Places says in which of the further stores a series is: dskit's ring over a set
+// that does not change. The same names always give the same places.
 type Places struct{ ring *ring.Ring }
 
-// NewPlaces needs two names or more.
+// NewPlaces needs a name or more.
 func NewPlaces(names []string) (*Places, error) {
-	if len(names) < Replication {
-		return nil, fmt.Errorf("place series: %d stores, want %d or more", len(names), Replication)
+	if len(names) == 0 {
+		return nil, errors.New("place series: there is no store")
 	}
 	desc := ring.NewDesc()
 	for _, n := range names {
@@ -37,7 +39,7 @@ func NewPlaces(names []string) (*Places, error) {
 		desc.AddIngester(n, n, "", own, ring.ACTIVE, time.Time{}, false, time.Time{}, nil)
 	}
 	// Who is away keeps its place, so no heartbeat is too old.
-	r, err := ring.NewWithStoreClientAndStrategy(ring.Config{HeartbeatTimeout: math.MaxInt64, ReplicationFactor: Replication, SubringCacheDisabled: true},
+	r, err := ring.NewWithStoreClientAndStrategy(ring.Config{HeartbeatTimeout: math.MaxInt64, ReplicationFactor: Replication - 1, SubringCacheDisabled: true},
 		"series", "series", fixed{desc}, ring.NewIgnoreUnhealthyInstancesReplicationStrategy(), nil, log.NewNopLogger())
 	if err != nil {
 		return nil, fmt.Errorf("place series: %w", err)
@@ -54,14 +56,14 @@ func NewPlaces(names []string) (*Places, error) {
 
 var anyOperation = ring.NewOp([]ring.InstanceState{ring.ACTIVE}, nil)
 
-// Of names the two stores of a series, the first one first.
-func (p *Places) Of(l labels.Labels) [Replication]string {
+// Of names the store of a series.
+func (p *Places) Of(l labels.Labels) string {
 	h := labels.StableHash(l)
 	set, err := p.ring.Get(uint32(h>>32)^uint32(h), anyOperation, nil, nil, nil)
-	if err != nil || len(set.Instances) < Replication {
+	if err != nil || len(set.Instances) == 0 {
 		panic(fmt.Sprintf("BUG: no place for a series: %v", err)) // all are healthy for ever
 	}
-	return [Replication]string{set.Instances[0].Id, set.Instances[1].Id}
+	return set.Instances[0].Id
 }
 
 // fixed is a key-value store with one value that stays.

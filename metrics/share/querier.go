@@ -2,7 +2,6 @@ package share
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -12,16 +11,16 @@ import (
 
 type querier struct {
 	labelQuerier
-	here []storage.Querier
+	here storage.Querier
 }
 
 // Select merges the series of all stores.
-func (q querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+func (q querier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
 	lists, warning := q.lists(ctx, hints, ms)
-	var sets []storage.SeriesSet
-	for _, h := range q.here {
-		sets = append(sets, h.Select(ctx, true, hints, ms...))
+	if len(lists) == 0 && len(warning) == 0 {
+		return q.here.Select(ctx, sorted, hints, ms...)
 	}
+	sets := []storage.SeriesSet{q.here.Select(ctx, true, hints, ms...)}
 	for _, l := range lists {
 		sets = append(sets, &listed{list: l})
 	}
@@ -30,16 +29,16 @@ func (q querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints,
 
 type chunkQuerier struct {
 	labelQuerier
-	here []storage.ChunkQuerier
+	here storage.ChunkQuerier
 }
 
 // Select merges the series of all stores.
-func (q chunkQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
+func (q chunkQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
 	lists, warning := q.lists(ctx, hints, ms)
-	var sets []storage.ChunkSeriesSet
-	for _, h := range q.here {
-		sets = append(sets, h.Select(ctx, true, hints, ms...))
+	if len(lists) == 0 && len(warning) == 0 {
+		return q.here.Select(ctx, sorted, hints, ms...)
 	}
+	sets := []storage.ChunkSeriesSet{q.here.Select(ctx, true, hints, ms...)}
 	for _, l := range lists {
 		sets = append(sets, storage.NewSeriesSetToChunkSet(&listed{list: l}))
 	}
@@ -49,14 +48,22 @@ func (q chunkQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectH
 // labelQuerier is what both have.
 type labelQuerier struct {
 	fan        *Fan
-	peers      []*peer
 	mint, maxt int64
-	here       []storage.LabelQuerier
+	here       storage.LabelQuerier
 }
 
-// lists are the series of other stores, one list for each that answered.
+// lists are the series of other stores of the time that the server lacks, one list
+// for each that answered.
 func (q labelQuerier) lists(ctx context.Context, hints *storage.SelectHints, ms []*labels.Matcher) ([][]storage.Series, annotations.Annotations) {
-	return question(ctx, q.fan, q.peers, func(p *peer) ([]storage.Series, error) { return p.list(ctx, q.mint, q.maxt, hints, ms) })
+	mint, maxt := q.mint, q.maxt
+	if hints != nil {
+		mint, maxt = max(mint, hints.Start), min(maxt, hints.End)
+	}
+	mint, maxt, some := q.fan.parts.Gap.within(mint, maxt)
+	if !some {
+		return nil, nil
+	}
+	return question(ctx, q.fan, maxt, func(p *peer) ([]storage.Series, error) { return p.list(ctx, mint, maxt, hints, ms) })
 }
 
 // LabelValues is storage.LabelQuerier.
@@ -75,36 +82,29 @@ func (q labelQuerier) LabelNames(ctx context.Context, hints *storage.LabelHints,
 
 func (q labelQuerier) union(ctx context.Context, name string, hints *storage.LabelHints, ms []*labels.Matcher,
 	ask func(storage.LabelQuerier) ([]string, annotations.Annotations, error)) ([]string, annotations.Annotations, error) {
-	what := labelsQuestion{Name: name, From: q.mint, To: q.maxt, Matchers: ms}
+	out, warnings, err := ask(q.here)
+	from, to, some := q.fan.parts.Gap.within(q.mint, q.maxt)
+	if err != nil || !some {
+		return out, warnings, err
+	}
+	what := labelsQuestion{Name: name, From: from, To: to, Matchers: ms}
 	if hints != nil {
 		what.Limit = hints.Limit
 	}
-	lists, warnings := question(ctx, q.fan, q.peers, func(p *peer) ([]string, error) { return p.labels(ctx, what) })
-	out := slices.Concat(lists...)
-	for _, h := range q.here {
-		some, w, err := ask(h)
-		if err != nil {
-			return nil, nil, err
-		}
-		out = append(out, some...)
-		warnings = both(warnings, w)
+	lists, warning := question(ctx, q.fan, to, func(p *peer) ([]string, error) { return p.labels(ctx, what) })
+	for _, l := range lists {
+		out = append(out, l...)
 	}
 	slices.Sort(out)
 	out = slices.Compact(out)
 	if what.Limit > 0 && len(out) > what.Limit {
 		out = out[:what.Limit]
 	}
-	return out, warnings, nil
+	return out, both(warnings, warning), nil
 }
 
-// Close closes the stores of this process.
-func (q labelQuerier) Close() error {
-	var errs error
-	for _, h := range q.here {
-		errs = errors.Join(errs, h.Close())
-	}
-	return errs
-}
+// Close closes the server's store.
+func (q labelQuerier) Close() error { return q.here.Close() }
 
 // listed is a series set of what is in memory.
 type listed struct {

@@ -16,59 +16,60 @@ import (
 	"perch/metrics/stream"
 )
 
-// Config says whose samples are sent.
+// Config says what is sent.
 type Config struct {
-	Self string        // on the server, which keeps what it made itself: its name; else empty
-	WAL  string        // directory of the store with this node's own samples
+	WAL  string        // directory of the server's store
 	Dir  string        // for what must survive a restart
+	Lost Gap           // of the server's store, see GapOf
 	Look time.Duration // between looks who the stores are
-	// Forget is how long a store that is away keeps its place. Its samples wait in
-	// the WAL as long, see stream.ForwardConfig.
+	// Forget is how long a store that is away keeps its place, and how long the WAL
+	// is kept for it.
 	Forget time.Duration
 	// Forward is how each forwarder goes about it; the rest of it is set here.
 	Forward stream.ForwardConfig
 }
 
-// Default has the times; the rest is the caller's.
+// Default has the times; the rest is the caller's. A store may be away for an hour
+// and has some time to come back. The server's store writes no block meanwhile.
 func Default() Config {
-	return Config{Look: 5 * time.Second, Forget: 3 * time.Hour, Forward: stream.DefaultForward("")}
+	return Config{Look: 5 * time.Second, Forget: 75 * time.Minute, Forward: stream.DefaultForward("")}
 }
 
 // Parts are a Sender's collaborators.
 type Parts struct {
 	// Stores tells who is there now.
 	Stores func(context.Context) []Store
-	// To says how samples get to a store that is not the server.
+	// To says how samples get to a store.
 	To func(Store) (url string, client *http.Client)
-	// Hold has the WAL kept.
+	// Hold has the WAL kept. Full says that the store cannot afford that: then it
+	// is not kept, and a store that is away may lose samples.
 	Hold func(bool)
-	// First is called before series begin to be shared; nil: nothing is to be done.
-	First func() error
+	Full func() bool
 }
 
-// Sender sends each of a node's own series to the stores where it belongs, except
-// to the server's: a worker's forwarder to it does that, with PickServer.
+// Sender sends each series of the server's store to the further store where it
+// belongs.
 type Sender struct {
 	cfg     Config
 	parts   Parts
 	log     *slog.Logger
 	reg     prometheus.Registerer
 	history *History
-	holds   *Holds
+	holds   *holds
 	changes prometheus.Counter
 }
 
 // NewSender reads what it remembers.
 func NewSender(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Sender, error) {
-	h, err := openHistory(filepath.Join(cfg.Dir, "stores.json"), cfg.WAL)
+	h, err := openHistory(cfg.Dir, cfg.WAL, cfg.Lost)
 	if err != nil {
 		return nil, err
 	}
-	s := &Sender{cfg: cfg, parts: parts, log: log, reg: reg, history: h, holds: &Holds{hold: parts.Hold},
-		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_share_changes_total", Help: "Times that stores of series came or went for good."})}
+	s := &Sender{cfg: cfg, parts: parts, log: log, reg: reg, history: h, holds: &holds{hold: parts.Hold},
+		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_share_changes_total", Help: "Times that further stores of series came or went for good."})}
 	for _, c := range []prometheus.Collector{s.changes,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_share_stores", Help: "Stores over which series are spread; 0: the server's has all."},
-			func() float64 { return float64(len(shared(s.Stores()))) })} {
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_share_stores", Help: "Stores over which the second copies of series are spread; 0: only the server has series."},
+			func() float64 { return float64(len(h.seen())) })} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of sharing: %w", err)
 		}
@@ -76,20 +77,16 @@ func NewSender(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registe
 	return s, nil
 }
 
-// PickServer chooses what goes to the server.
-func (s *Sender) PickServer() stream.Pick { return s.history.pick(theServer, s.cfg.Self) }
-
-// Holds lets another forwarder from the same WAL have it kept too.
-func (s *Sender) Holds() *Holds { return s.holds }
-
-// Stores are those over which series are spread, by name. Fewer than two: the
-// server has all.
+// Stores are those that have a place, by name.
 func (s *Sender) Stores() (out []Store) {
 	for _, x := range s.history.seen() {
 		out = append(out, x.Store)
 	}
 	return out
 }
+
+// Gap is the time of which the server's store may lack what the others have.
+func (s *Sender) Gap() Gap { return s.history.gap() }
 
 // Run looks who the stores are, and sends, until ctx ends.
 func (s *Sender) Run(ctx context.Context) error {
@@ -119,15 +116,16 @@ func (s *Sender) Run(ctx context.Context) error {
 
 // look takes over who the stores are.
 func (s *Sender) look(ctx context.Context) error {
+	s.holds.afford(!s.parts.Full())
 	now := time.Now()
 	want, reason := Decide(s.history.seen(), s.parts.Stores(ctx), now, s.cfg.Forget)
-	changed, err := s.history.became(want, now, s.parts.First)
+	changed, err := s.history.became(want, now)
 	if err != nil {
 		return err
 	}
 	if changed {
 		s.changes.Inc()
-		s.log.Info("stores of series changed", "stores", strings.Join(shared(s.Stores()), " "), "reason", reason)
+		s.log.Info("stores of series changed", "stores", strings.Join(namesOf(want), " "), "reason", reason)
 	}
 	return nil
 }
@@ -141,15 +139,14 @@ type forwarding struct {
 // follow has a forwarder for each store, at its address.
 func (s *Sender) follow(ctx context.Context, running map[string]*forwarding, failed chan<- error) error {
 	stores := s.Stores()
-	names := shared(stores)
 	for name, f := range running {
-		if !slices.Contains(names, name) || !slices.Contains(stores, f.to) {
+		if !slices.Contains(stores, f.to) {
 			f.stop()
 			delete(running, name)
 		}
 	}
 	for _, to := range stores {
-		if running[to.Name] != nil || to.Server || !slices.Contains(names, to.Name) {
+		if running[to.Name] != nil {
 			continue
 		}
 		f, err := s.forward(ctx, to, failed)
@@ -166,7 +163,7 @@ func (s *Sender) forward(ctx context.Context, to Store, failed chan<- error) (*f
 	numbers := prometheus.NewRegistry() // gone with the store
 	cfg := s.cfg.Forward
 	cfg.StateFile = filepath.Join(s.cfg.Dir, "sent-"+to.Name)
-	cfg.Name, cfg.Begin, cfg.Pick, cfg.Hold = "store "+to.Name, s.history.since(to.Name), s.history.pick(to.Name, s.cfg.Self), s.holds.One()
+	cfg.Name, cfg.Begin, cfg.Pick, cfg.Hold, cfg.HoldMax = "store "+to.Name, s.history.since(to.Name), s.history.pick(to.Name), s.holds.one(), s.cfg.Forget
 	f, err := stream.NewForwarder(cfg, s.cfg.WAL, stream.NewClient(cfg.Name, stream.ClientConfig{URL: url, Timeout: 30 * time.Second}, client, numbers), s.log, numbers)
 	if err != nil {
 		return nil, err
@@ -188,16 +185,17 @@ func (s *Sender) forward(ctx context.Context, to Store, failed chan<- error) (*f
 	return &forwarding{to, func() { cancel(); <-done; s.reg.Unregister(numbers) }}, nil
 }
 
-// Holds keeps a WAL as long as one of several readers needs it.
-type Holds struct {
+// holds keeps a WAL as long as one of several readers needs it.
+type holds struct {
 	hold func(bool)
 
-	mu sync.Mutex // guards n
-	n  int
+	mu   sync.Mutex // guards what follows
+	n    int
+	full bool
 }
 
-// One is for one reader: it may say the same twice.
-func (h *Holds) One() func(bool) {
+// one is for one reader: it may say the same twice.
+func (h *holds) one() func(bool) {
 	mine := false
 	return func(on bool) {
 		h.mu.Lock()
@@ -211,8 +209,17 @@ func (h *Holds) One() func(bool) {
 		} else {
 			h.n--
 		}
-		if h.hold != nil {
-			h.hold(h.n > 0)
-		}
+		h.hold(h.n > 0 && !h.full)
 	}
+}
+
+// afford says whether the WAL may be kept at all.
+func (h *holds) afford(yes bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.full == !yes {
+		return
+	}
+	h.full = !yes
+	h.hold(h.n > 0 && !h.full)
 }

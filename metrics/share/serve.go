@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
@@ -37,14 +36,20 @@ type labelsQuestion struct {
 	Matchers []*labels.Matcher `json:"matchers,omitempty"`
 }
 
-// status is how far a store is.
+// status is what a store tells of itself.
 type status struct {
-	Newest map[string]time.Time `json:"newest"` // by node; "" is the server's own
+	Oldest int64 `json:"oldest"` // ms, of its oldest sample
+}
+
+// database is a store to be asked.
+type database interface {
+	storage.SampleAndChunkQueryable
+	StartTime() (int64, error)
 }
 
 // Serve answers a server's questions about a store. Whoever comes here sees all
 // of it.
-func Serve(db storage.SampleAndChunkQueryable, newest func() map[string]time.Time, log *slog.Logger) http.Handler {
+func Serve(db database, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+readPath, remote.NewReadHandler(log, nil, db, func() config.Config { return config.DefaultConfig }, readSamples, readsAtOnce, frameBytes))
 	mux.HandleFunc("POST "+labelsPath, func(w http.ResponseWriter, r *http.Request) {
@@ -76,7 +81,14 @@ func Serve(db storage.SampleAndChunkQueryable, newest func() map[string]time.Tim
 		}
 		answer(w, out)
 	})
-	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) { answer(w, status{newest()}) })
+	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
+		oldest, err := db.StartTime()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, status{oldest})
+	})
 	return mux
 }
 

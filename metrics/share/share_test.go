@@ -22,163 +22,95 @@ import (
 	"perch/metrics/store"
 )
 
-// TestSeveralStoresAreAsOne is the promise: whatever stores come, go, are away
-// and return, and whatever senders restart, all of them together are what one
-// large store is; and no sample is in more than two.
-func TestSeveralStoresAreAsOne(t *testing.T) {
+// TestEachSampleHasACopy is the promise: whatever further stores come, go, are away
+// and return, and however often server and stores restart, each sample of the
+// server is in one of them, once; and when the server loses its disk, it answers
+// with what it had.
+func TestEachSampleHasACopy(t *testing.T) {
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 7))
-			s := newSite(t, []string{"b", "c"}, []string{"b", "c", "d"})
+			s := newSite(t, "b", "c")
 			at := time.Now().UnixMilli() - 30*60_000
-			var before int64
 			write := func(rounds int) {
 				for range rounds {
 					at += 1000
-					for _, n := range s.nodes {
-						s.write(n, random, at)
-					}
+					s.write(random, at)
 				}
 			}
-			knows := func(want int) {
-				until(t, fmt.Sprintf("all know %d stores", want), func() bool {
-					for _, n := range s.nodes {
-						if len(n.sender.Load().Stores()) != want {
-							return false
-						}
-					}
-					return true
-				})
-			}
 			write(5)
-			s.same("with the server only")
-			if _, beside := s.fan.now(); beside != nil {
-				t.Fatal("one store needed a second database")
-			}
-			before = at
-			s.set(server, "b", "c")
-			knows(3)
-			first := at
+			s.same("without others")
+			s.set("b")
 			write(5)
-			s.same("with three stores")
-
-			away := ""
-			for step := range 8 {
+			s.copied("the first store gets what was there before it")
+			s.set("b", "c")
+			write(5)
+			s.copied("with two stores")
+			for step := range 12 {
+				k := s.kept[[]string{"b", "c"}[random.IntN(2)]]
 				switch random.IntN(4) {
-				case 0:
-					if away == "" {
-						away = []string{"b", "c"}[random.IntN(2)]
-						s.kept[away].away.Store(true)
-					}
-				case 1:
-					if away != "" {
-						s.kept[away].away.Store(false)
-						away = ""
-					}
-				case 2: // a sender ends as killed and starts again
-					n := s.nodes[[]string{"b", "c", "d", server}[random.IntN(4)]]
-					n.stop()
+				case 0, 1:
+					k.away.Store(!k.away.Load())
+				case 2:
+					s.stop()
 					write(1)
-					s.start(n)
-				case 3: // everybody who receives forgets who sends
-					for _, k := range s.kept {
-						if _, beside := s.fan.now(); k.Server {
-							k.recv.Into(beside)
-						} else {
-							k.recv.Into(k.db)
-						}
-					}
+					s.start(NoGap())
+				case 3:
+					k.restart(s.recv[k.Name])
 				}
 				write(3)
-				s.same(fmt.Sprintf("step %d, %q away", step, away))
+				s.same(fmt.Sprintf("step %d: who is away is not missed", step))
 			}
-			if away != "" {
-				s.kept[away].away.Store(false)
+			for _, k := range s.kept {
+				k.away.Store(false)
 			}
-			s.same("all are back")
-			until(t, "every sample is in two stores", func() bool {
-				for x, n := range s.copies() {
-					var v float64
-					var ms int64
-					if _, err := fmt.Sscanf(x[strings.LastIndex(x, "}")+1:], "%g@%d", &v, &ms); err != nil {
-						t.Fatal(x, err)
-					}
-					switch {
-					case n > Replication:
-						t.Fatalf("%s is in %d stores", x, n)
-					case ms > first && n < Replication:
-						return false
-					case ms <= before && n != 1:
-						t.Fatalf("%s is of before and in %d stores", x, n)
-					}
-				}
-				return true
-			})
+			s.copied("all are back")
+			until(t, "nothing is kept for them any more", func() bool { return !s.held.Load() })
 
-			// One goes for good.
-			s.set(server, "b")
-			knows(2)
-			gone := at
+			// One goes for good, and comes again.
+			s.set("b")
 			write(5)
-			s.same("one went for good")
-			until(t, "its successor has its part", func() bool {
-				for x, n := range s.copies() {
-					ms := x[strings.LastIndex(x, "@")+1:]
-					if n > Replication {
-						t.Fatalf("%s is in %d stores", x, n)
-					} else if ms > fmt.Sprint(gone) && n < Replication {
-						return false
-					}
-				}
-				return true
-			})
+			s.copied("one went")
+			s.set("b", "c")
+			write(5)
+			s.copied("it came again")
+
+			s.loseDisk()
+			until(t, "the others are asked", func() bool { return len(s.fan.away()) == 0 })
+			s.same("without its disk")
+			at = time.Now().UnixMilli() + 1000
+			write(5)
+			s.same("and with what came after")
+			s.copied("which is copied too")
+			s.restart()
+			until(t, "the others are asked", func() bool { return len(s.fan.away()) == 0 })
+			s.same("after a restart")
 		})
 	}
 }
 
-func TestAnAnswerWithoutTwoStoresSaysSo(t *testing.T) {
+func TestAnAnswerWithoutAStoreThatMayHaveWhatTheServerLostSaysSo(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	s := newSite(t, []string{"b", "c"}, []string{"d"})
-	s.set(server, "b", "c")
-	until(t, "all know the stores", func() bool {
-		return len(s.nodes["d"].sender.Load().Stores()) == 3 && len(s.nodes[server].sender.Load().Stores()) == 3
-	})
-	at := time.Now().UnixMilli()
+	s := newSite(t, "b", "c")
+	s.set("b", "c")
+	at := time.Now().UnixMilli() - 60_000
 	for k := range 5 {
-		s.write(s.nodes["d"], random, at+int64(k))
+		s.write(random, at+int64(k))
 	}
-	s.same("all are well")
-	missing := func() string {
-		nodes, several := s.fan.Missing([]string{"d"}, time.Now(), time.Hour)
-		if !several {
-			t.Fatal("the server is alone")
-		}
-		return strings.Join(nodes, " ")
-	}
-	until(t, "all stores are known to have something of d", func() bool {
-		peers, _ := s.fan.now()
-		for _, p := range peers {
-			if p.view().Newest["d"].IsZero() {
-				return false
-			}
-		}
-		return len(peers) == 2 && missing() == ""
-	})
+	s.copied("all are well")
 	s.kept["b"].away.Store(true)
-	s.same("one is away")
-	if m := missing(); m != "" {
-		t.Errorf("with one away %s is missing", m)
-	}
-	s.kept["c"].away.Store(true)
+	until(t, "b is known to be away", func() bool { return slices.Equal(s.fan.away(), []string{"b"}) })
+	s.same("b is not missed as long as the server has all")
+
+	s.loseDisk()
+	until(t, "c is asked", func() bool { return slices.Equal(s.fan.away(), []string{"b"}) })
+	want, _ := all(t, s.whole)
 	got, warning := all(t, s.fan)
-	if !strings.Contains(warning, "partial answer") || !strings.Contains(warning, "b, c") {
+	if !strings.HasPrefix(warning, "partial answer: ") || !strings.HasSuffix(warning, ": b") {
 		t.Errorf("warning is %q", warning)
 	}
-	if want, _ := all(t, s.whole); len(got) == 0 || len(got) >= len(want) {
-		t.Errorf("the server alone has %d of %d series", len(got), len(want))
-	}
-	if m := missing(); m != "d" {
-		t.Errorf("with two away %q is missing", m)
+	if len(got) == 0 || len(got) >= len(want) {
+		t.Errorf("c alone has %d of %d series", len(got), len(want))
 	}
 	q, err := s.fan.Querier(0, math.MaxInt64/2)
 	if err != nil {
@@ -188,30 +120,87 @@ func TestAnAnswerWithoutTwoStoresSaysSo(t *testing.T) {
 	if _, w, err := q.LabelValues(t.Context(), "i", nil); err != nil || len(w) != 1 {
 		t.Errorf("values of a label: %v %v", w, err)
 	}
+	// What the server has itself is whole.
+	now := time.Now().UnixMilli() + 1
+	s.write(random, now)
+	for about, hints := range map[string]*storage.SelectHints{"a query": nil, "a selector of a longer query": {Start: now, End: now + 1}} {
+		from := now
+		if hints != nil {
+			from = 0
+		}
+		q, err := s.fan.Querier(from, now+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := q.Select(t.Context(), true, hints, labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+"))
+		n := 0
+		for set.Next() {
+			n++
+		}
+		if set.Err() != nil || len(set.Warnings()) > 0 || n == 0 {
+			t.Errorf("%s of after the loss: %d series, %v %v", about, n, set.Warnings(), set.Err())
+		}
+		_ = q.Close()
+	}
 	s.kept["b"].away.Store(false)
-	s.kept["c"].away.Store(false)
+	until(t, "b is back", func() bool { return len(s.fan.away()) == 0 })
 	s.same("all are back")
-	until(t, "nobody is missing", func() bool { return missing() == "" })
-	// Of a node that it never heard, and of one that is behind.
-	if nodes, _ := s.fan.Missing([]string{"d", "e"}, time.Now(), time.Hour); !slices.Equal(nodes, []string{"e"}) {
-		t.Errorf("missing are %v", nodes)
+}
+
+func TestNobodyIsAskedWhatTheServerHas(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	s := newSite(t, "b")
+	s.loseDisk() // as a first start: nothing was there
+	s.set("b")
+	for k := range 5 {
+		s.write(random, time.Now().UnixMilli()+int64(k))
 	}
-	if nodes, _ := s.fan.Missing([]string{"d"}, time.Now().Add(time.Hour), time.Minute); !slices.Equal(nodes, []string{"d"}) {
-		t.Errorf("missing are %v", nodes)
+	s.copied("all are well")
+	until(t, "b is asked what it has", func() bool {
+		peers := s.fan.now()
+		return len(peers) == 1 && peers[0].view().Known && peers[0].view().Oldest < math.MaxInt64
+	})
+	s.kept["b"].away.Store(true)
+	s.same("a young server")
+	q, err := s.fan.Querier(0, math.MaxInt64/2)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer q.Close()
+	if _, others := q.(querier); others {
+		t.Error("a store that is younger than the server may be asked")
+	}
+}
+
+func TestTheLogIsKeptForWhoIsAwayUnlessTheServerIsFull(t *testing.T) {
+	random := rand.New(rand.NewPCG(8, 9))
+	s := newSite(t, "b")
+	s.forget = time.Hour
+	s.restart()
+	s.set("b")
+	s.kept["b"].away.Store(true)
+	s.write(random, time.Now().UnixMilli())
+	until(t, "it is kept", s.held.Load)
+	s.full.Store(true)
+	until(t, "it is not kept", func() bool { return !s.held.Load() })
+	s.full.Store(false)
+	until(t, "it is kept again", s.held.Load)
+	s.kept["b"].away.Store(false)
+	until(t, "it need not be kept", func() bool { return !s.held.Load() })
+	s.copied("b is back")
 }
 
 func TestLabelsOfAllStoresAndNoneTwice(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
-	s := newSite(t, []string{"b", "c"}, []string{"d"})
-	s.set(server, "b", "c")
-	until(t, "all know the stores", func() bool {
-		return len(s.nodes["d"].sender.Load().Stores()) == 3 && len(s.nodes[server].sender.Load().Stores()) == 3
-	})
+	s := newSite(t, "b", "c")
+	s.set("b", "c")
 	for k := range 5 {
-		s.write(s.nodes["d"], random, time.Now().UnixMilli()+int64(k))
+		s.write(random, time.Now().UnixMilli()-60_000+int64(k))
 	}
-	s.same("all are there")
+	s.copied("all are there")
+	s.loseDisk()
+	until(t, "the others are asked", func() bool { return len(s.fan.away()) == 0 })
+	s.write(random, time.Now().UnixMilli()+1)
 	ask := func(db storage.Queryable, limit int, ms ...*labels.Matcher) (values, names []string) {
 		q, err := db.Querier(0, math.MaxInt64/2)
 		if err != nil {
@@ -230,7 +219,7 @@ func TestLabelsOfAllStoresAndNoneTwice(t *testing.T) {
 		return values, names
 	}
 	for _, ms := range [][]*labels.Matcher{nil, {labels.MustNewMatcher(labels.MatchRegexp, "__name__", "m_[12]")},
-		{labels.MustNewMatcher(labels.MatchRegexp, "namespace", "|a")}, {labels.MustNewMatcher(labels.MatchEqual, "namespace", "a")}} {
+		{labels.MustNewMatcher(labels.MatchRegexp, "node", "|n1")}, {labels.MustNewMatcher(labels.MatchEqual, "node", "n2")}} {
 		values, names := ask(s.fan, 0, ms...)
 		wantValues, wantNames := ask(s.whole, 0, ms...)
 		if !slices.Equal(values, wantValues) || !slices.Equal(names, wantNames) {
@@ -252,7 +241,7 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for about, answer := range map[string]http.HandlerFunc{
-		"it has more than is taken": Serve(much, nil, quiet).ServeHTTP,
+		"it has more than is taken": Serve(much, quiet).ServeHTTP,
 		"it never answers": func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // only then the server sees that nobody waits
 			<-r.Context().Done()
@@ -275,7 +264,7 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 		t.Run(about, func(t *testing.T) {
 			mux := http.NewServeMux()
 			mux.HandleFunc("POST /read", answer)
-			mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"newest":{}}`)) })
+			mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"oldest":0}`)) })
 			// Its requests end with the test, whatever the handler has seen.
 			ctx, end := context.WithCancel(t.Context())
 			srv := httptest.NewUnstartedServer(mux)
@@ -288,17 +277,14 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 			if _, err := own.Inlet("test").Append(t.Context(), []store.Sample{{1, series(1), 1000, 1}}); err != nil {
 				t.Fatal(err)
 			}
-			f, err := NewFan(Limits{Timeout: 300 * time.Millisecond, Bytes: 8 << 10, AtOnce: 1, Look: time.Hour}, FanParts{Own: own,
-				Stores: func() []Store { return []Store{{"s", "s:1", true}, {"b", "b:1", false}, {"c", "c:1", false}} },
-				At:     func(Store) (string, *http.Client) { return srv.URL, &http.Client{} },
-				Newest: func() map[string]time.Time { return nil }}, quiet, prometheus.NewRegistry())
+			f, err := NewFan(Limits{Timeout: 300 * time.Millisecond, Bytes: 8 << 10, AtOnce: 1, Look: time.Hour}, FanParts{Own: own, Gap: Gap{0, 1 << 50},
+				Stores: func() []Store { return []Store{{"b", "b:1"}, {"c", "c:1"}} },
+				At:     func(Store) (string, *http.Client) { return srv.URL, &http.Client{} }}, quiet, prometheus.NewRegistry())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := f.follow(); err != nil {
-				t.Fatal(err)
-			}
 			f.look(t.Context())
+			close(f.looked)
 			if a := f.away(); len(a) > 0 {
 				t.Fatalf("%v are away", a)
 			}

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -78,11 +77,10 @@ func until(t testing.TB, what string, good func() bool) {
 	}
 }
 
-// keeper is a store of a node and its doors.
+// keeper is a further store and its doors.
 type keeper struct {
 	Store
 	db   *store.Store
-	recv *stream.Receiver
 	url  string
 	away atomic.Bool
 }
@@ -96,45 +94,44 @@ func (k *keeper) gate(h http.Handler) http.Handler {
 	})
 }
 
-func newKeeper(t testing.TB, name string, server bool) *keeper {
-	k := &keeper{Store: Store{name, name + ":1", server}, db: newStore(t)}
-	cfg := stream.DefaultReceiver()
-	cfg.NodeOf = func(r *http.Request) (string, error) { return strings.TrimPrefix(r.URL.Path, "/from/"), nil }
-	k.recv = stream.NewReceiver("nodes", cfg, k.db, quiet, nil)
-	plain := stream.NewReceiver("plain", stream.DefaultReceiver(), k.db, quiet, nil)
+// restart has it forget who sends.
+func (k *keeper) restart(recv *atomic.Pointer[stream.Receiver]) {
+	recv.Store(stream.NewReceiver("server", stream.DefaultReceiver(), k.db, quiet, nil))
+}
+
+func newKeeper(t testing.TB, name string) (*keeper, *atomic.Pointer[stream.Receiver]) {
+	k, recv := &keeper{Store: Store{name, name + ":1"}, db: newStore(t)}, &atomic.Pointer[stream.Receiver]{}
+	k.restart(recv)
 	mux := http.NewServeMux()
-	mux.Handle("POST /from/", k.recv)
-	mux.Handle("POST /plain", plain)
-	mux.Handle("/ask/", http.StripPrefix("/ask", Serve(k.db, k.recv.Newest, quiet)))
+	mux.HandleFunc("POST /in", func(w http.ResponseWriter, r *http.Request) { recv.Load().ServeHTTP(w, r) })
+	mux.Handle("/ask/", http.StripPrefix("/ask", Serve(k.db, quiet)))
 	srv := httptest.NewUnstartedServer(k.gate(mux))
 	srv.Config.ErrorLog = slog.NewLogLogger(quiet.Handler(), slog.LevelDebug)
 	srv.Start()
 	t.Cleanup(srv.Close)
 	k.url = srv.URL
-	return k
+	return k, recv
 }
 
-// site is a cluster: stores by name, nodes that send, and one store that got
-// everything at once.
+// site is a server, its further stores by name, and one store that got everything.
 type site struct {
 	t     *testing.T
 	mu    sync.Mutex
 	there []Store
 	kept  map[string]*keeper
-	fan   *Fan
+	recv  map[string]*atomic.Pointer[stream.Receiver]
 	whole *store.Store
-	nodes map[string]*sending
-}
+	dir   string
 
-// sending is a node and its own samples.
-type sending struct {
-	name   string
-	buffer *store.Store
+	own    *store.Store // the server's
 	in     *store.Inlet
 	ref    *store.Inlet
-	dir    string
+	sender *Sender
+	fan    *Fan
+	forget time.Duration // see Config
+	full   atomic.Bool
+	held   atomic.Bool
 	stop   func()
-	sender atomic.Pointer[Sender]
 }
 
 func (s *site) stores(context.Context) []Store {
@@ -145,47 +142,22 @@ func (s *site) stores(context.Context) []Store {
 
 func (s *site) set(names ...string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.there = nil
 	for _, n := range names {
 		s.there = append(s.there, s.kept[n].Store)
 	}
+	s.mu.Unlock()
+	until(s.t, fmt.Sprintf("the stores are %v", names), func() bool { return len(s.sender.Stores()) == len(names) })
 }
 
-const server = "s"
-
-func newSite(t *testing.T, keepers, nodes []string) *site {
-	s := &site{t: t, kept: map[string]*keeper{}, nodes: map[string]*sending{}, whole: newStore(t)}
-	for _, k := range append([]string{server}, keepers...) {
-		s.kept[k] = newKeeper(t, k, k == server)
+func newSite(t *testing.T, keepers ...string) *site {
+	s := &site{t: t, kept: map[string]*keeper{}, recv: map[string]*atomic.Pointer[stream.Receiver]{}, whole: newStore(t), own: newStore(t), dir: t.TempDir(), forget: -1}
+	for _, k := range keepers {
+		s.kept[k], s.recv[k] = newKeeper(t, k)
 	}
-	// The server's own database, with what nodes sent before there were others.
-	for _, n := range append([]string{server}, nodes...) {
-		b := newStore(t)
-		if n == server {
-			b = s.kept[server].db
-		}
-		s.nodes[n] = &sending{name: n, buffer: b, in: b.Inlet("test"), ref: s.whole.Inlet("test"), dir: t.TempDir()}
-	}
-	limits := DefaultLimits()
-	limits.Look, limits.Timeout = 100*time.Millisecond, 20*time.Second
-	var err error
-	s.fan, err = NewFan(limits, FanParts{Own: s.kept[server].db,
-		Stores: func() []Store { return s.nodes[server].sender.Load().Stores() },
-		At:     func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/ask", &http.Client{} },
-		Newest: s.kept[server].recv.Newest}, quiet, prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range s.nodes {
-		s.start(n)
-	}
-	t.Cleanup(func() {
-		for _, n := range s.nodes {
-			n.stop()
-		}
-	})
-	goes(t, s.fan.Run)
+	s.in, s.ref = s.own.Inlet("test"), s.whole.Inlet("test")
+	s.start(NoGap())
+	t.Cleanup(func() { s.stop() })
 	return s
 }
 
@@ -209,82 +181,101 @@ func fast(c stream.ForwardConfig) stream.ForwardConfig {
 	return c
 }
 
-// start begins to send what a node has, as the daemon does.
-func (s *site) start(n *sending) {
+// start begins as the daemon does.
+func (s *site) start(lost Gap) {
+	s.t.Helper()
 	cfg := Default()
-	cfg.Look, cfg.Forget, cfg.WAL, cfg.Dir, cfg.Forward = 50*time.Millisecond, -1, n.buffer.Dir(), n.dir, fast(cfg.Forward)
-	parts := Parts{Stores: s.stores, Hold: n.buffer.HoldWAL}
-	if n.name == server {
-		cfg.Self = server
-		parts.To = func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/plain", &http.Client{} }
-		parts.First = func() error {
-			if _, beside := s.fan.now(); beside == nil {
-				b := newStore(s.t)
-				s.kept[server].recv.Into(b)
-				s.fan.Beside(b)
-			}
-			return nil
-		}
-	} else {
-		parts.To = func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/from/" + n.name, &http.Client{} }
-	}
-	sender, err := NewSender(cfg, parts, quiet, prometheus.NewRegistry())
+	cfg.Look, cfg.Forget, cfg.WAL, cfg.Dir, cfg.Lost, cfg.Forward = 50*time.Millisecond, s.forget, s.own.Dir(), s.dir, lost, fast(cfg.Forward)
+	sender, err := NewSender(cfg, Parts{Stores: s.stores, Full: s.full.Load,
+		Hold: func(on bool) { s.held.Store(on); s.own.HoldWAL(on) },
+		To:   func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/in", &http.Client{} }}, quiet, prometheus.NewRegistry())
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	n.sender.Store(sender)
-	stops := []func(){goes(s.t, sender.Run)}
-	if n.name != server {
-		to := fast(stream.DefaultForward(filepath.Join(n.dir, "sent")))
-		to.Pick = sender.PickServer()
-		f, err := stream.NewForwarder(to, n.buffer.Dir(), stream.NewClient("server", stream.ClientConfig{URL: s.kept[server].url + "/from/" + n.name}, &http.Client{}, nil), quiet, nil)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		stops = append(stops, goes(s.t, f.Run))
+	limits := DefaultLimits()
+	limits.Look, limits.Timeout = 100*time.Millisecond, 20*time.Second
+	fan, err := NewFan(limits, FanParts{Own: s.own, Gap: sender.Gap(), Stores: sender.Stores,
+		At: func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/ask", &http.Client{} }}, quiet, prometheus.NewRegistry())
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	n.stop = func() {
+	s.sender, s.fan = sender, fan
+	stops := []func(){goes(s.t, sender.Run), goes(s.t, fan.Run)}
+	s.stop = func() {
 		for _, f := range stops {
 			f()
 		}
 	}
 }
 
-// write has a node make samples of some of its series.
-func (s *site) write(n *sending, random *rand.Rand, at int64) {
+// restart ends the server as a kill does and starts it again.
+func (s *site) restart() {
+	s.stop()
+	s.start(NoGap())
+}
+
+// loseDisk has the server begin with an empty store.
+func (s *site) loseDisk() {
+	s.stop()
+	s.own = newStore(s.t)
+	s.in = s.own.Inlet("test")
+	s.start(GapOf(s.own.MaxTime(), s.own.Repaired(), time.Now()))
+}
+
+// write has the server store samples of some of its series.
+func (s *site) write(random *rand.Rand, at int64) {
 	s.t.Helper()
-	var own, decorated []store.Sample
-	for i := range 30 {
+	var batch []store.Sample
+	for i := range 60 {
 		if random.IntN(4) == 0 {
 			continue
 		}
-		// The server tells of other nodes; what workers say of nodes is theirs.
-		l := labels.FromStrings("__name__", fmt.Sprint("m_", i%7), "i", fmt.Sprint(i), "from", n.name, "node", fmt.Sprint("n", i%3))
-		x := store.Sample{ID: uint64(i + 1), Labels: l, T: at, V: float64(random.IntN(1000))}
-		own = append(own, x)
-		if n.name != server {
-			x.Labels = labels.NewBuilder(l).Set("node", n.name).Labels()
-		}
-		decorated = append(decorated, x)
+		l := labels.FromStrings("__name__", fmt.Sprint("m_", i%7), "i", fmt.Sprint(i), "node", fmt.Sprint("n", i%3))
+		batch = append(batch, store.Sample{ID: uint64(i + 1), Labels: l, T: at, V: float64(random.IntN(1000))})
 	}
-	for _, w := range []struct {
-		in    *store.Inlet
-		batch []store.Sample
-	}{{n.in, own}, {n.ref, decorated}} {
-		if done, err := w.in.Append(s.t.Context(), w.batch); err != nil || done.Refused > 0 {
+	for _, in := range []*store.Inlet{s.in, s.ref} {
+		if done, err := in.Append(s.t.Context(), batch); err != nil || done.Refused > 0 {
 			s.t.Fatal(done, err)
 		}
 	}
 }
 
-// same waits until all stores together have what the one has.
+// copied waits until each sample is in one of the further stores, and tells of one
+// that is in two, or where it does not belong.
+func (s *site) copied(what string) {
+	s.t.Helper()
+	until(s.t, what, func() bool {
+		want, _ := all(s.t, s.whole) // first: what is written meanwhile may be copied already
+		seen := map[string]string{}
+		for name, k := range s.kept {
+			got, _ := all(s.t, k.db)
+			for l, list := range got {
+				for _, x := range list {
+					if other := seen[l+x]; other != "" {
+						s.t.Fatalf("%s: %s %s is in %s and %s", what, l, x, other, name)
+					}
+					seen[l+x] = name
+				}
+			}
+		}
+		for l, list := range want {
+			for _, x := range list {
+				if seen[l+x] == "" {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// same wants the server to answer as if nothing had happened.
 func (s *site) same(what string) {
 	s.t.Helper()
 	want, _ := all(s.t, s.whole)
-	until(s.t, what, func() bool {
-		got, warning := all(s.t, s.fan)
-		return reflect.DeepEqual(got, want) && warning == ""
-	})
+	if got, warning := all(s.t, s.fan); !reflect.DeepEqual(got, want) || warning != "" {
+		s.t.Fatalf("%s: got %d series, want %d, warned %q", what, len(got), len(want), warning)
+	}
 	// The same by chunks, as another Prometheus reads it.
 	chunks, err := s.fan.ChunkQuerier(0, math.MaxInt64/2)
 	if err != nil {
@@ -307,31 +298,4 @@ func (s *site) same(what string) {
 	if set.Err() != nil || n != len(want) {
 		s.t.Fatalf("%s: by chunks %d series, want %d (%v)", what, n, len(want), set.Err())
 	}
-}
-
-// copies counts in how many stores each sample is.
-func (s *site) copies() map[string]int {
-	out := map[string]int{}
-	add := func(dbs ...storage.Queryable) {
-		mine := map[string]bool{}
-		for _, db := range dbs {
-			got, _ := all(s.t, db)
-			for l, list := range got {
-				for _, x := range list {
-					mine[l+x] = true
-				}
-			}
-		}
-		for x := range mine {
-			out[x]++
-		}
-	}
-	for name, k := range s.kept {
-		if _, beside := s.fan.now(); name == server && beside != nil {
-			add(k.db, beside)
-			continue
-		}
-		add(k.db)
-	}
-	return out
 }

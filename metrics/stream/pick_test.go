@@ -1,8 +1,10 @@
 package stream
 
 import (
+	"net/http"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,25 +81,31 @@ func TestOnlyWhatIsPickedIsSentFromWhereItIsToBegin(t *testing.T) {
 	until(t, "after a restart too", func() bool { return reflect.DeepEqual(read(t, second), want(1, false)) })
 }
 
-func TestAReceiverGoesOnIntoAnotherStore(t *testing.T) {
-	one, other := newStore(t, t.TempDir()), newStore(t, t.TempDir())
-	r := NewReceiver("nodes", DefaultReceiver(), one, quiet, nil)
+func TestANodeThatSendsOldSamplesIsMissingStill(t *testing.T) {
+	cfg := DefaultReceiver()
+	cfg.NodeOf = func(*http.Request) (string, error) { return "n1", nil }
+	r := NewReceiver("nodes", cfg, newStore(t, t.TempDir()), quiet, nil)
 	_, srv := serve(t, r)
 	c := NewClient("server", ClientConfig{URL: srv.URL}, srv.Client(), nil)
-	at := time.Now().UnixMilli()
-	for k := range 4 {
-		if k == 2 {
-			r.Into(other)
-		}
-		if err := c.Send(t.Context(), []Sample{{1, name(1), at + int64(k), float64(k)}}); err != nil {
+	now := time.Now()
+	for _, tc := range []struct {
+		about string
+		old   time.Duration
+		want  []string
+	}{
+		{"of its hour without the server", 50 * time.Minute, []string{"n1"}},
+		{"of some minutes ago", 4 * time.Minute, []string{"n1"}},
+		{"of now, by a clock that is late", time.Minute, nil},
+		{"of now", 0, nil},
+	} {
+		if err := c.Send(t.Context(), []Sample{{1, name(1), now.Add(-tc.old).UnixMilli(), 1}}); err != nil {
 			t.Fatal(err)
 		}
+		if got := r.Missing([]string{"n1"}, now, 45*time.Second); !slices.Equal(got, tc.want) {
+			t.Errorf("after samples %s %v are missing, want %v", tc.about, got, tc.want)
+		}
 	}
-	l := name(1).String()
-	if a, b := read(t, one)[l], read(t, other)[l]; len(a) != 2 || len(b) != 2 || b[0][0] != '2' {
-		t.Errorf("one has %v, the other %v", a, b)
-	}
-	if got := r.Newest()[""]; got.UnixMilli() != at+3 {
-		t.Errorf("newest is %v", got)
+	if got := r.Missing([]string{"n1"}, now.Add(time.Hour), 45*time.Second); len(got) != 1 {
+		t.Errorf("after an hour of silence %v are missing", got)
 	}
 }

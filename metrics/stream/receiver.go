@@ -45,8 +45,6 @@ type Receiver struct {
 	log     *slog.Logger
 	metrics *receiverMetrics
 
-	whole sync.RWMutex // held for reading while a batch is taken, see Into
-
 	mu       sync.Mutex
 	sessions map[[sessionLength]byte]*sender
 	heard    map[string]time.Time // node → last committed batch
@@ -67,17 +65,6 @@ func NewReceiver(name string, cfg ReceiverConfig, into *store.Store, log *slog.L
 		cfg: cfg, store: into, log: log, metrics: newReceiverMetrics(name, reg),
 		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{}, newest: map[string]int64{},
 	}
-}
-
-// Into has what comes from now on committed to another store. When it returns,
-// nothing goes to the one before any more.
-func (r *Receiver) Into(s *store.Store) {
-	r.whole.Lock()
-	defer r.whole.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.store = s
-	clear(r.sessions) // who sends begins anew with the batch it has
 }
 
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -117,8 +104,6 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
-	r.whole.RLock()
-	defer r.whole.RUnlock()
 	from := r.sender(h, node)
 	if from == nil {
 		return http.StatusConflict, errSession
@@ -149,8 +134,10 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
 	if node != "" {
 		r.heard[node] = from.used
 	}
-	for _, x := range batch {
-		r.newest[node] = max(r.newest[node], x.T)
+	if node != "" {
+		for _, x := range batch {
+			r.newest[node] = max(r.newest[node], x.T)
+		}
 	}
 	r.mu.Unlock()
 	return 0, nil
@@ -203,36 +190,19 @@ func (r *Receiver) trim() {
 	}
 }
 
-// Heard is when each node's last batch was committed, since this process began.
-func (r *Receiver) Heard() map[string]time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make(map[string]time.Time, len(r.heard))
-	for n, t := range r.heard {
-		out[n] = t
-	}
-	return out
-}
-
-// Newest is the time of the newest sample that each node sent, since this process
-// began; "" is who has no name.
-func (r *Receiver) Newest() map[string]time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make(map[string]time.Time, len(r.newest))
-	for n, t := range r.newest {
-		out[n] = time.UnixMilli(t)
-	}
-	return out
-}
+// catchingUp is how many times patience the newest sample of a node may be old: one
+// that sends what waited during an outage is heard long before its newest samples
+// come. It is more than once, because clocks differ.
+const catchingUp = 3
 
 // Missing names, sorted, the nodes of want that sent nothing for longer than
-// patience. It fits promapi's Parts.Missing.
+// patience, or nothing of recent times. It fits promapi's Parts.Missing.
 func (r *Receiver) Missing(want []string, now time.Time, patience time.Duration) []string {
-	heard := r.Heard()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var out []string
 	for _, n := range want {
-		if now.Sub(heard[n]) > patience {
+		if now.Sub(r.heard[n]) > patience || now.Sub(time.UnixMilli(r.newest[n])) > catchingUp*patience {
 			out = append(out, n)
 		}
 	}
