@@ -5,11 +5,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -256,4 +258,54 @@ func FuzzMountTable(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAMountPointIsToldFromADirectory(t *testing.T) {
+	parent := t.TempDir()
+	dir := func(name string) string {
+		t.Helper()
+		d := filepath.Join(parent, name)
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	mount := func(source, at, kind string, flags uintptr) {
+		t.Helper()
+		if err := unix.Mount(source, at, kind, flags, ""); err != nil {
+			t.Skip("cannot mount here: ", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	}
+	plain, memory, bound := dir("plain"), dir("memory"), dir("bound")
+	mount("tmpfs", memory, "tmpfs", 0)
+	mount(plain, bound, "", unix.MS_BIND) // the same file system as its parent
+	link := filepath.Join(parent, "link")
+	if err := os.Symlink(memory, link); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(parent, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, path string
+		want       bool
+	}{
+		{"a directory", plain, false},
+		{"a tmpfs", memory, true},
+		{"a directory bound to another place", bound, true},
+		{"a link to a mount point", link, false},
+		{"nothing", filepath.Join(parent, "none"), false},
+		{"nothing below a file", filepath.Join(file, "x"), false},
+	} {
+		got, err := isMount(c.path)
+		if err != nil || got != c.want {
+			t.Errorf("%s: %v %v, want %v", c.name, got, err, c.want)
+		}
+		points, err := mountsBelow(parent) // what the kernel lists says the same
+		if err != nil || slices.Contains(points, c.path) != c.want {
+			t.Errorf("%s: the table of mounts has %v (%v)", c.name, points, err)
+		}
+	}
 }
