@@ -116,8 +116,10 @@ func etcdConfig(cfg Config, log *slog.Logger) (*embed.Config, error) {
 	ec.QuotaBackendBytes = cfg.QuotaBytes
 	ec.UnsafeNoFsync = cfg.UnsafeNoSync
 	ec.WatchProgressNotifyInterval = 5 * time.Second
-	// A single member elects itself; short ticks save 600 ms at each start.
-	ec.TickMs, ec.ElectionMs = 10, 100
+	// etcd's own tick, which is most of what a member does when idle. A single
+	// member elects itself: the shortest election that etcd allows saves 150 ms of
+	// its default at each start.
+	ec.TickMs, ec.ElectionMs = 100, 500
 	ec.ListenClientUrls, ec.AdvertiseClientUrls = nil, []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	ec.ListenClientHttpUrls = nil
 
