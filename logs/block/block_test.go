@@ -183,8 +183,9 @@ func TestDamageInVerifiedBlocksCostsOnlyThatBlock(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	c := codec(f)
 	l := someLines(rand.New(rand.NewPCG(1, 2)), 9, true, true)
-	f.Add(appendTimes(nil, l), 9, append(append([]byte{1}, appendLengths(nil, l.Ends)...), l.Text...))
-	f.Add(appendTimes(nil, l), 9, append([]byte{0}, l.Text...))
+	times, _ := appendTimes(nil, l)
+	f.Add(times, 9, append(append([]byte{1}, appendLengths(nil, l.Ends)...), l.Text...))
+	f.Add(appendRuns(appendVarints([]byte{timesVarint}, l.Times), l.Levels), 9, append([]byte{0}, l.Text...))
 	f.Fuzz(func(_ *testing.T, times []byte, n int, text []byte) {
 		n = max(1, n&0xfff)
 		var l Lines
@@ -193,8 +194,9 @@ func FuzzDecode(f *testing.F) {
 				l.Body(i)
 			}
 		}
-		for _, mark := range []string{magic, magic2, magic3} {
-			if m, err := parseMeta(text, mark); err == nil {
+		for _, mark := range []string{magic, magic2, magic3, magic4, magic5} {
+			form, _ := formOf(mark)
+			if m, err := parseMeta(text, form); err == nil {
 				_ = c.decode(m, &l, times)
 			}
 		}
@@ -250,40 +252,54 @@ func FuzzLinesComeBack(f *testing.F) {
 	})
 }
 
-// testdata/blocks-v2 was written by the version before shapes.
-func TestBlocksOfTheVersionBeforeCanBeRead(t *testing.T) {
-	text, err := os.ReadFile("testdata/blocks-v2.base64")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := base64.StdEncoding.DecodeString(string(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "blocks.dat")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, metas, lost, err := Open(path, codec(t), 0)
-	if err != nil || len(metas) != 2 || lost != (Lost{}) {
-		t.Fatalf("%d blocks, lost %v: %v", len(metas), lost, err)
-	}
-	defer f.Close()
-	for k, n := range []int{40, 3} {
-		want := &Lines{}
-		for i := range n {
-			want.Add(&record.Record{Time: int64(i) * 1e9, Level: record.Level(i % 3), Body: fmt.Appendf(nil, "%s request %d of u%d served in %d ms", []string{"INFO", "WARN"}[i%2], i*i, i/8, i%7)})
-		}
-		have, err := f.Read(metas[k], nil)
+// older are files of blocks that versions before have written: of the one before
+// shapes, and of the one before packings.
+func older(t *testing.T) map[string]string {
+	t.Helper()
+	paths := map[string]string{}
+	for _, name := range []string{"blocks-v2", "blocks-v3"} {
+		text, err := os.ReadFile("testdata/" + name + ".base64")
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, have, want)
-		if metas[k].Templated() != (k == 0) {
-			t.Errorf("block %d: templated is %v", k, metas[k].Templated())
+		b, err := base64.StdEncoding.DecodeString(string(text))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := f.ReadWords(metas[k]); err != nil {
-			t.Error(err)
+		paths[name] = filepath.Join(t.TempDir(), "blocks.dat")
+		if err := os.WriteFile(paths[name], b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return paths
+}
+
+func TestBlocksOfVersionsBeforeCanBeRead(t *testing.T) {
+	for name, path := range older(t) {
+		f, metas, lost, err := Open(path, codec(t), 0)
+		if err != nil || len(metas) != 2 || lost != (Lost{}) {
+			t.Fatalf("%s: %d blocks, lost %v: %v", name, len(metas), lost, err)
+		}
+		defer f.Close()
+		for k, n := range []int{40, 3} {
+			want := &Lines{}
+			for i := range n {
+				want.Add(&record.Record{Time: int64(i) * 1e9, Level: record.Level(i % 3), Body: fmt.Appendf(nil, "%s request %d of u%d served in %d ms", []string{"INFO", "WARN"}[i%2], i*i, i/8, i%7)})
+			}
+			have, err := f.Read(metas[k], nil)
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			same(t, have, want)
+			if metas[k].Templated() != (k == 0) {
+				t.Errorf("%s, block %d: templated is %v", name, k, metas[k].Templated())
+			}
+			if _, err := f.ReadWords(metas[k]); err != nil {
+				t.Error(name, err)
+			}
+			if have, err = f.ReadTimes(metas[k], nil); err != nil || !reflect.DeepEqual(have.Times, want.Times) {
+				t.Errorf("%s, block %d: times are %v: %v", name, k, have.Times, err)
+			}
 		}
 	}
 }

@@ -27,7 +27,7 @@ type Meta struct {
 
 	offset int64
 	head   uint32 // bytes before the first frame
-	shaped bool   // templates have shapes; what is written has
+	form   form
 	frames [frameKinds]frame
 }
 
@@ -45,9 +45,10 @@ const (
 
 // frame is where a part of a block lies, and what it must look like.
 type frame struct {
-	bytes uint32 // compressed
-	raw   uint32
-	crc   uint32
+	bytes   uint32 // as it is written
+	raw     uint32
+	crc     uint32
+	packing packing
 }
 
 // Size is the number of bytes of the block in its file.
@@ -74,11 +75,38 @@ func (m *Meta) start(kind int) int64 {
 // ErrDamaged says that bytes on disk are not what was written.
 var ErrDamaged = errors.New("block is damaged")
 
+// form is in which way a block is written. Its mark tells.
+type form struct {
+	templated bool
+	shaped    bool // templates have shapes
+	packed    bool // frames tell their packing, times how they are written
+}
+
+// formOf returns the form of a block with this mark.
+func formOf(mark string) (f form, ok bool) {
+	switch mark {
+	case magic:
+		return form{}, true
+	case magic2:
+		return form{templated: true}, true
+	case magic3:
+		return form{templated: true, shaped: true}, true
+	case magic4:
+		return form{packed: true}, true
+	case magic5:
+		return form{templated: true, shaped: true, packed: true}, true
+	}
+	return form{}, false
+}
+
 const (
-	magic       = "pBK1" // plain
-	magic2      = "pBK2" // with templates, each of which is its own shape; read only
-	magic3      = "pBK3" // with templates
-	prefixBytes = 12     // magic, header length, header crc32c
+	magic  = "pBK1" // plain; read only
+	magic2 = "pBK2" // with templates, each of which is its own shape; read only
+	magic3 = "pBK3" // with templates; read only
+	magic4 = "pBK4" // plain
+	magic5 = "pBK5" // with templates
+
+	prefixBytes = 12 // magic, header length, header crc32c
 	maxHeader   = 64 << 10
 	// MaxBytes is the most that one column of a block may hold.
 	MaxBytes = 256 << 20
@@ -87,14 +115,15 @@ const (
 // Codec compresses and decompresses blocks. It may be used concurrently for
 // decoding, by one goroutine for encoding.
 type Codec struct {
-	enc   *zstd.Encoder
-	dec   *zstd.Decoder
-	table *crc32.Table
-	col   []byte
-	body  []byte
-	split splitter
-	words [][]byte // of the block encoded last
-	room  [3][]byte
+	enc    *zstd.Encoder
+	dec    *zstd.Decoder
+	table  *crc32.Table
+	col    []byte
+	body   []byte
+	split  splitter
+	words  [][]byte // of the block encoded last
+	room   [3][]byte
+	packed []byte // scratch of frame
 }
 
 // NewCodec makes a codec that compresses fast.
@@ -137,31 +166,33 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 	}
 	m.frames = [frameKinds]frame{}
 	body := c.body[:0]
-	c.col = appendTimes(c.col[:0], l)
-	body, m.frames[frameTimes] = c.frame(body, c.col)
-	mark := magic
+	var how packing
+	c.col, how = appendTimes(c.col[:0], l)
+	body, m.frames[frameTimes] = c.frame(body, c.col, how)
+	mark := magic4
 	if c.split.split(l) {
-		mark, m.shaped = magic3, true
+		mark = magic5
 		t := &c.split.dict
 		c.room[0] = c.split.appendColumns(c.room[0][:0], l)
 		c.col = appendTemplates(c.col[:0], t)
-		body, m.frames[frameTemplates] = c.frame(body, c.col)
+		body, m.frames[frameTemplates] = c.frame(body, c.col, packedS2)
 		c.col = appendIDs(c.col[:0], c.split.ids)
-		body, m.frames[frameIDs] = c.frame(body, c.col)
-		body, m.frames[frameColumns] = c.frame(body, c.room[0])
+		body, m.frames[frameIDs] = c.frame(body, c.col, packedZstd)
+		body, m.frames[frameColumns] = c.frame(body, c.room[0], packedZstd)
 		c.room[1] = t.apart(c.room[1][:0])
 		c.words = append(c.words[:0], c.room[1], c.room[0])
 	} else {
 		c.col = appendText(c.col[:0], l)
-		body, m.frames[frameText] = c.frame(body, c.col)
+		body, m.frames[frameText] = c.frame(body, c.col, packedZstd)
 		c.words = append(c.words[:0], l.Text)
 	}
 	if len(l.FEnds) > 0 {
-		body, m.frames[frameFields] = c.frame(body, l.Fields)
+		body, m.frames[frameFields] = c.frame(body, l.Fields, packedZstd)
 		c.room[2] = l.otherFields(c.room[2][:0])
 		c.words = append(c.words, c.room[2])
 	}
 	c.body = body
+	m.form, _ = formOf(mark)
 	head := appendMeta(nil, m)
 	m.head = prefixBytes + uint32(len(head))
 	dst = append(dst, mark...)
@@ -184,74 +215,6 @@ func appendText(dst []byte, l *Lines) []byte {
 		dst = appendLengths(dst, l.Ends)
 	}
 	return append(dst, l.Text...)
-}
-
-func (c *Codec) frame(dst, raw []byte) ([]byte, frame) {
-	start := len(dst)
-	dst = c.enc.EncodeAll(raw, dst)
-	z := dst[start:]
-	return dst, frame{bytes: uint32(len(z)), raw: uint32(len(raw)), crc: crc32.Checksum(z, c.table)}
-}
-
-func (c *Codec) unframe(dst, z []byte, f frame) ([]byte, error) {
-	if crc32.Checksum(z, c.table) != f.crc {
-		return nil, ErrDamaged
-	}
-	out, err := c.dec.DecodeAll(z, dst)
-	if err != nil || len(out)-len(dst) != int(f.raw) {
-		return nil, ErrDamaged
-	}
-	return out, nil
-}
-
-// appendTimes writes time differences, then levels as runs.
-func appendTimes(dst []byte, l *Lines) []byte {
-	before := int64(0)
-	for _, t := range l.Times {
-		dst = binary.AppendVarint(dst, t-before)
-		before = t
-	}
-	for i := 0; i < len(l.Levels); {
-		j := i
-		for j < len(l.Levels) && l.Levels[j] == l.Levels[i] {
-			j++
-		}
-		dst = append(dst, l.Levels[i])
-		dst = binary.AppendUvarint(dst, uint64(j-i))
-		i = j
-	}
-	return dst
-}
-
-func parseTimes(b []byte, l *Lines, n int) error {
-	l.Times = grow(l.Times, n)
-	before := int64(0)
-	for i := range n {
-		d, k := binary.Varint(b)
-		if k <= 0 {
-			return ErrDamaged
-		}
-		b = b[k:]
-		before += d
-		l.Times[i] = before
-	}
-	l.Levels = grow(l.Levels, n)
-	for i := 0; i < n; {
-		if len(b) < 2 {
-			return ErrDamaged
-		}
-		v := b[0]
-		run, k := binary.Uvarint(b[1:])
-		if k <= 0 || run == 0 || run > uint64(n-i) {
-			return ErrDamaged
-		}
-		b = b[1+k:]
-		for range run {
-			l.Levels[i] = v
-			i++
-		}
-	}
-	return nil
 }
 
 func grow[T any](s []T, n int) []T {
@@ -338,6 +301,7 @@ func appendMeta(dst []byte, m *Meta) []byte {
 		dst = binary.LittleEndian.AppendUint32(dst, f.bytes)
 		dst = binary.LittleEndian.AppendUint32(dst, f.raw)
 		dst = binary.LittleEndian.AppendUint32(dst, f.crc)
+		dst = append(dst, byte(f.packing))
 	}
 	return dst
 }
@@ -350,13 +314,15 @@ func (m *Meta) has(kind int) bool {
 	return kind == frameTimes || kind == frameFields || m.Templated()
 }
 
-func parseMeta(b []byte, mark string) (*Meta, error) {
+// frameBytes is what a header tells of a frame.
+const frameBytes = 13
+
+func parseMeta(b []byte, f form) (*Meta, error) {
 	s, b, err := record.DecodeStream(b)
 	if err != nil {
 		return nil, ErrDamaged
 	}
-	templated := mark != magic
-	m := &Meta{Stream: s, Hash: s.Hash(), shaped: mark == magic3}
+	m := &Meta{Stream: s, Hash: s.Hash(), form: f}
 	bad := false
 	u := func() uint64 {
 		v, n := binary.Uvarint(b)
@@ -386,21 +352,28 @@ func parseMeta(b []byte, mark string) (*Meta, error) {
 		m.Levels[k] = uint32(u())
 	}
 	kinds := []int{frameTimes, frameText, frameFields}
-	if templated {
+	if f.templated {
 		kinds = []int{frameTimes, frameTemplates, frameIDs, frameColumns, frameFields}
 	}
-	if bad || len(b) != 12*len(kinds) || lines == 0 || lines > MaxBytes {
+	size := frameBytes
+	if !f.packed {
+		size-- // all are zstd
+	}
+	if bad || len(b) != size*len(kinds) || lines == 0 || lines > MaxBytes {
 		return nil, ErrDamaged
 	}
 	m.Lines = int(lines)
 	for k, kind := range kinds {
-		e, f := b[12*k:], &m.frames[kind]
+		e, f := b[size*k:][:size], &m.frames[kind]
 		f.bytes, f.raw, f.crc = binary.LittleEndian.Uint32(e), binary.LittleEndian.Uint32(e[4:]), binary.LittleEndian.Uint32(e[8:])
-		if f.raw > MaxBytes || f.bytes > MaxBytes {
+		if len(e) == frameBytes {
+			f.packing = packing(e[frameBytes-1])
+		}
+		if f.raw > MaxBytes || f.bytes > MaxBytes || f.packing >= packings {
 			return nil, ErrDamaged
 		}
 	}
-	if int64(m.Lines) > int64(m.frames[frameTimes].raw) || templated != m.Templated() {
+	if int64(m.Lines) > groupTimes*int64(m.frames[frameTimes].raw) || f.templated != m.Templated() {
 		return nil, ErrDamaged
 	}
 	return m, nil

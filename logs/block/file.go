@@ -133,8 +133,8 @@ func (f *File) header(at int64) (*Meta, error) {
 		return nil, err
 	}
 	b = b[:n]
-	mark := string(b[:4])
-	if mark != magic && mark != magic2 && mark != magic3 {
+	form, ok := formOf(string(b[:4]))
+	if !ok {
 		return nil, ErrDamaged
 	}
 	size := int(binary.LittleEndian.Uint32(b[4:]))
@@ -151,7 +151,7 @@ func (f *File) header(at int64) (*Meta, error) {
 	if crc32.Checksum(head, f.codec.table) != binary.LittleEndian.Uint32(b[8:]) {
 		return nil, ErrDamaged
 	}
-	m, err := parseMeta(head, mark)
+	m, err := parseMeta(head, form)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +214,7 @@ func (f *File) ReadTimes(m *Meta, l *Lines) (*Lines, error) {
 	}
 	b, err := f.frame(m, frameTimes)
 	if err == nil {
-		err = parseTimes(b, l, m.Lines)
+		err = m.parseTimes(b, l)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read times of block at %d: %w", m.offset, err)
@@ -241,7 +241,7 @@ func (f *File) ReadWords(m *Meta) (texts [][]byte, err error) {
 			}
 		case frameTemplates:
 			var t *Templates
-			if t, err = parseTemplates(b, m.Lines, m.shaped); err == nil {
+			if t, err = parseTemplates(b, m.Lines, m.form.shaped); err == nil {
 				b = t.apart(nil)
 			}
 		}
@@ -293,12 +293,12 @@ func (c *Codec) decode(m *Meta, l *Lines, z []byte) error {
 	if len(z) > 0 {
 		return ErrDamaged
 	}
-	if err := parseTimes(raw[frameTimes], l, m.Lines); err != nil {
+	if err := m.parseTimes(raw[frameTimes], l); err != nil {
 		return err
 	}
 	l.IDs = l.IDs[:0]
 	if m.Templated() {
-		t, err := parseTemplates(raw[frameTemplates], m.Lines, m.shaped)
+		t, err := parseTemplates(raw[frameTemplates], m.Lines, m.form.shaped)
 		if err != nil {
 			return err
 		}

@@ -59,7 +59,7 @@ func (p *Parts) frame(kind int) (b []byte, fresh bool, err error) {
 			return nil, false, fmt.Errorf("read block at %d: %w", p.meta.offset, err)
 		}
 	}
-	b, err = p.file.codec.unframe(p.frames[kind][:0], p.z[start-p.at:end-p.at], f)
+	b, err = p.file.codec.unframe(p.frames[kind], p.z[start-p.at:end-p.at], f)
 	if err != nil {
 		return nil, false, p.damaged()
 	}
@@ -84,7 +84,7 @@ func (p *Parts) again(kind int) error {
 // Templates returns the templates.
 func (p *Parts) Templates() (*Templates, error) {
 	b, fresh, err := p.frame(frameTemplates)
-	if err == nil && fresh && p.templates.parse(b, p.meta.Lines, p.meta.shaped) != nil {
+	if err == nil && fresh && p.templates.parse(b, p.meta.Lines, p.meta.form.shaped) != nil {
 		err = p.again(frameTemplates)
 	}
 	return &p.templates, err
@@ -93,7 +93,7 @@ func (p *Parts) Templates() (*Templates, error) {
 // Times returns time, ns, and level of each line.
 func (p *Parts) Times() ([]int64, []byte, error) {
 	b, fresh, err := p.frame(frameTimes)
-	if err == nil && fresh && parseTimes(b, &p.lines, p.meta.Lines) != nil {
+	if err == nil && fresh && p.meta.parseTimes(b, &p.lines) != nil {
 		err = p.again(frameTimes)
 	}
 	return p.lines.Times, p.lines.Levels, err

@@ -1,10 +1,8 @@
 package block
 
 import (
-	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -94,29 +92,19 @@ func samePart(t *testing.T, rnd *rand.Rand, p *Parts, f *File, m *Meta, want *Li
 	}
 }
 
-func TestPartsOfTheVersionBeforeGiveTheLinesAsked(t *testing.T) {
-	text, err := os.ReadFile("testdata/blocks-v2.base64")
-	if err != nil {
-		t.Fatal(err)
+func TestPartsOfVersionsBeforeGiveTheLinesAsked(t *testing.T) {
+	for name, path := range older(t) {
+		f, metas, _, err := Open(path, codec(t), 0)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		defer f.Close()
+		want, err := f.Read(metas[0], nil)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		samePart(t, rand.New(rand.NewPCG(1, 1)), &Parts{}, f, metas[0], want)
 	}
-	b, err := base64.StdEncoding.DecodeString(string(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "blocks.dat")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, metas, _, err := Open(path, codec(t), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	want, err := f.Read(metas[0], nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	samePart(t, rand.New(rand.NewPCG(1, 1)), &Parts{}, f, metas[0], want)
 }
 
 func FuzzParts(f *testing.F) {
@@ -130,7 +118,7 @@ func FuzzParts(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, dict, ids, columns []byte, n, from int) {
 		n = max(1, n&0xfff)
 		for _, shaped := range []bool{false, true} {
-			p := Parts{file: &File{}, meta: &Meta{Lines: n, shaped: shaped}}
+			p := Parts{file: &File{}, meta: &Meta{Lines: n, form: form{shaped: shaped}}}
 			for _, kind := range []int{frameTemplates, frameIDs, frameColumns} {
 				p.read[kind] = true
 			}

@@ -77,28 +77,39 @@ func (a *asked) filterLeaf(n *node, rows []uint32) ([]uint32, error) {
 	if err != nil {
 		return nil, err
 	}
-	var open []uint32
-	sure := rows[:0]
+	open := a.borrow(len(rows))
+	defer func() { a.spare = append(a.spare, open) }()
+	sure, k := rows[:0], 0
 	for _, row := range rows {
 		switch answers[ids[row]] {
 		case yes:
 			sure = append(sure, row)
 		case maybe:
-			open = append(open, row)
+			open[k] = row
+			k++
 		}
 	}
-	if len(open) == 0 {
+	if k == 0 {
 		return sure, nil
 	}
-	if open, err = a.resolve(l, open); err != nil || len(open) == 0 {
+	found, err := a.resolve(l, open[:k])
+	if err != nil || len(found) == 0 {
 		return sure, err
 	}
-	if len(sure) == 0 {
-		return open, nil
+	both := len(sure) > 0
+	if sure = append(sure, found...); both {
+		slices.Sort(sure)
 	}
-	sure = append(sure, open...)
-	slices.Sort(sure)
 	return sure, nil
+}
+
+// borrow returns memory for n lines. Who takes it puts it back into spare.
+func (a *asked) borrow(n int) []uint32 {
+	var room []uint32
+	if last := len(a.spare) - 1; last >= 0 {
+		room, a.spare = a.spare[last], a.spare[:last]
+	}
+	return sized(room, n)
 }
 
 // resolve looks at lines whose templates do not tell.

@@ -12,13 +12,13 @@ import (
 // foldInto makes the ASCII letters of src small, eight bytes at a time.
 func foldInto(dst, src []byte) {
 	dst = dst[:len(src)]
-	for len(src) >= 8 {
-		x := binary.LittleEndian.Uint64(src)
-		low := x &^ high
-		// the high bit of a byte is set where it is A to Z
-		upper := (low + (0x80-'A')*ones) &^ (low + (0x7f-'Z')*ones) &^ x & high
-		binary.LittleEndian.PutUint64(dst, x|upper>>2)
-		dst, src = dst[8:], src[8:]
+	for len(src) >= 32 && len(dst) >= 32 {
+		d, s := (*[32]byte)(dst), (*[32]byte)(src)
+		binary.LittleEndian.PutUint64(d[0:], foldEight(binary.LittleEndian.Uint64(s[0:])))
+		binary.LittleEndian.PutUint64(d[8:], foldEight(binary.LittleEndian.Uint64(s[8:])))
+		binary.LittleEndian.PutUint64(d[16:], foldEight(binary.LittleEndian.Uint64(s[16:])))
+		binary.LittleEndian.PutUint64(d[24:], foldEight(binary.LittleEndian.Uint64(s[24:])))
+		dst, src = dst[32:], src[32:]
 	}
 	for i, c := range src {
 		if c-'A' < 26 {
@@ -26,6 +26,13 @@ func foldInto(dst, src []byte) {
 		}
 		dst[i] = c
 	}
+}
+
+func foldEight(x uint64) uint64 {
+	low := x &^ high
+	// the high bit of a byte is set where it is A to Z
+	upper := (low + (0x80-'A')*ones) &^ (low + (0x7f-'Z')*ones) &^ x & high
+	return x | upper>>2
 }
 
 const (

@@ -88,6 +88,7 @@ type asked struct {
 	levels bool     // the level matters
 	texts  block.Lines
 	walk   walk
+	spare  [][]uint32 // memory for lines of which templates do not tell
 }
 
 // leaf is a node about texts or parsed fields, and what is known of it in the
@@ -215,7 +216,10 @@ func (a *asked) judge(l *leaf) []answer {
 	}
 	l.judged = true
 	l.answers = sized(l.answers, a.t.Len())
-	l.plans = sized(l.plans, a.t.Len())
+	if more := a.t.Len() - cap(l.plans); more > 0 { // keeps the memory of plans
+		l.plans = append(l.plans[:cap(l.plans)], make([]plans, more)...)
+	}
+	l.plans = l.plans[:a.t.Len()]
 	for i := range l.plans {
 		l.plans[i].reset()
 	}

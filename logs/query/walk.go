@@ -49,6 +49,9 @@ func (p *plans) find(hole uint32, from state) *plan {
 
 func (p *plans) add(x plan) *plan {
 	if len(p.few) < fewPlans {
+		if p.few == nil {
+			p.few = make([]plan, 0, fewPlans/2)
+		}
 		p.few = append(p.few, x)
 		return &p.few[len(p.few)-1]
 	}
