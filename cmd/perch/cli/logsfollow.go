@@ -24,10 +24,11 @@ func follow(ctx context.Context, s Streams, w *web, ask url.Values, p *printer) 
 		ask := url.Values{"query": ask["query"]}
 		if !p.newest.IsZero() {
 			from := p.newest.Add(-overlap)
-			if from.Before(p.floor) {
-				from = p.floor
+			if f := p.floor; f != nil && !from.After(f.Time) { // after that very line: many may have its time
+				ask.Set("cursor", fmt.Sprintf("%d.%s", f.Time.UnixNano(), f.ID))
+			} else {
+				ask.Set("cursor", fmt.Sprintf("%d.%016x-0", from.UnixNano(), 0))
 			}
-			ask.Set("cursor", fmt.Sprintf("%d.%016x-0", from.UnixNano(), 0))
 			p.again = maps.Clone(p.recent)
 		}
 		opened, err := followOnce(ctx, s, w, ask, p)

@@ -19,7 +19,7 @@ type printer struct {
 	prefix, spaces                 bool
 	grep                           *regexp.Regexp
 
-	floor      time.Time            // older lines were left out, as --tail says
+	floor      *line                // older lines were left out, as --tail says
 	newest     time.Time            // of the lines so far
 	recent     map[string]time.Time // ids of those that are not much older
 	kept       int                  // of them, when they were last looked through

@@ -93,10 +93,10 @@ func TestFollowingRepeatsNoLineAndMissesNoneThatIsStoredLate(t *testing.T) {
 	if !strings.Contains(said.String(), "7 lines or more are left out") || !strings.Contains(said.String(), "went away") {
 		t.Error(said.String())
 	}
-	p.floor = p.newest.Add(-time.Millisecond)
+	p.floor = &line{Time: p.newest.Add(-time.Millisecond), ID: "00000000000000ff-7"}
 	ctx, cancel = context.WithCancel(t.Context())
 	w = door(t, func(_ http.ResponseWriter, r *http.Request) {
-		if want := fmt.Sprintf("%d.0000000000000000-0", p.floor.UnixNano()); r.FormValue("cursor") != want {
+		if want := fmt.Sprintf("%d.00000000000000ff-7", p.floor.Time.UnixNano()); r.FormValue("cursor") != want {
 			t.Errorf("follows from %s, want %s: --tail left out what is before", r.FormValue("cursor"), want)
 		}
 		cancel()
