@@ -70,28 +70,35 @@ type Pressure struct{ Some, Full uint64 }
 
 type file struct {
 	fd   int
-	slow bool // Look leaves it out
+	skip bool // its numbers cannot change, see Limited
 	source
 }
 
 // Reader holds the hot files of one cgroup open.
 type Reader struct {
 	path  string
-	files []file // what tells the CPU time comes first
+	files []file
+	tell  int // so many of the first files tell whether anything happened: CPU time and memory use
 	buf   []byte
 }
 
 type source struct {
 	dir, name string
 	has       Has
+	when      when
 	parse     func(*Use, []byte)
 }
 
-// slow says of a file that the kernel keeps its numbers until they are asked
-// for, and that nobody needs them every second.
-func slow(name string) bool {
-	return name == "cpuacct.stat" || name == "memory.max_usage_in_bytes" || name == "memory.failcnt" || name == "memory.peak" || name == "vmstat"
-}
+// when says which looks need a file.
+type when int
+
+const (
+	often    when = iota // each
+	moved                // those at which memory use changed
+	quota                // those at a cgroup with a cpu limit; of another the numbers stay
+	seldom               // Read and Refresh
+	atLimits             // Read and Refresh of a cgroup with a memory limit
+)
 
 // maxFile is more than the longest of the files, memory.stat of v2, can be.
 const maxFile = 8 << 10
@@ -108,100 +115,152 @@ func (t Tree) Open(path string) (*Reader, error) {
 			r.Close()
 			return nil, fmt.Errorf("open cgroup %s file %s: %w", path, s.name, err)
 		}
-		r.files = append(r.files, file{fd, slow(s.name), s})
+		r.files = append(r.files, file{fd: fd, source: s})
 	}
-	if len(r.files) == 0 {
+	switch f := r.files; {
+	case len(f) == 0:
 		return nil, fmt.Errorf("open cgroup %s: %w", path, ErrGone)
+	case f[0].has&HasCPU == 0:
+	case len(f) > 1 && f[1].has&HasMemory != 0:
+		r.tell = 2
+	default:
+		r.tell = 1
 	}
 	return r, nil
 }
 
+// sources lists what tells the CPU time first, then memory use.
 func (t Tree) sources(path string) []source {
 	psi := func(dir string) []source {
 		return []source{
-			{dir, "cpu.pressure", HasPSI, func(u *Use, b []byte) { u.PSI.CPU = parsePressure(b) }},
-			{dir, "memory.pressure", HasPSI, func(u *Use, b []byte) { u.PSI.Memory = parsePressure(b) }},
-			{dir, "io.pressure", HasPSI, func(u *Use, b []byte) { u.PSI.IO = parsePressure(b) }},
+			{dir, "cpu.pressure", HasPSI, seldom, func(u *Use, b []byte) { u.PSI.CPU = parsePressure(b) }},
+			{dir, "memory.pressure", HasPSI, seldom, func(u *Use, b []byte) { u.PSI.Memory = parsePressure(b) }},
+			{dir, "io.pressure", HasPSI, seldom, func(u *Use, b []byte) { u.PSI.IO = parsePressure(b) }},
 		}
 	}
 	if t.Layout == Unified {
 		dir := filepath.Join(t.Root, path)
-		out := append([]source{{dir, "cpu.stat", HasCPU | HasThrottling, (*Use).parseCPUStat2}}, psi(dir)...)
+		out := []source{{dir, "cpu.stat", HasCPU | HasThrottling, often, (*Use).parseCPUStat2}}
 		if filepath.Clean(path) == "/" && !exists(filepath.Join(dir, "memory.current")) {
 			// The machine's own root has no numbers of memory but memory.stat.
-			return append(out, source{dir, "memory.stat", HasMemory, (*Use).parseRootMemory}, source{"/proc", "meminfo", 0, (*Use).parseSwap},
-				source{"/proc", "vmstat", HasOOM, (*Use).parseMemoryEvents})
+			out = append(out, source{dir, "memory.stat", HasMemory, often, (*Use).parseRootMemory}, source{"/proc", "meminfo", 0, moved, (*Use).parseSwap},
+				source{"/proc", "vmstat", HasOOM, seldom, (*Use).parseMemoryEvents})
+			return append(out, psi(dir)...)
 		}
-		return append(out,
-			source{dir, "memory.current", HasMemory, func(u *Use, b []byte) { u.Memory.Usage = number(b) }},
-			source{dir, "memory.stat", 0, (*Use).parseMemoryStat2},
-			source{dir, "memory.swap.current", 0, func(u *Use, b []byte) { u.Memory.Swap = number(b) }},
-			source{dir, "memory.peak", HasMemoryPeak, func(u *Use, b []byte) { u.Memory.Peak = number(b) }},
-			source{dir, "memory.events", HasOOM, (*Use).parseMemoryEvents},
-			source{dir, "pids.current", HasTasks, func(u *Use, b []byte) { u.Tasks = number(b) }},
+		out = append(out,
+			source{dir, "memory.current", HasMemory, often, func(u *Use, b []byte) { u.Memory.Usage = number(b) }},
+			source{dir, "memory.stat", 0, moved, (*Use).parseMemoryStat2},
+			source{dir, "memory.swap.current", 0, moved, func(u *Use, b []byte) { u.Memory.Swap = number(b) }},
+			source{dir, "memory.peak", HasMemoryPeak, seldom, func(u *Use, b []byte) { u.Memory.Peak = number(b) }},
+			source{dir, "memory.events", HasOOM, seldom, (*Use).parseMemoryEvents},
+			source{dir, "pids.current", HasTasks, seldom, func(u *Use, b []byte) { u.Tasks = number(b) }},
 		)
+		return append(out, psi(dir)...)
 	}
 	var out []source
-	add := func(controller, name string, has Has, parse func(*Use, []byte)) {
+	add := func(controller, name string, has Has, when when, parse func(*Use, []byte)) {
 		if d := t.dirs[controller]; d != "" {
-			out = append(out, source{filepath.Join(d, path), name, has, parse})
+			out = append(out, source{filepath.Join(d, path), name, has, when, parse})
 		}
 	}
-	add("cpuacct", "cpuacct.usage", HasCPU, func(u *Use, b []byte) { u.CPU.Usage = number(b) })
-	add("cpuacct", "cpuacct.stat", 0, (*Use).parseCPUAcct)
-	add("cpu", "cpu.stat", HasThrottling, (*Use).parseCPUStat)
-	add("memory", "memory.usage_in_bytes", HasMemory, func(u *Use, b []byte) { u.Memory.Usage = number(b) })
-	add("memory", "memory.stat", 0, (*Use).parseMemoryStat)
-	add("memory", "memory.max_usage_in_bytes", HasMemoryPeak, func(u *Use, b []byte) { u.Memory.Peak = number(b) })
-	add("memory", "memory.failcnt", 0, func(u *Use, b []byte) { u.Memory.LimitHits = number(b) })
-	add("memory", "memory.oom_control", HasOOM, (*Use).parseOOMControl)
-	add("pids", "pids.current", HasTasks, func(u *Use, b []byte) { u.Tasks = number(b) })
+	add("cpuacct", "cpuacct.usage", HasCPU, often, func(u *Use, b []byte) { u.CPU.Usage = number(b) })
+	add("memory", "memory.usage_in_bytes", HasMemory, often, func(u *Use, b []byte) { u.Memory.Usage = number(b) })
+	add("memory", "memory.stat", 0, moved, (*Use).parseMemoryStat)
+	add("cpu", "cpu.stat", HasThrottling, quota, (*Use).parseCPUStat)
+	add("cpuacct", "cpuacct.stat", 0, seldom, (*Use).parseCPUAcct)
+	add("memory", "memory.max_usage_in_bytes", HasMemoryPeak, seldom, func(u *Use, b []byte) { u.Memory.Peak = number(b) })
+	add("memory", "memory.failcnt", 0, atLimits, func(u *Use, b []byte) { u.Memory.LimitHits = number(b) })
+	add("memory", "memory.oom_control", HasOOM, seldom, (*Use).parseOOMControl)
+	add("pids", "pids.current", HasTasks, seldom, func(u *Use, b []byte) { u.Tasks = number(b) })
 	if d := t.dirs["unified"]; d != "" {
 		out = append(out, psi(filepath.Join(d, path))...)
 	}
 	return out
 }
 
-// Read fills u with the numbers of now. ErrGone means that the cgroup was
-// removed; u then holds what could still be read. A file that went away alone
-// leaves its part out.
+// Limited says which limits the cgroup has: without a limit the kernel does not
+// count what it held back, and the files that tell it are not read. Until told,
+// they are.
+func (r *Reader) Limited(cpu, memory bool) {
+	for i := range r.files {
+		switch f := &r.files[i]; f.when {
+		case quota:
+			f.skip = !cpu
+		case atLimits:
+			f.skip = !memory
+		}
+	}
+}
+
+// Read brings u, which is empty or was read before, up to date. ErrGone means
+// that the cgroup was removed; u then holds what could still be read. A file
+// that went away alone leaves its part out.
 func (r *Reader) Read(u *Use) error {
-	*u = Use{}
+	had := u.Has
+	u.Has = 0
 	for i := range r.files {
 		if err := r.read(u, &r.files[i]); err != nil {
 			return err
 		}
 	}
-	return r.finish(u)
+	return r.finish(u, had, func(f *file) bool { return f.skip })
 }
 
-// Look brings u, which Read filled before, up to date at little cost: it says
-// idle, and reads no more, when no task of the cgroup ran since, and it leaves
-// out what changes slowly. What others did to an idle cgroup, and stalls of tasks
-// that never ran, show up with the next Read.
-func (r *Reader) Look(u *Use) (idle bool, err error) {
-	before, had := u.CPU.Usage, u.Has
+// Refresh does the same at less cost: it says still, and reads no more, when
+// neither CPU time nor memory use changed since. Then only what others did to
+// the cgroup, or stalls of tasks that never ran, can be missing from u; the next
+// Read has them.
+func (r *Reader) Refresh(u *Use) (still bool, err error) {
+	before, had := *u, u.Has
 	u.Has = 0
 	for i := range r.files {
-		f := &r.files[i]
-		if f.slow {
-			continue
+		if i == r.tell && u.Has&had&HasCPU != 0 && u.CPU.Usage == before.CPU.Usage && u.Memory.Usage == before.Memory.Usage {
+			u.Has = had
+			return true, nil
 		}
-		if err := r.read(u, f); err != nil {
+		if err := r.read(u, &r.files[i]); err != nil {
 			return false, err
 		}
-		if i == 0 && u.Has&HasCPU != 0 && u.CPU.Usage == before {
+	}
+	return false, r.finish(u, had, func(f *file) bool { return f.skip })
+}
+
+// Look brings the numbers that are worth a look each second up to date: CPU time,
+// throttling, memory. It says idle, and reads no more, when no task of the cgroup
+// ran since u was read.
+func (r *Reader) Look(u *Use) (idle bool, err error) {
+	if r.tell == 0 || u.Has&HasCPU == 0 {
+		return false, r.Read(u)
+	}
+	before, had := *u, u.Has
+	u.Has = 0
+	leave := func(f *file) bool {
+		return f.skip || f.when >= seldom || f.when == moved && u.Memory.Usage == before.Memory.Usage
+	}
+	for i := range r.files {
+		if leave(&r.files[i]) {
+			continue
+		}
+		if err := r.read(u, &r.files[i]); err != nil {
+			return false, err
+		}
+		switch {
+		case i > 0:
+		case u.Has == 0: // the cgroup is gone, or only this
+			u.Has = had
+			return false, r.Read(u)
+		case u.CPU.Usage == before.CPU.Usage:
 			u.Has = had
 			return true, nil
 		}
 	}
-	if u.Has != 0 {
-		u.Has |= had & HasMemoryPeak
-	}
-	return false, r.finish(u)
+	return false, r.finish(u, had, leave)
 }
 
 func (r *Reader) read(u *Use, f *file) error {
+	if f.skip {
+		return nil
+	}
 	n, err := unix.Pread(f.fd, r.buf, 0)
 	switch {
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
@@ -216,16 +275,25 @@ func (r *Reader) read(u *Use, f *file) error {
 	return nil
 }
 
-func (r *Reader) finish(u *Use) error {
-	if m := &u.Memory; m.Usage > m.InactiveFile {
-		m.WorkingSet = m.Usage - m.InactiveFile
-	} else {
-		m.WorkingSet = 0
-	}
+// finish takes the parts of files that were left for what they were.
+func (r *Reader) finish(u *Use, had Has, left func(*file) bool) error {
 	if u.Has == 0 {
 		return fmt.Errorf("read cgroup %s: %w", r.path, ErrGone)
 	}
+	for i := range r.files {
+		if left(&r.files[i]) {
+			u.Has |= had & r.files[i].has
+		}
+	}
+	u.Memory.WorkingSet = u.Memory.Usage - min(u.Memory.Usage, u.Memory.InactiveFile)
 	return nil
+}
+
+// Descriptors adds the files that are open.
+func (r *Reader) Descriptors(to map[int]bool) {
+	for _, f := range r.files {
+		to[f.fd] = true
+	}
 }
 
 // Close closes the files.

@@ -55,7 +55,7 @@ func TestEachLayoutGivesTheSameNumbers(t *testing.T) {
 				t.Errorf("a look at an idle cgroup changes nothing: %v %v %+v", idle, err, got)
 			}
 			got.CPU.Usage--
-			got.Memory.Usage, got.Tasks, got.Memory.Peak, want.Memory.Peak = 0, 0, 1, 1
+			got.Memory.Usage, got.Memory.RSS, got.Memory.Peak, want.Memory.Peak = 0, 0, 1, 1
 			if idle, err := r.Look(&got); err != nil || idle || !reflect.DeepEqual(got, want) {
 				t.Errorf("a look at a busy cgroup reads all but slow files: %v %v\ngot  %+v\nwant %+v", idle, err, got, want)
 			}
@@ -87,6 +87,94 @@ func TestDetectSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+func TestLooksReadWhatCanHaveChanged(t *testing.T) {
+	for layout, files := range map[string]struct{ cpu, use, detail, slow, throttling, hits string }{
+		"unified":  {"perch/podA/c1/cpu.stat", "perch/podA/c1/memory.current", "perch/podA/c1/memory.stat", "perch/podA/c1/pids.current", "", ""},
+		"separate": {"cpuacct/perch/podA/c1/cpuacct.usage", "memory/perch/podA/c1/memory.usage_in_bytes", "memory/perch/podA/c1/memory.stat", "pids/perch/podA/c1/pids.current", "cpu/perch/podA/c1/cpu.stat", "memory/perch/podA/c1/memory.failcnt"},
+	} {
+		t.Run(layout, func(t *testing.T) {
+			root := t.TempDir()
+			if err := os.CopyFS(root, os.DirFS(filepath.Join("testdata", layout))); err != nil {
+				t.Fatal(err)
+			}
+			write := func(name, text string) {
+				t.Helper()
+				if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cpu := func(n string) { // in µs
+				if layout == "unified" {
+					write(files.cpu, "usage_usec "+n+"\n")
+				} else {
+					write(files.cpu, n+"000\n")
+				}
+			}
+			tree, err := Detect(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := tree.Open("/perch/podA/c1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var u Use
+			if err := r.Read(&u); err != nil {
+				t.Fatal(err)
+			}
+			first := u
+			anon := func(n string) {
+				if layout == "unified" {
+					write(files.detail, "anon "+n+"\n")
+				} else {
+					write(files.detail, "total_rss "+n+"\n")
+				}
+			}
+
+			anon("77")
+			write(files.slow, "99\n")
+			if idle, err := r.Look(&u); !idle || err != nil || u != first {
+				t.Errorf("a look where nothing ran: %v %v %+v", idle, err, u)
+			}
+			if still, err := r.Refresh(&u); !still || err != nil || u != first {
+				t.Errorf("a refresh where nothing happened: %v %v %+v", still, err, u)
+			}
+			cpu("900000000")
+			if idle, err := r.Look(&u); idle || err != nil || u.CPU.Usage != 900000000000 || u.Memory.RSS != first.Memory.RSS || u.Tasks != first.Tasks || u.Has != first.Has {
+				t.Errorf("a look where something ran and memory use stayed: %v %v %+v", idle, err, u)
+			}
+			write(files.use, "123456\n")
+			cpu("900000001")
+			if idle, err := r.Look(&u); idle || err != nil || u.Memory.Usage != 123456 || u.Memory.RSS != 77 || u.Tasks != first.Tasks || u.Has != first.Has {
+				t.Errorf("a look where something ran and memory use changed: %v %v %+v", idle, err, u)
+			}
+			write(files.use, "123457\n")
+			if still, err := r.Refresh(&u); still || err != nil || u.Memory.Usage != 123457 || u.Tasks != 99 || u.Has != first.Has {
+				t.Errorf("a refresh where nothing ran and memory use changed: %v %v %+v", still, err, u)
+			}
+			anon("78")
+			if err := r.Read(&u); err != nil || u.Memory.RSS != 78 || u.Has != first.Has {
+				t.Errorf("a read: %v %+v", err, u)
+			}
+
+			if files.throttling == "" {
+				return
+			}
+			write(files.throttling, "nr_periods 1000\n")
+			write(files.hits, "1000\n")
+			r.Limited(false, false)
+			if err := r.Read(&u); err != nil || u.CPU.Periods != first.CPU.Periods || u.Memory.LimitHits != first.Memory.LimitHits || u.Has != first.Has {
+				t.Errorf("without limits what they held back is not read: %v %+v", err, u)
+			}
+			r.Limited(true, true)
+			if err := r.Read(&u); err != nil || u.CPU.Periods != 1000 || u.Memory.LimitHits != 1000 || u.Has != first.Has {
+				t.Errorf("with limits it is: %v %+v", err, u)
+			}
+		})
+	}
+}
+
 // TestARemovedCgroupIsGone runs where cgroups can be made.
 func TestARemovedCgroupIsGone(t *testing.T) {
 	tree, path := realCgroup(t)
@@ -105,6 +193,11 @@ func TestARemovedCgroupIsGone(t *testing.T) {
 	}
 	if err := r.Read(&u); !errors.Is(err, ErrGone) {
 		t.Errorf("after removal: %v", err)
+	}
+	u.Has = HasCPU | HasMemory | HasThrottling
+	r.Limited(false, false)
+	if _, err := r.Refresh(&u); !errors.Is(err, ErrGone) {
+		t.Errorf("refresh after removal: %v", err)
 	}
 }
 

@@ -11,8 +11,10 @@
 // restarts; a series that ends gets a stale marker; every buffer is bounded and
 // counts what it drops.
 //
-// Where nothing ran it saves: a cgroup whose CPU time stands still is read in
-// full only every 5 s, its processes and disks are counted once a minute.
+// Where nothing happens it saves: a cgroup whose CPU time and memory use stand
+// still is read in full only every 15 s, its processes and disks are counted
+// once a minute. Of one that runs, each second shows CPU time, throttling and
+// memory; pressure and threads are read when they are stored.
 //
 // Wiring:
 //
@@ -20,9 +22,7 @@
 //	g.Go("stats", s.Run)
 //	s.Started(path)            // after the container's process runs
 //	s.Ended(path, exit)        // before the cgroup is removed
-//	s.Ring(path, since)        // 1 s points of the last ten minutes
-//	mux.Handle("/perch/v1/ring", s.RingHandler())        // for who asks a node itself
-//	mux.Handle("/perch/v1/seconds", s.SecondsHandler())  // for PromQL
+//	mux.Handle("/perch/v1/seconds", s.SecondsHandler())  // 1 s points of the last ten minutes, for PromQL
 //	mux.Handle("/metrics/cadvisor", s.CadvisorHandler()); …/metrics/resource, /stats/summary
 //
 // All methods may be called concurrently. Start reading at Run in run.go.

@@ -203,7 +203,11 @@ const countedFor = time.Minute
 func (s *Stats) look(now time.Time) {
 	s.mu.Lock()
 	var list []found
+	files := map[int]bool{}
 	for _, t := range s.inOrder() {
+		if !t.stale {
+			t.reader.Descriptors(files)
+		}
 		if !t.stale && t.state.use.Has != 0 {
 			list = append(list, found{
 				t: t, usage: t.state.use.CPU.Usage,
@@ -223,7 +227,7 @@ func (s *Stats) look(now time.Time) {
 		if f.t.path == "/" {
 			f.counts = counts{processes: s.proc.all(), partly: true}
 		} else {
-			f.counts = s.proc.count(s.tree.Processes(f.t.path))
+			f.counts = s.proc.count(s.tree.Processes(f.t.path), files)
 		}
 	}
 	for i := range list {

@@ -3,12 +3,14 @@ package stats
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/prometheus/model/value"
+	"golang.org/x/sys/unix"
 )
 
 const devText = `Inter-|   Receive                                                |  Transmit
@@ -217,6 +219,39 @@ func TestNetworkDisksAndProcesses(t *testing.T) {
 	now = time.Now().Truncate(15 * time.Second).Add(15 * time.Second)
 	if v := one(round(), "container_file_descriptors", "container", "web"); !value.IsStaleNaN(v) {
 		t.Errorf("no end: %g", v)
+	}
+}
+
+func TestOwnFilesOfCgroupsCountAsDescriptorsOnly(t *testing.T) {
+	file, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	end := os.NewFile(uintptr(pair[1]), "socket")
+	defer end.Close()
+	own := []int{os.Getpid()}
+	all := proc("/proc").count(own, nil)
+	if got := proc("/proc").count(own, map[int]bool{int(file.Fd()): true}); got != all || got.sockets < 2 {
+		t.Errorf("%+v, looking at every file %+v", got, all)
+	}
+	if got := proc("/proc").count(own, map[int]bool{pair[0]: true}); got.sockets != all.sockets-1 || got.descriptors != all.descriptors {
+		t.Errorf("what is known was looked at: %+v, all %+v", got, all)
+	}
+	other := exec.Command("sleep", "60")
+	other.Stdin = end
+	if err := other.Start(); err != nil {
+		t.Skip("no other process: ", err)
+	}
+	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	theirs := []int{other.Process.Pid}
+	if got, all := proc("/proc").count(theirs, map[int]bool{0: true}), proc("/proc").count(theirs, nil); got != all || all.sockets < 1 {
+		t.Errorf("the files of another process are other files: %+v, all %+v", got, all)
 	}
 }
 

@@ -6,44 +6,45 @@ import (
 	"perch/agent/cgroup"
 )
 
-// Point is one second of a cgroup. Counters are since its start; times in ns,
-// sizes in bytes.
-type Point struct {
-	T          int64  `json:"t"` // ms
-	CPU        uint64 `json:"cpu"`
-	Throttled  uint64 `json:"throttled"`
-	Usage      uint64 `json:"usage"`
-	WorkingSet uint64 `json:"workingSet"`
-	RSS        uint64 `json:"rss"`
-	Swap       uint64 `json:"swap"`
-	CPUSome    uint64 `json:"cpuSome"`
-	MemorySome uint64 `json:"memorySome"`
-	MemoryFull uint64 `json:"memoryFull"`
-	IOSome     uint64 `json:"ioSome"`
-	IOFull     uint64 `json:"ioFull"`
-	Tasks      uint32 `json:"tasks"`
-	OOMKills   uint32 `json:"oomKills"`
+// point is one second of a cgroup. Counters are since its start; times in ns,
+// sizes in bytes. What is below whole is of a warm round and repeated until the
+// next one.
+type point struct {
+	t          int64 // ms
+	cpu        uint64
+	throttled  uint64
+	usage      uint64
+	workingSet uint64
+	rss        uint64
+	swap       uint64
+
+	whole      bool // all was read
+	tasks      uint32
+	cpuSome    uint64
+	memorySome uint64
+	memoryFull uint64
+	ioSome     uint64
+	ioFull     uint64
 }
 
-func point(at time.Time, u *cgroup.Use) Point {
-	return Point{
-		T: at.UnixMilli(), CPU: u.CPU.Usage, Throttled: u.CPU.Throttled,
-		Usage: u.Memory.Usage, WorkingSet: u.Memory.WorkingSet, RSS: u.Memory.RSS, Swap: u.Memory.Swap,
-		CPUSome: u.PSI.CPU.Some, MemorySome: u.PSI.Memory.Some, MemoryFull: u.PSI.Memory.Full,
-		IOSome: u.PSI.IO.Some, IOFull: u.PSI.IO.Full,
-		Tasks: uint32(u.Tasks), OOMKills: uint32(u.Memory.OOMKills),
+func pointOf(at time.Time, u *cgroup.Use, whole bool) point {
+	return point{
+		t: at.UnixMilli(), cpu: u.CPU.Usage, throttled: u.CPU.Throttled,
+		usage: u.Memory.Usage, workingSet: u.Memory.WorkingSet, rss: u.Memory.RSS, swap: u.Memory.Swap,
+		whole: whole, tasks: uint32(u.Tasks), cpuSome: u.PSI.CPU.Some, memorySome: u.PSI.Memory.Some, memoryFull: u.PSI.Memory.Full,
+		ioSome: u.PSI.IO.Some, ioFull: u.PSI.IO.Full,
 	}
 }
 
 // ring keeps the newest points. It grows as it is filled, so that a container
 // of one second does not cost ten minutes of memory.
 type ring struct {
-	points []Point
+	points []point
 	size   int
 	next   int // where the oldest is, once full
 }
 
-func (r *ring) add(p Point) {
+func (r *ring) add(p point) {
 	if len(r.points) < r.size {
 		r.points = append(r.points, p)
 		return
@@ -53,10 +54,10 @@ func (r *ring) add(p Point) {
 }
 
 // since copies the points from t (ms) on, oldest first.
-func (r *ring) since(t int64) []Point {
-	var out []Point
+func (r *ring) since(t int64) []point {
+	var out []point
 	for i := range r.points {
-		if p := r.points[(r.next+i)%len(r.points)]; p.T >= t {
+		if p := r.points[(r.next+i)%len(r.points)]; p.t >= t {
 			out = append(out, p)
 		}
 	}

@@ -35,6 +35,7 @@ type Stats struct {
 	order   []*tracked // tracked by path; nil when it must be made anew
 	gone    []*tracked // ended, oldest first; rings only
 	lastID  uint64
+	sent    int  // samples of the last warm round
 	machine rest // what is of no cgroup
 	devices map[string]string
 
@@ -98,6 +99,9 @@ func (s *Stats) Round(at time.Time) {
 		s.find()
 	}
 	var batch []Sample
+	if warm {
+		batch = make([]Sample, 0, s.sent+s.sent/16)
+	}
 	for _, t := range s.inOrder() {
 		if t.stale {
 			if warm {
@@ -109,11 +113,11 @@ func (s *Stats) Round(at time.Time) {
 		if t.dull() && !cold && !t.missing {
 			continue
 		}
-		if t.missing || s.read(t, at, warm) != nil {
+		if t.missing || t.read(warm, cold) != nil {
 			batch = s.lost(t, at, batch)
 			continue
 		}
-		t.keep(at)
+		t.keep(at, warm || t.first)
 		if !s.name(t) {
 			t.asked++
 			continue
@@ -128,22 +132,30 @@ func (s *Stats) Round(at time.Time) {
 	}
 	s.trim(at)
 	s.metrics.watched.Set(float64(len(s.tracked)))
+	if warm {
+		s.sent = len(batch)
+	}
 	s.outbox.put(batch)
 }
 
-// read brings the numbers of a cgroup up to date. Between warm times it saves
-// what it can: where nothing ran in the cgroup above, nothing ran here.
-func (s *Stats) read(t *tracked, at time.Time, warm bool) error {
+// read brings the numbers of a cgroup up to date, all of them only at cold times.
+// Between it saves what it can: where nothing happened in the cgroup above,
+// nothing happened here.
+func (t *tracked) read(warm, cold bool) (err error) {
+	use := &t.state.use
 	t.idle = false
-	if warm || t.first || t.state.use.Has == 0 {
-		return t.reader.Read(&t.state.use)
-	}
-	if p := t.above; p != nil && !p.stale && p.idle {
+	switch p := t.above; {
+	case t.dull():
+		_, err = t.reader.Look(use) // is it there, does it run
+	case cold || t.first || use.Has == 0:
+		err = t.reader.Read(use)
+	case p != nil && !p.stale && p.idle:
 		t.idle = true
-		return nil
+	case warm:
+		t.idle, err = t.reader.Refresh(use)
+	default:
+		t.idle, err = t.reader.Look(use)
 	}
-	idle, err := t.reader.Look(&t.state.use)
-	t.idle = idle
 	return err
 }
 
@@ -183,7 +195,7 @@ func (s *Stats) Started(cgroupPath string) {
 		return
 	}
 	now := time.Now()
-	t.keep(now)
+	t.keep(now, true)
 	if t.first && s.name(t) {
 		t.limit(s.tree, now)
 		s.outbox.put(t.samples(nil, now, true))
@@ -212,10 +224,10 @@ func (s *Stats) Ended(cgroupPath string, exit Exit) {
 		}
 		return
 	}
-	var use cgroup.Use
+	use := t.state.use
 	if t.reader.Read(&use) == nil {
 		t.state.use = use
-		t.keep(now)
+		t.keep(now, true)
 	} else {
 		s.metrics.late.Inc()
 	}
@@ -301,11 +313,11 @@ func (s *Stats) list() []string {
 
 func (s *Stats) exists() bool { return !s.tree.Created(s.cfg.Root).IsZero() }
 
-// keep adds what was read to the ring.
-func (t *tracked) keep(at time.Time) {
+// keep adds what was read to the ring; whole: not only what Look reads.
+func (t *tracked) keep(at time.Time, whole bool) {
 	t.state.seen = float64(at.UnixMilli()) / 1e3
 	t.state.peak = max(t.state.peak, t.state.use.Memory.Usage)
-	t.ring.add(point(at, &t.state.use))
+	t.ring.add(pointOf(at, &t.state.use, whole))
 }
 
 // samples adds the fast series and, when asked, those of the specification.
@@ -378,22 +390,6 @@ func (s *Stats) close() {
 // PathOf is where the cgroup of a container must be.
 func (s *Stats) PathOf(class, podUID, containerID string) string {
 	return path.Join(s.cfg.Root, class, "pod"+podUID, containerID)
-}
-
-// Ring copies the 1 s points of a cgroup from since on, oldest first; nil when
-// it is not known. Containers that ended are known for Config.RingSpan.
-func (s *Stats) Ring(cgroupPath string, since time.Time) []Point {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := s.tracked[cgroupPath]; t != nil {
-		return t.ring.since(since.UnixMilli())
-	}
-	for i := len(s.gone) - 1; i >= 0; i-- {
-		if s.gone[i].path == cgroupPath {
-			return s.gone[i].ring.since(since.UnixMilli())
-		}
-	}
-	return nil
 }
 
 // Use is the newest reading of a cgroup, with its time.

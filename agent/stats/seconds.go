@@ -15,27 +15,30 @@ import (
 type ringRow struct {
 	name  string
 	pairs []string
-	value func(*Point) float64
+	value func(*point) float64
+	whole bool // only whole points have it
 }
 
-// ringTable lists what of fastTable the ring holds, under the same names.
+// ringTable lists what of fastTable the ring holds, under the same names: each
+// second, and pressure and threads as often as they are stored.
 func ringTable() []ringRow {
-	row := func(name string, value func(*Point) float64, pairs ...string) ringRow {
-		return ringRow{name, pairs, value}
+	row := func(name string, value func(*point) float64, pairs ...string) ringRow {
+		return ringRow{name, pairs, value, false}
 	}
+	slow := func(name string, value func(*point) float64) ringRow { return ringRow{name, nil, value, true} }
 	return []ringRow{
-		row("container_cpu_usage_seconds_total", func(p *Point) float64 { return ns(p.CPU) }, "cpu", "total"),
-		row("container_cpu_cfs_throttled_seconds_total", func(p *Point) float64 { return ns(p.Throttled) }),
-		row("container_memory_usage_bytes", func(p *Point) float64 { return float64(p.Usage) }),
-		row("container_memory_working_set_bytes", func(p *Point) float64 { return float64(p.WorkingSet) }),
-		row("container_memory_rss", func(p *Point) float64 { return float64(p.RSS) }),
-		row("container_memory_swap", func(p *Point) float64 { return float64(p.Swap) }),
-		row("container_pressure_cpu_waiting_seconds_total", func(p *Point) float64 { return ns(p.CPUSome) }),
-		row("container_pressure_memory_waiting_seconds_total", func(p *Point) float64 { return ns(p.MemorySome) }),
-		row("container_pressure_memory_stalled_seconds_total", func(p *Point) float64 { return ns(p.MemoryFull) }),
-		row("container_pressure_io_waiting_seconds_total", func(p *Point) float64 { return ns(p.IOSome) }),
-		row("container_pressure_io_stalled_seconds_total", func(p *Point) float64 { return ns(p.IOFull) }),
-		row("container_threads", func(p *Point) float64 { return float64(p.Tasks) }),
+		row("container_cpu_usage_seconds_total", func(p *point) float64 { return ns(p.cpu) }, "cpu", "total"),
+		row("container_cpu_cfs_throttled_seconds_total", func(p *point) float64 { return ns(p.throttled) }),
+		row("container_memory_usage_bytes", func(p *point) float64 { return float64(p.usage) }),
+		row("container_memory_working_set_bytes", func(p *point) float64 { return float64(p.workingSet) }),
+		row("container_memory_rss", func(p *point) float64 { return float64(p.rss) }),
+		row("container_memory_swap", func(p *point) float64 { return float64(p.swap) }),
+		slow("container_pressure_cpu_waiting_seconds_total", func(p *point) float64 { return ns(p.cpuSome) }),
+		slow("container_pressure_memory_waiting_seconds_total", func(p *point) float64 { return ns(p.memorySome) }),
+		slow("container_pressure_memory_stalled_seconds_total", func(p *point) float64 { return ns(p.memoryFull) }),
+		slow("container_pressure_io_waiting_seconds_total", func(p *point) float64 { return ns(p.ioSome) }),
+		slow("container_pressure_io_stalled_seconds_total", func(p *point) float64 { return ns(p.ioFull) }),
+		slow("container_threads", func(p *point) float64 { return float64(p.tasks) }),
 	}
 }
 
@@ -67,7 +70,7 @@ func (s *Stats) Seconds(ms []*labels.Matcher, start, end int64) ([]SecondsSeries
 			continue
 		}
 		own, target := ownLabels(t.path, t.who), s.targetLabels()
-		var ring []Point // read when the first series matches
+		var ring []point // read when the first series matches
 		for _, row := range ringTable() {
 			set := makeLabels(row.name, own, target, row.pairs)
 			if slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return !m.Matches(set.Get(m.Name)) }) {
@@ -83,9 +86,14 @@ func (s *Stats) Seconds(ms []*labels.Matcher, start, end int64) ([]SecondsSeries
 			if points += len(ring); points > secondsLimit {
 				return nil, errTooMany
 			}
-			x := SecondsSeries{Labels: set.Map(), T: make([]int64, len(ring)), V: make([]float64, len(ring))}
+			x := SecondsSeries{Labels: set.Map(), T: make([]int64, 0, len(ring)), V: make([]float64, 0, len(ring))}
 			for i := range ring {
-				x.T[i], x.V[i] = ring[i].T, row.value(&ring[i])
+				if ring[i].whole || !row.whole {
+					x.T, x.V = append(x.T, ring[i].t), append(x.V, row.value(&ring[i]))
+				}
+			}
+			if len(x.T) == 0 {
+				continue
 			}
 			if t.stale && t.endAt.UnixMilli() <= end {
 				x.End = max(t.endAt.UnixMilli(), x.T[len(x.T)-1]) + 1
@@ -97,9 +105,9 @@ func (s *Stats) Seconds(ms []*labels.Matcher, start, end int64) ([]SecondsSeries
 }
 
 // countAfter is how many points are younger than end.
-func countAfter(ring []Point, end int64) int {
+func countAfter(ring []point, end int64) int {
 	n := 0
-	for n < len(ring) && ring[len(ring)-1-n].T > end {
+	for n < len(ring) && ring[len(ring)-1-n].t > end {
 		n++
 	}
 	return n

@@ -51,6 +51,9 @@ func TestTheRingAnswersSelectors(t *testing.T) {
 	if _, got := ask("0", "9999999999999", Matcher{"pod", "=", "web-1"}, Matcher{"container", "=", "web"}); len(got) != len(ringTable()) {
 		t.Errorf("%d series of a container", len(got))
 	}
+	if _, got := ask("1510000", "1519500", Matcher{"__name__", "=", "container_threads"}, Matcher{"container", "=", "web"}); len(got) != 1 || !slices.Equal(got[0].T, []int64{1510000, 1515000}) {
+		t.Errorf("threads have points as often as they are read: %+v", got)
+	}
 	if code, _ := ask("0", "1", Matcher{"pod", "=~", "("}); code != 400 {
 		t.Errorf("a broken expression: %d", code)
 	}

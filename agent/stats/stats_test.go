@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -215,7 +216,18 @@ func TestRatesAndTheLifeOfAContainer(t *testing.T) {
 	if len(marks) != 1 || !value.IsStaleNaN(marks[0].V) || marks[0].T <= last[0].T {
 		t.Errorf("the series ends with a stale marker: %v", marks)
 	}
-	if n := len(s.Ring(path, time.Time{})); n != 5 {
+	cpuSeconds := []*labels.Matcher{
+		labels.MustNewMatcher(labels.MatchEqual, "__name__", "container_cpu_usage_seconds_total"),
+		labels.MustNewMatcher(labels.MatchEqual, "container", "web"),
+	}
+	points := func() int {
+		list, err := s.Seconds(cpuSeconds, 0, math.MaxInt64)
+		if err != nil || len(list) == 0 {
+			return 0
+		}
+		return len(list[0].T)
+	}
+	if n := points(); n != 5 {
 		t.Errorf("ring of the ended container has %d points, want 4 rounds and the last", n)
 	}
 	s.Round(later.Add(time.Second))
@@ -223,7 +235,7 @@ func TestRatesAndTheLifeOfAContainer(t *testing.T) {
 		t.Errorf("after the marker there is nothing: %v", got)
 	}
 	s.Round(later.Add(time.Hour))
-	if s.Ring(path, time.Time{}) != nil {
+	if points() != 0 {
 		t.Error("the ring of an ended container is dropped after its span")
 	}
 }
@@ -307,6 +319,58 @@ func TestWhatStaysWithoutANameIsSeldomRead(t *testing.T) {
 	}
 }
 
+func TestWhatStandsStillIsReadInFullAtColdTimes(t *testing.T) {
+	dir := mount(t)
+	s := newStats(t, dir, nil)
+	path := s.PathOf("burstable", "U1", "c1")
+	write := func(file, text string) {
+		t.Helper()
+		for p := path; p != "/"; p = filepath.Dir(p) { // what happens in a container happens in those above
+			if err := os.WriteFile(filepath.Join(dir, p, file), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	sent := func(sec int64, name string) float64 {
+		t.Helper()
+		drain(s)
+		s.Round(time.Unix(sec, 0))
+		got := find(drain(s), name, "web")
+		if len(got) != 1 {
+			t.Fatalf("%s at %d: %v", name, sec, got)
+		}
+		return got[0].V
+	}
+	const rss, use, threads = "container_memory_rss", "container_memory_usage_bytes", "container_threads"
+	sent(1500, rss)
+	write("memory.stat", "anon 2000\nfile 2048\ninactive_file 1000\npgfault 5\n")
+	if v := sent(1505, rss); v != 1024 {
+		t.Errorf("nothing ran and use is the same: %v", v)
+	}
+	write("memory.current", "5000\n")
+	if v := sent(1510, rss); v != 2000 {
+		t.Errorf("use changed though nothing ran: %v", v)
+	}
+	write("pids.current", "7\n")
+	if v := sent(1515, threads); v != 7 {
+		t.Errorf("a cold round reads all: %v", v)
+	}
+	write("pids.current", "8\n")
+	write("memory.current", "6000\n")
+	write("cpu.stat", "usage_usec 3000000\n")
+	s.Round(time.Unix(1516, 0))
+	if got := s.tracked[path].state.use; got.CPU.Usage != 3e9 || got.Memory.Usage != 6000 || got.Tasks != 7 {
+		t.Errorf("between warm rounds, where something ran: %+v", got)
+	}
+	if v := sent(1520, use); v != 6000 {
+		t.Errorf("use was sent as %v", v)
+	}
+	write("cpu.stat", "usage_usec 4000000\n")
+	if v := sent(1525, threads); v != 8 {
+		t.Errorf("where something ran a warm round reads all: %v", v)
+	}
+}
+
 func TestTheLimitOfCgroupsIsCounted(t *testing.T) {
 	s := newStats(t, mount(t), func(c *Config, _ *Parts) { c.CgroupLimit = 2 })
 	s.Round(time.Unix(1500, 0))
@@ -368,10 +432,9 @@ func TestTextIsWhatKubeletServes(t *testing.T) {
 		"cadvisor": `container_memory_working_set_bytes{container="web",id="/perch/burstable/podU1/c1",image="nginx:1",name="c1",namespace="red",pod="web-1"} 3096`,
 		"resource": `container_cpu_usage_seconds_total{container="web",namespace="red",pod="web-1"} 2`,
 		"summary":  `"containers":[{"name":"web"`,
-		"ring":     `"container":"web","points":[{"t":1500000,"cpu":2000000000`,
 	} {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("GET", "/?since=0", nil)
+		r := httptest.NewRequest("GET", "/", nil)
 		switch path {
 		case "cadvisor":
 			s.CadvisorHandler().ServeHTTP(w, r)
@@ -379,8 +442,6 @@ func TestTextIsWhatKubeletServes(t *testing.T) {
 			s.ResourceHandler().ServeHTTP(w, r)
 		case "summary":
 			s.SummaryHandler().ServeHTTP(w, r)
-		case "ring":
-			s.RingHandler().ServeHTTP(w, r)
 		}
 		if w.Code != 200 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d, no %s in\n%s", path, w.Code, want, w.Body)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -146,45 +145,6 @@ func add(f *dto.MetricFamily, v float64, pairs ...string) {
 	f.Metric = append(f.Metric, m)
 }
 
-// RingAnswer is one cgroup in the answer of the ring door.
-type RingAnswer struct {
-	ID        string  `json:"id"` // cgroup path
-	Namespace string  `json:"namespace,omitempty"`
-	Pod       string  `json:"pod,omitempty"`
-	UID       string  `json:"uid,omitempty"`
-	Container string  `json:"container,omitempty"`
-	Ended     bool    `json:"ended,omitempty"`
-	Points    []Point `json:"points"`
-}
-
-// RingHandler serves the 1 s points as JSON: a list of RingAnswer. Parameters
-// narrow it, all optional: id, namespace, pod, uid, container, since (unix
-// seconds; the last minute when absent).
-func (s *Stats) RingHandler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		since := time.Now().Add(-time.Minute).UnixMilli()
-		if text := r.FormValue("since"); text != "" {
-			v, err := strconv.ParseFloat(text, 64)
-			if err != nil {
-				http.Error(w, "since: want unix seconds, not "+strconv.Quote(text), http.StatusBadRequest)
-				return
-			}
-			since = int64(v * 1e3)
-		}
-		matches := func(have, key string) bool { want := r.FormValue(key); return want == "" || want == have }
-		out := []RingAnswer{}
-		s.mu.Lock()
-		for _, t := range append(s.sorted(), s.gone...) {
-			if matches(t.path, "id") && matches(t.who.Namespace, "namespace") && matches(t.who.Pod, "pod") &&
-				matches(t.place.podUID, "uid") && matches(t.who.Container, "container") {
-				out = append(out, RingAnswer{t.path, t.who.Namespace, t.who.Pod, t.place.podUID, t.who.Container, t.stale, t.ring.since(since)})
-			}
-		}
-		s.mu.Unlock()
-		answer(w, out)
-	})
-}
-
 func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // the client is gone otherwise
@@ -281,13 +241,13 @@ func (t *tracked) summary() (*cpuSummary, *memorySummary) {
 func (t *tracked) lastMs() int64 { return int64(t.state.seen * 1e3) }
 
 // rate is the cpu use over points, ns per second.
-func rate(p []Point) uint64 {
+func rate(p []point) uint64 {
 	if len(p) < 2 {
 		return 0
 	}
 	first, last := p[0], p[len(p)-1]
-	if last.T <= first.T || last.CPU < first.CPU {
+	if last.t <= first.t || last.cpu < first.cpu {
 		return 0
 	}
-	return (last.CPU - first.CPU) * 1000 / uint64(last.T-first.T)
+	return (last.cpu - first.cpu) * 1000 / uint64(last.t-first.t)
 }

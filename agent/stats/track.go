@@ -71,6 +71,7 @@ const limitsFor = time.Minute
 func (t *tracked) limit(tree cgroup.Tree, at time.Time) {
 	if t.limitedAt.IsZero() || at.Sub(t.limitedAt) >= limitsFor {
 		t.state.limits, t.limitedAt = tree.Limits(t.path), at
+		t.reader.Limited(t.state.limits.CPUQuota > 0, t.state.limits.Memory > 0)
 	}
 }
 

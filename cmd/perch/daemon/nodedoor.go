@@ -43,7 +43,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 	handlers := map[string]http.Handler{
 		"/metrics": component.Plain(prometheus.Gatherers{r.reg, dns.Library()}), "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
 		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
-		"/perch/v1/ring": numbers.RingHandler(), "/perch/v1/seconds": numbers.SecondsHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
+		"/perch/v1/seconds": numbers.SecondsHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
 		"/metrics/node": towards(telemetry, r.part("door")), "/metrics/objects": towards(telemetry, r.part("door")),
 		replica.Prefix: towards(telemetry, r.part("door")), replica.ReadPrefix: towards(telemetry, r.part("door")),
 	}

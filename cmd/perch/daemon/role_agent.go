@@ -106,7 +106,7 @@ func buildAgent(ctx context.Context, r role) error {
 	statsCfg := stats.Default()
 	statsCfg.Node, statsCfg.Instance, statsCfg.Root = r.cfg.NodeName, nodeAddress(r.cfg), r.cfg.CgroupRoot()
 	send := stream.NewClient("telemetry", stream.ClientConfig{URL: "http://telemetry/perch/v1/samples"}, telemetry, r.reg)
-	numbers, err = stats.New(statsCfg, stats.Parts{Name: names, Machine: cadvisor.Machine, Sandbox: func(uid string) string { return pods.Sandbox(types.UID(uid)) }, Sink: statsSink(send)}, r.part("stats"), r.reg)
+	numbers, err = stats.New(statsCfg, stats.Parts{Name: names, Machine: cadvisor.Machine, Sandbox: func(uid string) string { return pods.Sandbox(types.UID(uid)) }, Sink: send.Send}, r.part("stats"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -191,17 +191,6 @@ func drained(telemetry *http.Client) func(context.Context, string) bool {
 		}
 		defer resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
-	}
-}
-
-// statsSink sends the agent's samples to the telemetry role.
-func statsSink(send *stream.Client) func(context.Context, []stats.Sample) error {
-	return func(ctx context.Context, batch []stats.Sample) error {
-		out := make([]stream.Sample, len(batch))
-		for i, s := range batch {
-			out[i] = stream.Sample(s)
-		}
-		return send.Send(ctx, out)
 	}
 }
 
