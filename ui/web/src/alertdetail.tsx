@@ -8,7 +8,7 @@ import { ago, hm, hms, num } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
 import { pleasant } from './loglist';
-import { term } from './logs';
+import { term } from './logquery';
 import { namesOf } from './metrics';
 import { A, ErrorBox } from './parts';
 import { acknowledged, Duration, Hides, hush } from './silences';

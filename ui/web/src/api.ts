@@ -125,19 +125,9 @@ export type LogStats = { partial?: boolean; reason?: string; missing?: string[];
 export type Ask = Record<string, string | string[]>;
 export const form = (ask: Ask) => new URLSearchParams(Object.entries(ask).flatMap(([k, v]) => [v].flat().map(x => [k, x])));
 
-/** overlap is how far a tail goes back: nodes do not store lines in one order. */
-const overlap = 1000n * 1000_000n;
-
-/** cursorBefore is where a tail goes on that shall miss nothing after a line; it
- * repeats some. */
-export function cursorBefore(l: Line): string {
-  const part = /\.(\d+)/.exec(l.time)?.[1] ?? '';
-  return `${BigInt(Date.parse(l.time.slice(0, 19) + 'Z')) * 1000_000n + BigInt(part.padEnd(9, '0')) - overlap}.0000000000000000-0`;
-}
-
 /** lines streams matching lines, newest first, to take, and returns the trailer. */
-export async function lines(ask: Ask, take: (l: Line[]) => void, signal: AbortSignal): Promise<LogStats> {
-  const r = await call('/logs/api/v1/query?' + form(ask), { signal });
+export async function lines(ask: Ask, take: (l: Line[]) => void, signal: AbortSignal, path = 'query'): Promise<LogStats> {
+  const r = await call(`/logs/api/v1/${path}?${form(ask)}`, { signal });
   const reader = r.body!.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   let trailer: LogStats = {};
@@ -156,6 +146,22 @@ export async function lines(ask: Ask, take: (l: Line[]) => void, signal: AbortSi
     if (batch.length) take(batch);
   }
 }
+
+/** scopes of what is around a line: its output, or all outputs of its container, pod, workload or node. */
+export const scopes = ['stream', 'container', 'pod', 'workload', 'node'] as const;
+export type Scope = (typeof scopes)[number];
+
+/** around is what was written before and after a line, oldest first, whatever is searched for. */
+export async function around(id: string, scope: Scope, before: number, after: number, signal: AbortSignal): Promise<{ lines: Line[]; stats: LogStats }> {
+  const out: Line[] = [];
+  const stats = await lines({ id, scope, before: String(before), after: String(after) }, l => out.push(...l), signal, 'context');
+  return { lines: out, stats };
+}
+
+/** Pattern is a kind of line; <*> stands for a word with a digit in it. */
+export type Pattern = { pattern: string; count: number; level: string; first: string; last: string; trend: number[]; id: string; namespace: string; pod: string; container: string; instance: string; image?: string };
+export type Patterns = LogStats & { total: number; other: number; patterns: Pattern[] };
+export const patterns = (ask: Ask, signal?: AbortSignal) => json<Patterns>('/logs/api/v1/patterns?' + form(ask), { signal });
 
 export type Bucket = { time: string; count: number; levels?: Record<string, number> };
 export type Histogram = { total: number; buckets: Bucket[]; partial?: boolean; missing?: string[] };

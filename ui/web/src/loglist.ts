@@ -5,9 +5,23 @@ import type { Line } from './api';
 import { hmsMillis, hue, middle } from './format';
 
 const rowHeight = 20;
+const beside = 6; // rows of an excerpt that are seen on both sides when it opens
 export const cap = 200_000;
 
 type Row = HTMLDivElement & { line?: Line; at?: number };
+
+/** Excerpt is what stands around a line, shown in its place among the others. */
+type Excerpt = {
+  at: number; // of its first row among the lines
+  over: number; // 1 when the line itself is one of the list's, which is then not shown twice
+  rows: Line[];
+  mark: number; // of the line in rows
+  off: number; // of the line from the top of the view when it was opened, px
+  pinned: boolean; // whether the list was, then
+};
+
+/** more makes the row that asks for more lines, before (-1) or after (1) an excerpt. */
+export const more = (by: -1 | 1, text: string): Line => ({ time: '', kind: 'more', line: text, fields: { by } });
 
 export class LogList {
   lines: Line[] = [];
@@ -15,21 +29,29 @@ export class LogList {
   cursor = -1;
   highlight: RegExp | null = null;
   raw = false; // JSON lines as they were written
-  onOpen: (l: Line, index: number) => void = () => {};
+  onOpen: (l: Line) => void = () => {};
+  onMore: (by: -1 | 1) => void = () => {};
   onPinned: (pinned: boolean) => void = () => {};
   private spacer = document.createElement('div');
   private pool: Row[] = [];
   private frame = 0;
+  private left = -1e9; // when somebody left the end
   private sized: ResizeObserver;
+  private excerpt: Excerpt | null = null;
 
   constructor(private el: HTMLElement) {
     this.spacer.className = 'spacer';
     el.append(this.spacer);
     el.addEventListener('scroll', () => {
       const end = el.scrollTop + el.clientHeight >= el.scrollHeight - 4;
-      if (end !== this.pinned) this.onPinned((this.pinned = end));
+      if (!end || performance.now() > this.left + 300) this.setPinned(end);
       this.schedule();
     }, { passive: true });
+    // Who reaches for older lines leaves the end before the view has moved: else
+    // lines that come meanwhile would pull it back.
+    el.addEventListener('wheel', e => e.deltaY < 0 && this.leave(), { passive: true });
+    el.addEventListener('touchmove', () => this.leave(), { passive: true });
+    el.addEventListener('mousedown', e => e.target === el && e.offsetX > el.clientWidth && this.leave());
     el.addEventListener('keydown', e => this.key(e));
     el.addEventListener('click', e => {
       const r = (e.target as HTMLElement).closest<Row>('.l');
@@ -47,6 +69,7 @@ export class LogList {
 
   clear() {
     this.lines = [];
+    this.excerpt = null;
     this.cursor = -1;
     this.pinned = true;
     this.resize();
@@ -56,6 +79,7 @@ export class LogList {
   prepend(older: Line[]) {
     this.lines = older.concat(this.lines);
     if (this.cursor >= 0) this.cursor += older.length;
+    if (this.excerpt) this.excerpt.at += older.length;
     const top = this.el.scrollTop;
     this.resize();
     if (!this.pinned) this.el.scrollTop = top + older.length * rowHeight;
@@ -69,9 +93,85 @@ export class LogList {
     if (over > 2048) {
       this.lines.splice(0, over);
       this.cursor = Math.max(-1, this.cursor - over);
+      if (this.excerpt && (this.excerpt.at -= over) < 0) Object.assign(this.excerpt, { at: 0, over: 0 });
     }
     this.resize();
     if (!this.pinned && over > 2048) this.el.scrollTop = Math.max(0, top - over * rowHeight);
+  }
+
+  /** size counts the rows: the lines, and what an excerpt adds. */
+  get size() {
+    return this.lines.length + (this.excerpt ? this.excerpt.rows.length - this.excerpt.over : 0);
+  }
+
+  private rowAt(k: number): Line | undefined {
+    const x = this.excerpt;
+    if (!x || k < x.at) return this.lines[k];
+    return k < x.at + x.rows.length ? x.rows[k - x.at] : this.lines[k - x.rows.length + x.over];
+  }
+
+  /** chosen is the line under the cursor. */
+  get chosen(): Line | undefined {
+    const l = this.cursor < 0 ? undefined : this.rowAt(this.cursor);
+    return l?.kind === 'more' ? undefined : l;
+  }
+
+  /** show puts rows in the place of the one at mark, or between the lines where its time
+   * belongs. The line stays where it is in the view, but for some rows at its ends. */
+  show(rows: Line[], mark: number) {
+    const was = this.excerpt, line = rows[mark]!;
+    let at = was?.at ?? this.lines.findIndex(l => l.id === line.id), over = was?.over ?? 1;
+    if (at < 0) {
+      const t = Date.parse(line.time);
+      over = 0;
+      at = this.lines.findIndex(l => Date.parse(l.time) > t);
+      if (at < 0) at = this.lines.length;
+    }
+    const from = (at + (was?.mark ?? 0)) * rowHeight - this.el.scrollTop;
+    const off = was ? from : Math.max(beside * rowHeight, Math.min(from, this.el.clientHeight - beside * rowHeight));
+    const under = this.cursor < 0 ? undefined : this.rowAt(this.cursor);
+    this.excerpt = { at, over, rows, mark, off: was?.off ?? from, pinned: was?.pinned ?? this.pinned };
+    this.setPinned(false);
+    this.resize();
+    // The cursor stays on its line; of one that asked for more, on the line beside it.
+    const by = under?.kind === 'more' ? Number(under.fields!.by) : 0;
+    const next = by === 0 ? under : was!.rows[by < 0 ? 1 : was!.rows.length - 2];
+    const k = was ? rows.findIndex(l => l.id !== undefined && l.id === next?.id) : mark;
+    this.cursor = at + (k < 0 ? mark : k);
+    this.el.scrollTop = (at + mark) * rowHeight - off;
+    this.refresh();
+  }
+
+  /** hide takes the excerpt away; the view is as it was before. */
+  hide() {
+    const x = this.excerpt;
+    if (!x) return;
+    this.excerpt = null;
+    this.cursor = x.over ? x.at : -1;
+    this.setPinned(x.pinned);
+    this.resize();
+    if (!x.pinned) this.el.scrollTop = x.at * rowHeight - x.off;
+    this.refresh();
+  }
+
+  /** reveal puts the cursor on a line, if it is among them, and brings it into view. */
+  reveal(id: string): boolean {
+    const at = this.lines.findIndex(l => l.id === id);
+    if (at < 0) return false;
+    this.setPinned(false);
+    this.cursor = at;
+    this.el.scrollTop = at * rowHeight - Math.floor(this.el.clientHeight / 3);
+    this.refresh();
+    return true;
+  }
+
+  private leave() {
+    this.left = performance.now();
+    this.setPinned(false);
+  }
+
+  private setPinned(to: boolean) {
+    if (to !== this.pinned) this.onPinned((this.pinned = to));
   }
 
   refresh() {
@@ -86,18 +186,23 @@ export class LogList {
   }
 
   open(i: number) {
-    const l = this.lines[i];
+    const l = this.rowAt(i);
     if (!l) return;
     this.cursor = i;
     this.refresh();
-    this.onOpen(l, i);
+    if (l.kind === 'more') this.onMore(l.fields!.by as -1 | 1);
+    else this.onOpen(l);
   }
 
   /** move the cursor and bring it into view. */
   move(by: number) {
-    const start = this.cursor < 0 ? Math.floor(this.el.scrollTop / rowHeight) : this.cursor;
-    this.cursor = Math.max(0, Math.min(this.lines.length - 1, start + by));
+    this.goTo((this.cursor < 0 ? Math.floor(this.el.scrollTop / rowHeight) : this.cursor) + by);
+  }
+
+  private goTo(row: number) {
+    this.cursor = Math.max(0, Math.min(this.size - 1, row));
     const y = this.cursor * rowHeight;
+    if (this.cursor < this.size - 1) this.leave(); // the line that was chosen does not run away
     if (y < this.el.scrollTop) this.el.scrollTop = y;
     else if (y + rowHeight > this.el.scrollTop + this.el.clientHeight) this.el.scrollTop = y + rowHeight - this.el.clientHeight;
     this.refresh();
@@ -105,8 +210,8 @@ export class LogList {
 
   /** next line of a level, from the cursor, in a direction. */
   find(level: string, by: 1 | -1) {
-    for (let i = (this.cursor < 0 ? this.lines.length : this.cursor) + by; i >= 0 && i < this.lines.length; i += by) {
-      if (this.lines[i]!.level === level) return this.move(i - Math.max(0, this.cursor));
+    for (let i = (this.cursor < 0 ? this.size : this.cursor) + by; i >= 0 && i < this.size; i += by) {
+      if (this.rowAt(i)!.level === level) return this.goTo(i);
     }
   }
 
@@ -116,10 +221,10 @@ export class LogList {
       j: () => this.move(1), ArrowDown: () => this.move(1), k: () => this.move(-1), ArrowUp: () => this.move(-1),
       PageDown: () => this.move(30), PageUp: () => this.move(-30),
       Enter: () => this.open(this.cursor), G: () => this.toEnd(), End: () => this.toEnd(),
-      Home: () => { this.cursor = 0; this.move(0); },
+      Home: () => this.goTo(0),
       ']': () => this.find('error', 1), '[': () => this.find('error', -1),
     };
-    const go = act[e.key];
+    const go = e.shiftKey && e.key === 'ArrowUp' ? () => this.excerpt && this.onMore(-1) : e.shiftKey && e.key === 'ArrowDown' ? () => this.excerpt && this.onMore(1) : act[e.key];
     if (!go) return;
     e.preventDefault();
     e.stopPropagation();
@@ -127,7 +232,7 @@ export class LogList {
   }
 
   private resize() {
-    this.spacer.style.height = `${this.lines.length * rowHeight}px`;
+    this.spacer.style.height = `${this.size * rowHeight}px`;
     if (this.pinned) this.el.scrollTop = this.el.scrollHeight;
     this.schedule();
   }
@@ -138,10 +243,11 @@ export class LogList {
 
   private render() {
     const first = Math.max(0, Math.floor(this.el.scrollTop / rowHeight) - 6);
-    const last = Math.min(this.lines.length, Math.ceil((this.el.scrollTop + this.el.clientHeight) / rowHeight) + 6);
+    const last = Math.min(this.size, Math.ceil((this.el.scrollTop + this.el.clientHeight) / rowHeight) + 6);
     const busy = new Map<Line, Row>();
     for (const r of this.pool) if (r.line) busy.set(r.line, r);
-    const want: Line[] = this.lines.slice(first, last);
+    const want: Line[] = [], x = this.excerpt;
+    for (let k = first; k < last; k++) want.push(this.rowAt(k)!);
     const keep = new Set(want);
     const free = this.pool.filter(r => !r.line || !keep.has(r.line));
     want.forEach((l, k) => {
@@ -154,6 +260,8 @@ export class LogList {
       r.at = first + k;
       r.hidden = false;
       r.classList.toggle('sel', r.at === this.cursor);
+      r.classList.toggle('cx', !!x && r.at >= x.at && r.at < x.at + x.rows.length);
+      r.classList.toggle('cx0', !!x && r.at === x.at + x.mark);
       r.style.transform = `translateY(${r.at * rowHeight}px)`;
     });
     for (const r of free) {
@@ -172,6 +280,11 @@ export class LogList {
 
   private fill(r: Row, l: Line) {
     const event = isEvent(l);
+    if (l.kind === 'more') {
+      r.className = 'l ask';
+      for (const [i, text] of ['', '', l.line].entries()) r.children[i + 1]!.textContent = text;
+      return;
+    }
     r.className = `l lv-${l.level || 'none'}${event ? ' ev' : ''}`;
     r.children[1]!.textContent = hmsMillis(Date.parse(l.time));
     const who = l.pod || l.container || l.namespace || '';

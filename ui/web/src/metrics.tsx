@@ -5,7 +5,7 @@ import { align, Chart, seriesColor, Spark } from './chart';
 import { num } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
-import { withNamespace } from './logs';
+import { withNamespace } from './logquery';
 import { Card, Empty, ErrorBox, Partial } from './parts';
 import { alertHistory, Lanes } from './spans';
 import { namespace, param, range, set } from './url';

@@ -5,7 +5,7 @@ import { align, Chart, Spark } from './chart';
 import { ago, bytes, count, hm, middle, num } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
-import { term, withNamespace } from './logs';
+import { term, withNamespace } from './logquery';
 import { condition, eventTime, limitOf, podState } from './objects';
 import { A, Card, Empty, ErrorBox } from './parts';
 import { namespace, now, range } from './url';

@@ -5,7 +5,7 @@ import { align, Chart, type Mark } from './chart';
 import { ago, bytes, cores, hm, hms, hmsMillis, middle } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
-import { term } from './logs';
+import { term } from './logquery';
 import { isEvent, pleasant } from './loglist';
 import { limitOf, podState } from './objects';
 import { A, Empty, ErrorBox, Partial } from './parts';

@@ -5,7 +5,7 @@ import { histogram, iso, watched } from './api';
 import { errorsOf } from './bars';
 import { hm, hms } from './format';
 import { useLoad } from './load';
-import { withNamespace } from './logs';
+import { withNamespace } from './logquery';
 import { alertHistory } from './spans';
 import { go, href, namespace, now, range, set } from './url';
 

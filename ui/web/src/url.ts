@@ -8,7 +8,7 @@ addEventListener('popstate', () => (url.value = new URL(location.href)));
 /** These follow every link; the rest belongs to one page. */
 const carried = ['from', 'to', 'ns', 'tz'];
 
-export type Query = Record<string, string | null>;
+export type Query = Record<string, string | string[] | null>;
 
 /** href of a page with the carried parameters and some of its own. */
 export function href(path: string, query: Query = {}): string {
@@ -17,8 +17,16 @@ export function href(path: string, query: Query = {}): string {
     const v = url.value.searchParams.get(k);
     if (v !== null) u.searchParams.set(k, v);
   }
-  for (const [k, v] of Object.entries(query)) v === null ? u.searchParams.delete(k) : u.searchParams.set(k, v);
+  write(u, query);
   return u.pathname + u.search;
+}
+
+/** write sets parameters, several times for a list, and takes those away that are empty. */
+function write(u: URL, query: Query) {
+  for (const [k, v] of Object.entries(query)) {
+    u.searchParams.delete(k);
+    for (const one of [v ?? []].flat()) if (one) u.searchParams.append(k, one);
+  }
 }
 
 /** go to a page; replace for what is dragged, push for what is chosen. */
@@ -31,12 +39,13 @@ export function go(to: string, replace = false) {
 /** change some parameters of the page shown. */
 export function set(query: Query, replace = false) {
   const u = new URL(url.value);
-  for (const [k, v] of Object.entries(query)) v === null || v === '' ? u.searchParams.delete(k) : u.searchParams.set(k, v);
+  write(u, query);
   go(u.pathname + u.search, replace);
 }
 
 export const path = computed(() => url.value.pathname);
 export const param = (name: string) => url.value.searchParams.get(name) ?? '';
+export const params = (name: string) => url.value.searchParams.getAll(name);
 export const namespace = computed(() => param('ns'));
 
 /** now on the server's clock; api.ts keeps the difference. */
