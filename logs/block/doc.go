@@ -16,11 +16,12 @@
 //
 // Header and frames have their own crc32c, and each frame its packing: times and
 // levels are packed by bits, templates by s2 because nearly every query reads
-// them, the rest by zstd. A histogram reads only the first frame. Parts decides on a few templates and columns what else would be decided
-// on every line, and puts single lines together; File.Read puts all of a block
-// together and sets their IDs. A file is nothing but blocks; everything else can
-// be derived from it.
+// them, the rest by zstd. A histogram reads only the first frame. Parts decides
+// on a few templates and columns what else would be decided on every line, and
+// puts single lines together; File.Read puts all of a block together and sets
+// their IDs. A file is nothing but blocks; everything else can be derived from it.
 //
-// Start reading at Lines in lines.go; the written form is in codec.go,
-// pack.go, times.go and template.go, lines are split in split.go, blocks read by parts in parts.go.
+// Start reading at Lines in lines.go; the written form is in codec.go, pack.go,
+// times.go and template.go, lines are split in split.go, blocks read by parts in
+// parts.go.
 package block

@@ -11,9 +11,9 @@ const (
 	eachHigh = 0x80 * eachOne
 )
 
-// wordBits says which of eight bytes belong to words and which are digits, a bit
+// WordBits says which of eight bytes belong to words and which are digits, a bit
 // for each, the first byte's the lowest.
-func wordBits(x uint64) (in, digits uint64) {
+func WordBits(x uint64) (in, digits uint64) {
 	low := x &^ eachHigh // so that no sum carries into the next byte
 	digit := (low + (0x80-'0')*eachOne) &^ (low + (0x7f-'9')*eachOne)
 	letter := low | 0x20*eachOne
@@ -39,7 +39,7 @@ func variables(dst []span, text []byte, base uint32) []span {
 		}
 		var in, digits uint64
 		for i := 0; i < 64; i += 8 {
-			w, d := wordBits(binary.LittleEndian.Uint64(b[i : i+8]))
+			w, d := WordBits(binary.LittleEndian.Uint64(b[i : i+8]))
 			in |= w << i
 			digits |= d << i
 		}

@@ -30,7 +30,7 @@ func variablesByByte(text []byte, base uint32) (out []span) {
 func TestEachByteIsOfAWordAsItsClassSays(t *testing.T) {
 	for c := range 256 {
 		for place := range 8 {
-			in, digits := wordBits(uint64(c) << (8 * place))
+			in, digits := WordBits(uint64(c) << (8 * place))
 			class := ClassOf(byte(c))
 			if have, want := in == 1<<place, class != 0; have != want || in&^(1<<place) != 0 {
 				t.Errorf("byte %x at %d: %b is of a word, want %v", c, place, in, want)
@@ -38,7 +38,7 @@ func TestEachByteIsOfAWordAsItsClassSays(t *testing.T) {
 			if have, want := digits == 1<<place, class == Digits; have != want || digits&^(1<<place) != 0 {
 				t.Errorf("byte %x at %d: %b is a digit, want %v", c, place, digits, want)
 			}
-			if in, digits := wordBits(^uint64(0)&^(0xff<<(8*place)) | uint64(c)<<(8*place)); in|1<<place != 0xff || in>>place&1 == 1 != (class != 0) || digits&^(1<<place) != 0 {
+			if in, digits := WordBits(^uint64(0)&^(0xff<<(8*place)) | uint64(c)<<(8*place)); in|1<<place != 0xff || in>>place&1 == 1 != (class != 0) || digits&^(1<<place) != 0 {
 				t.Errorf("byte %x at %d between others: %b, %b", c, place, in, digits)
 			}
 		}

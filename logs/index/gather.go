@@ -1,6 +1,12 @@
 package index
 
-import "slices"
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"perch/logs/block"
+)
 
 // gathered are the distinct words of one block.
 type gathered struct {
@@ -30,34 +36,28 @@ func (g *gathered) clone() gathered {
 // by one goroutine.
 type gatherer struct {
 	gathered
-	class [256]byte
 	fold  [256]byte
-	seen  []uint64 // open addressing by hash; 0 is free
-	count int      // of seen
+	short [shortWord + 1][2]uint64 // by length: so many bytes of two numbers
+	seen  []uint64                 // open addressing; 0 is free
+	count int                      // of seen
 }
 
 const (
-	wordClass  = 1
-	digitClass = 2
-	upperClass = 4
-
 	firstSeen = 1 << 13
 	mostSeen  = 1 << 17
+
+	// shortWord bytes at most are compared as two numbers.
+	shortWord = 16
 )
 
 func newGatherer() *gatherer {
 	g := &gatherer{seen: make([]uint64, firstSeen)}
 	for i := range g.fold {
-		c := byte(i)
-		if g.fold[i] = Fold(c); g.fold[i] == 0 {
-			continue
-		}
-		g.class[i] = wordClass
-		switch {
-		case c >= '0' && c <= '9':
-			g.class[i] |= digitClass
-		case c >= 'A' && c <= 'Z':
-			g.class[i] |= upperClass
+		g.fold[i] = Fold(byte(i))
+	}
+	for n := range g.short {
+		for i := range n {
+			g.short[n][i/8] |= 0xff << (8 * (i % 8))
 		}
 	}
 	return g
@@ -72,80 +72,130 @@ func (g *gatherer) start() {
 // fresh tells whether h is new. A table that cannot grow any more answers yes:
 // duplicates are harmless.
 func (g *gatherer) fresh(h uint64) bool {
-	if g.count >= len(g.seen)*3/4 {
-		if len(g.seen) >= mostSeen {
-			return true
-		}
-		old := g.seen
-		g.seen, g.count = make([]uint64, 4*len(old)), 0
-		for _, h := range old {
-			if h != 0 {
-				g.fresh(h)
-			}
-		}
-	}
 	mask := uint64(len(g.seen) - 1)
 	for i := h & mask; ; i = (i + 1) & mask {
 		switch g.seen[i] {
+		case h:
+			return false
 		case 0:
+			if g.count >= len(g.seen)*3/4 {
+				return g.more(h)
+			}
 			g.seen[i] = h
 			g.count++
 			return true
-		case h:
-			return false
 		}
 	}
 }
 
-// add takes the words of text.
+// more is fresh for an h that is not in the full table.
+func (g *gatherer) more(h uint64) bool {
+	if len(g.seen) >= mostSeen {
+		return true
+	}
+	old := g.seen
+	g.seen, g.count = make([]uint64, 4*len(old)), 0
+	for _, h := range old {
+		if h != 0 {
+			g.fresh(h)
+		}
+	}
+	return g.fresh(h)
+}
+
+// add takes the words of text. It goes by groups of 64 bytes, a bit for each.
 func (g *gatherer) add(text []byte) {
-	var room [maxWord + 1]byte
-	for i := 0; i < len(text); {
-		class := g.class[text[i]]
-		if class == 0 {
-			i++
-			continue
+	open, carry := 0, uint64(0) // begin of the word that reaches into the group; 1 if there is one
+	for at := 0; at < len(text); at += 64 {
+		b := text[at:]
+		if len(b) < 64 {
+			var room [64]byte // what is after text separates
+			copy(room[:], b)
+			b = room[:]
 		}
-		start := i
-		for i++; i < len(text); i++ {
-			c := g.class[text[i]]
-			if c == 0 {
-				break
+		in := uint64(0)
+		for i := 0; i < 64; i += 8 {
+			w, _ := block.WordBits(binary.LittleEndian.Uint64(b[i : i+8]))
+			in |= w << i
+		}
+		after := in<<1 | carry
+		begins, ends := in&^after, after&^in
+		carry = in >> 63
+		for ; ends != 0; ends &= ends - 1 {
+			if begins != 0 && bits.TrailingZeros64(begins) < bits.TrailingZeros64(ends) {
+				open = at + bits.TrailingZeros64(begins)
+				begins &= begins - 1
 			}
-			class |= c
+			g.take(text, open, at+bits.TrailingZeros64(ends))
 		}
-		word := text[start:i]
-		if len(word) > maxWord {
-			word, class = word[:maxWord], 0
-			for _, c := range word {
-				class |= g.class[c]
-			}
+		if begins != 0 {
+			open = at + bits.TrailingZeros64(begins)
 		}
-		if class&upperClass != 0 {
-			folded := room[1 : 1+len(word)]
-			for k, c := range word {
-				folded[k] = g.fold[c]
-			}
-			word = folded
+	}
+	if carry != 0 {
+		g.take(text, open, len(text))
+	}
+}
+
+// take takes one word. Most are short and were seen before in the block, which
+// their bytes as two numbers tell sooner than their hash does.
+func (g *gatherer) take(text []byte, start, end int) {
+	n := end - start
+	if n > shortWord {
+		g.takeLong(text[start:end])
+		return
+	}
+	b := text[start:]
+	if len(b) < shortWord {
+		var room [shortWord]byte
+		copy(room[:], b)
+		b = room[:]
+	}
+	keep := &g.short[n]
+	low := FoldEight(binary.LittleEndian.Uint64(b) & keep[0])
+	high := FoldEight(binary.LittleEndian.Uint64(b[8:]) & keep[1])
+	if !g.fresh(max(1, spread(low^hashA, high^hashB))) {
+		return
+	}
+	var room [len(idKey) + shortWord]byte
+	binary.LittleEndian.PutUint64(room[len(idKey):], low)
+	binary.LittleEndian.PutUint64(room[len(idKey)+8:], high)
+	_, digits := block.WordBits(low)
+	_, more := block.WordBits(high)
+	word := room[len(idKey) : len(idKey)+n]
+	g.put(room[:], word, hashBytes(word), bits.TrailingZeros64(digits|more<<8|1<<n))
+}
+
+func (g *gatherer) takeLong(word []byte) {
+	var room [len(idKey) + maxWord]byte
+	folded := room[len(idKey):len(idKey)]
+	digit := -1
+	for i, c := range word[:min(len(word), maxWord)] {
+		if digit < 0 && c >= '0' && c <= '9' {
+			digit = i
 		}
-		h := hashBytes(word)
-		if !g.fresh(h) {
-			continue
-		}
-		if class&digitClass == 0 || len(word) < 3 {
-			g.keep(word, h)
-			continue
-		}
-		g.ids = append(g.ids, h)
-		k := 0
-		for g.class[word[k]]&digitClass == 0 {
-			k++
-		}
-		if k >= 2 {
-			key := append(append(room[:0], idKey...), word[:k]...)
-			if h := hashBytes(key); g.fresh(h) {
-				g.keep(key, h)
-			}
+		folded = append(folded, g.fold[c])
+	}
+	if digit < 0 {
+		digit = len(folded)
+	}
+	if h := hashBytes(folded); g.fresh(h) {
+		g.put(room[:], folded, h, digit)
+	}
+}
+
+// put puts a fresh word, which stands in room after the place of idKey, to those
+// it belongs to. digit is its first digit, or its length.
+func (g *gatherer) put(room, word []byte, h uint64, digit int) {
+	if digit == len(word) || len(word) < 3 {
+		g.keep(word, h)
+		return
+	}
+	g.ids = append(g.ids, h)
+	if digit >= 2 {
+		key := append(append(room[:0], idKey...), word[:digit]...)
+		if h := hashBytes(key); g.fresh(h) {
+			g.keep(key, h)
 		}
 	}
 }

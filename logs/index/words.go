@@ -14,6 +14,15 @@ func Fold(c byte) byte {
 	return 0
 }
 
+// FoldEight makes the ASCII letters among eight bytes small.
+func FoldEight(x uint64) uint64 {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	low := x &^ high
+	// the high bit of a byte is set where it is A to Z
+	upper := (low + (0x80-'A')*ones) &^ (low + (0x7f-'Z')*ones) &^ x & high
+	return x | upper>>2
+}
+
 // Words calls fn for each word of text in order, folded.
 func Words(text string, fn func(word string)) {
 	var word []byte

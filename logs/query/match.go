@@ -14,10 +14,10 @@ func foldInto(dst, src []byte) {
 	dst = dst[:len(src)]
 	for len(src) >= 32 && len(dst) >= 32 {
 		d, s := (*[32]byte)(dst), (*[32]byte)(src)
-		binary.LittleEndian.PutUint64(d[0:], foldEight(binary.LittleEndian.Uint64(s[0:])))
-		binary.LittleEndian.PutUint64(d[8:], foldEight(binary.LittleEndian.Uint64(s[8:])))
-		binary.LittleEndian.PutUint64(d[16:], foldEight(binary.LittleEndian.Uint64(s[16:])))
-		binary.LittleEndian.PutUint64(d[24:], foldEight(binary.LittleEndian.Uint64(s[24:])))
+		binary.LittleEndian.PutUint64(d[0:], index.FoldEight(binary.LittleEndian.Uint64(s[0:])))
+		binary.LittleEndian.PutUint64(d[8:], index.FoldEight(binary.LittleEndian.Uint64(s[8:])))
+		binary.LittleEndian.PutUint64(d[16:], index.FoldEight(binary.LittleEndian.Uint64(s[16:])))
+		binary.LittleEndian.PutUint64(d[24:], index.FoldEight(binary.LittleEndian.Uint64(s[24:])))
 		dst, src = dst[32:], src[32:]
 	}
 	for i, c := range src {
@@ -27,18 +27,6 @@ func foldInto(dst, src []byte) {
 		dst[i] = c
 	}
 }
-
-func foldEight(x uint64) uint64 {
-	low := x &^ high
-	// the high bit of a byte is set where it is A to Z
-	upper := (low + (0x80-'A')*ones) &^ (low + (0x7f-'Z')*ones) &^ x & high
-	return x | upper>>2
-}
-
-const (
-	ones = 0x0101010101010101
-	high = 0x8080808080808080
-)
 
 func wordByte(c byte) bool { return index.Fold(c) != 0 }
 
