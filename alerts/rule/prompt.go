@@ -117,7 +117,7 @@ func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
 	if !known {
 		return // its source went this moment: nobody knows any more what it may see
 	}
-	rules.DefaultEvalIterationFunc(r.within(ctx, home), g, at)
+	rules.DefaultEvalIterationFunc(context.WithValue(r.within(ctx, home), groupKey{}, g), g, at)
 }
 
 // keep forgets the gates of groups that are gone.

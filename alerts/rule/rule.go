@@ -53,7 +53,7 @@ type Alert struct {
 
 // Data is the metric store as rules use it.
 type Data struct {
-	Query     rules.QueryFunc
+	Query     rules.QueryFunc // its error may be ErrPartial
 	Queryable storage.Queryable
 	Append    storage.Appendable
 	Refresh   func(context.Context) error // stores the state of objects as it is now
@@ -69,6 +69,7 @@ type Rules struct {
 	objects func() []Source // PrometheusRule objects as they are now
 	log     *slog.Logger
 	broken  prometheus.Gauge
+	held    prometheus.Counter
 	manager *rules.Manager
 	loader  *loader
 	parser  parser.Parser
@@ -92,12 +93,13 @@ func New(cfg Config, data Data, objects func() []Source, send func(context.Conte
 	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, within: data.Within, prompt: newPrompt(reg),
 		parser: parser.NewParser(parser.Options{}),
 		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rules, or whole sources of rules, that are not in force because they cannot be read."})}
-	reg.MustRegister(r.broken)
+	r.held = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_held_alerts_total", Help: "Times that an alert went on to fire because the answer that lacked it was partial."})
+	reg.MustRegister(r.broken, r.held)
 	r.loader.parser = r.parser
 	r.manager = rules.NewManager(&rules.ManagerOptions{
 		NameValidationScheme: model.UTF8Validation,
 		ExternalURL:          cfg.ExternalURL,
-		QueryFunc:            data.Query,
+		QueryFunc:            r.whole(data.Query),
 		Queryable:            data.Queryable,
 		Appendable:           data.Append,
 		Context:              context.Background(),

@@ -3,6 +3,7 @@ package promapi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -68,6 +69,16 @@ func (q guardedExemplars) Select(start, end int64, sets ...[]*labels.Matcher) ([
 	return q.q.Select(start, end, narrowed...)
 }
 
+// partial begins the warning of an answer from which series may be missing; the
+// store below the guard may have such warnings too.
+const partial = "partial answer: "
+
+// Partial answers whether one of an answer's warnings says that series may be
+// missing from it.
+func Partial(warnings []string) bool {
+	return slices.ContainsFunc(warnings, func(w string) bool { return strings.HasPrefix(w, partial) })
+}
+
 // warnings names the nodes whose newest samples are not here.
 func (g guard) warnings(ctx context.Context) annotations.Annotations {
 	if g.missing == nil {
@@ -77,7 +88,7 @@ func (g guard) warnings(ctx context.Context) annotations.Annotations {
 	if len(nodes) == 0 {
 		return nil
 	}
-	return annotations.New().Add(fmt.Errorf("partial answer: no recent samples from %s", strings.Join(nodes, ", ")))
+	return annotations.New().Add(fmt.Errorf(partial+"no recent samples from %s", strings.Join(nodes, ", ")))
 }
 
 // narrow adds the caller's matcher; false means that nothing is visible.

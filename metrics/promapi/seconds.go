@@ -63,7 +63,7 @@ func (q guardedQuerier) withRing(ctx context.Context, hints *storage.SelectHints
 	list = slices.CompactFunc(list, func(a, b Second) bool { return labels.Equal(a.Labels, b.Labels) })
 	ring := &ringSet{list: list, at: -1}
 	for _, node := range missing {
-		ring.warnings.Add(fmt.Errorf("partial answer: no seconds from %s", node))
+		ring.warnings.Add(fmt.Errorf(partial+"no seconds from %s", node))
 	}
 	return storage.NewMergeSeriesSet([]storage.SeriesSet{stored, ring}, 0, storage.ChainedSeriesMerge)
 }

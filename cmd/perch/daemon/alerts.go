@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
 
 	"perch/alerts/evidence"
 	"perch/alerts/route"
@@ -44,7 +44,7 @@ func openAlerts(r role, page *url.URL) (*alerts, error) {
 }
 
 // watch evaluates the rules over the store and sends their alerts.
-func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, prom *promapi.API, missing func(context.Context) []string, lines *lines, page *url.URL) error {
+func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, everywhere storage.Queryable, prom *promapi.API, lines *lines, page *url.URL) error {
 	a.courier = newCourier(r, a.router, prom, lines, page)
 	objects := ruleObjects{watchObjects(api.dynamic, prometheusRules, r.part("objects"))}
 	from, err := newRuleSources(objects, api.dynamic, factory.Core().V1().Namespaces().Lister(), r.part("objects"))
@@ -52,7 +52,7 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 		return err
 	}
 	a.rules = rule.New(rule.Config{Interval: evaluation, Dir: r.cfg.RulesDir, ExternalURL: page},
-		rule.Data{Query: wholeAnswers(rules.EngineQueryFunc(prom.Engine(), prom.Queryable()), missing), Queryable: n.store, Append: n.store, Within: withinNamespace,
+		rule.Data{Query: forRules(prom), Queryable: everywhere, Append: n.store, Within: withinNamespace,
 			Refresh: func(ctx context.Context) error {
 				ctx, cancel := context.WithTimeout(ctx, evaluation)
 				defer cancel()

@@ -60,6 +60,7 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")
 	if cfg.Kind == config.Agent {
 		fs.StringVar(&cfg.Server, "server", cfg.Server, "URL of the cluster's API, for example https://10.0.0.11:6443")
+		fs.BoolVar(&cfg.SeriesStore, "series-store", cfg.SeriesStore, "keep second copies of the server's series here, together with the other workers that are started with this")
 		return
 	}
 	fs.IntVar(&cfg.APIPort, "api-port", cfg.APIPort, "port of the Kubernetes API")

@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"perch/cmd/perch/daemon/config"
@@ -183,13 +182,10 @@ func eventRecord(e *corev1.Event) record.Record {
 // serveCluster makes the web door search all nodes, and keeps the cluster's
 // events on this one.
 func (l *lines) serveCluster(r role, api clients, f informers.SharedInformerFactory) error {
-	rc := rest.CopyConfig(api.rest)
-	rc.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext // a dead node must not hold up the others
-	transport, err := rest.TransportFor(rc)
+	client, err := towardsNodes(api.rest)
 	if err != nil {
-		return fmt.Errorf("make client towards nodes: %w", err)
+		return err
 	}
-	client := &http.Client{Transport: transport}
 	nodes := f.Core().V1().Nodes().Lister()
 	peers := func() []cluster.Peer {
 		var out []cluster.Peer

@@ -45,7 +45,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
 		"/perch/v1/seconds": numbers.SecondsHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
 		"/metrics/node": towards(telemetry, r.part("door")), "/metrics/objects": towards(telemetry, r.part("door")),
-		replica.Prefix: towards(telemetry, r.part("door")), replica.ReadPrefix: towards(telemetry, r.part("door")),
+		replica.Prefix: towards(telemetry, r.part("door")), replica.ReadPrefix: towards(telemetry, r.part("door")), seriesPrefix: towards(telemetry, r.part("door")),
 	}
 	d, err := door.New(door.Config{
 		Listen: net.JoinHostPort("", strconv.Itoa(r.cfg.AgentPort)), Node: r.cfg.NodeName, ClientCA: pool,

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,8 +48,9 @@ func (r role) openCopies(own *http.ServeMux) (*replica.Keeper, error) {
 	return k, nil
 }
 
-// mayCopy lets a node write its own copy only, and perch's servers, which ask
-// for others within their rights, read all; everything else is for next.
+// mayCopy lets a node write its own copy of lines only, and perch's servers, which
+// ask for others within their rights, read all of them and have series kept;
+// everything else is for next.
 func mayCopy(next func(context.Context, user.Info, agentdoor.Attributes) (bool, string, error)) func(context.Context, user.Info, agentdoor.Attributes) (bool, string, error) {
 	return func(ctx context.Context, who user.Info, what agentdoor.Attributes) (bool, string, error) {
 		switch {
@@ -57,6 +59,8 @@ func mayCopy(next func(context.Context, user.Info, agentdoor.Attributes) (bool, 
 			return ok && isNode(who, owner), "only a node itself sends its copy", nil
 		case strings.HasPrefix(what.Path, replica.ReadPrefix):
 			return who.GetName() == rbac.TelemetryUser, "copies are asked by perch's servers only", nil
+		case strings.HasPrefix(what.Path, seriesPrefix):
+			return who.GetName() == rbac.TelemetryUser, "series are kept and told for perch's servers only", nil
 		}
 		return next(ctx, who, what)
 	}
@@ -255,9 +259,9 @@ type copyStatus struct {
 	Kept    []replica.Copy `json:"kept"`
 }
 
-// shipCopies takes part in the ring and keeps this node's copy at another, once
-// there is a neighbour.
-func (r role) shipCopies(own *http.ServeMux, lines *lines, n *neighbourhood) error {
+// shipCopies takes part in the ring, which members is then, and keeps this node's
+// copy at another, once there is a neighbour.
+func (r role) shipCopies(own *http.ServeMux, lines *lines, n *neighbourhood, members *atomic.Pointer[ring.Ring]) error {
 	client, err := r.nodeHTTP()
 	if err != nil {
 		return err
@@ -268,6 +272,9 @@ func (r role) shipCopies(own *http.ServeMux, lines *lines, n *neighbourhood) err
 	cfg.Seeds = func() []string { return n.now().Seeds }
 	cfg.CAFile, cfg.CertFile, cfg.KeyFile = r.cfg.Path("ca.crt"), r.cfg.Path("pki", "node-serving.crt"), r.cfg.Path("pki", "node-serving.key")
 	cfg.TokensFile = r.cfg.Path("ring-tokens.json")
+	if r.cfg.SeriesStore {
+		cfg.Sets = map[string]string{seriesSet: "store"}
+	}
 	type running struct {
 		ring *ring.Ring
 		ship *replica.Shipper
@@ -280,14 +287,15 @@ func (r role) shipCopies(own *http.ServeMux, lines *lines, n *neighbourhood) err
 		case <-n.first:
 		}
 		cfg.Secret = n.now().Secret
-		members, err := ring.New(cfg, r.part("ring"), r.reg)
+		joined, err := ring.New(cfg, r.part("ring"), r.reg)
 		if err != nil {
 			return err
 		}
+		members.Store(joined)
 		ship := replica.DefaultShip(r.cfg.NodeName, r.cfg.Path("logs"))
 		ship.Keep = lines.kept
 		s, err := replica.NewShipper(ship, lines.store.Files, func() (out []replica.Member) {
-			for _, m := range members.Followers(r.cfg.NodeName) {
+			for _, m := range joined.Followers(r.cfg.NodeName) {
 				out = append(out, replica.Member{Node: m.Node, URL: "https://" + m.Addr})
 			}
 			return out
@@ -295,9 +303,9 @@ func (r role) shipCopies(own *http.ServeMux, lines *lines, n *neighbourhood) err
 		if err != nil {
 			return err
 		}
-		started <- running{members, s}
+		started <- running{joined, s}
 		var all sync.WaitGroup
-		all.Go(func() { err = members.Run(ctx) })
+		all.Go(func() { err = joined.Run(ctx) })
 		shipErr := s.Run(ctx)
 		all.Wait()
 		return errors.Join(err, shipErr)

@@ -43,6 +43,11 @@ func TestOnlyItsOwnerSendsACopyAndOnlyServersReadIt(t *testing.T) {
 		{"a node does not, not even its own", node("nb"), "/logs/copies/nb/0a/logs/api/v1/query", false},
 		{"nor does who may read the node's logs", reader, "/logs/copies/nb/0a/logs/api/v1/query", false},
 		{"or a list of them", reader, "/logs/copies/", false},
+		{"a server has series kept", server, "/perch/v1/series/in", true},
+		{"and asks for them", server, "/perch/v1/series/ask/read", true},
+		{"a node does neither", node("nb"), "/perch/v1/series/in", false},
+		{"nor asks", node("nb"), "/perch/v1/series/ask/read", false},
+		{"nor does who may read the node's numbers", reader, "/perch/v1/series/ask/labels", false},
 		{"other paths go by roles", reader, "/logs/api/v1/query", true},
 	} {
 		if ok, reason, err := mayCopy(next)(t.Context(), c.who, agentdoor.Attributes{Verb: "create", Path: c.path}); ok != c.may || reason == "" || err != nil {

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -26,13 +27,16 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
 
+	"perch/alerts/rule"
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/auth/token"
 	"perch/controlplane/event"
+	"perch/logs/ring"
 	"perch/metrics/promapi"
 	"perch/metrics/remote"
 	"perch/metrics/scrape"
+	"perch/metrics/share"
 	metricstore "perch/metrics/store"
 	"perch/metrics/stream"
 	"perch/ui"
@@ -85,16 +89,22 @@ func buildTelemetry(_ context.Context, r role) error {
 	if err != nil {
 		return err
 	}
+	members := &atomic.Pointer[ring.Ring]{} // while there are other nodes
 	if server {
-		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, facts.Tell, lines, own); err != nil {
+		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, facts.Tell, lines, members, own); err != nil {
 			return err
 		}
 	} else if err := errors.Join(r.forwardNumbers(numbers), r.watchServer(lines)); err != nil {
 		return err
 	} else if near, err := r.findNeighbours(); err != nil {
 		return err
-	} else if err := r.shipCopies(own, lines, near); err != nil {
+	} else if err := r.shipCopies(own, lines, near, members); err != nil {
 		return err
+	}
+	if r.cfg.SeriesStore {
+		if err := r.keepSeries(own); err != nil {
+			return err
+		}
 	}
 	own.Handle("/metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
 	r.group.Go("objects", func(ctx context.Context) error {
@@ -134,6 +144,7 @@ type numbers struct {
 	store *metricstore.Store
 	local *stream.Receiver // the agent of this machine
 	state scrape.Demand    // servers: samples the state of all objects at once
+	lost  share.Gap        // what the store had to do without when it opened
 }
 
 func openNumbers(r role, own *http.ServeMux) (numbers, error) {
@@ -157,7 +168,7 @@ func openNumbers(r role, own *http.ServeMux) (numbers, error) {
 	})
 	local := stream.NewReceiver("local", stream.DefaultReceiver(), db, r.part("samples"), r.reg)
 	own.Handle("POST /perch/v1/samples", local)
-	return numbers{db, local, make(scrape.Demand)}, nil
+	return numbers{db, local, make(scrape.Demand), share.GapOf(db.MaxTime(), db.Repaired(), time.Now())}, nil
 }
 
 // forwardNumbers sends a worker's samples to the server, from the store's WAL.
@@ -193,7 +204,7 @@ func nodeClient(cfg config.Config) (*http.Client, error) {
 
 // buildServerTelemetry adds what only servers have: queries, rules, alerts and
 // the web door.
-func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, targets *scrape.Loop, jobs *scrapeJobs, tell event.Tell, lines *lines, own *http.ServeMux) error {
+func buildServerTelemetry(r role, api clients, factory informers.SharedInformerFactory, n numbers, targets *scrape.Loop, jobs *scrapeJobs, tell event.Tell, lines *lines, members *atomic.Pointer[ring.Ring], own *http.ServeMux) error {
 	page, err := url.Parse(webURL(r.cfg))
 	if err != nil {
 		return fmt.Errorf("make page URL: %w", err)
@@ -216,6 +227,10 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		return nodesIn.Missing(want, time.Now(), nodePatience)
 	}
 
+	everywhere, err := r.shareSeries(api.rest, n, members)
+	if err != nil {
+		return err
+	}
 	sender := remote.New(n.store.Dir(), r.part("remote-write"), r.reg)
 	n.store.OnCommit(sender)
 	r.group.OnStop("remote-write", func(context.Context) error { return sender.Close() })
@@ -231,7 +246,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	prom, err := promapi.New(ask, promapi.Parts{Store: n.store, Missing: missing, Seconds: seconds, Gatherer: r.reg, Targets: targets, QueryLog: r.queryLog(),
+	prom, err := promapi.New(ask, promapi.Parts{Store: everywhere, Missing: missing, Seconds: seconds, Gatherer: r.reg, Targets: targets, QueryLog: r.queryLog(),
 		Rules:         func(context.Context) promapi.Rules { return told.rules.Manager() },
 		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
 	if err != nil {
@@ -240,7 +255,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err := lines.serveCluster(r, api, factory); err != nil {
 		return err
 	}
-	if err := told.watch(r, api, factory, n, prom, missing, lines, page); err != nil {
+	if err := told.watch(r, api, factory, n, everywhere, prom, lines, page); err != nil {
 		return err
 	}
 	if err := told.keepRoutes(r, api, jobs.values, tell); err != nil {
@@ -268,7 +283,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	if err := r.shipCopies(own, lines, near); err != nil {
+	if err := r.shipCopies(own, lines, near, members); err != nil {
 		return err
 	}
 	web.Handle("POST /perch/v1/samples", door.Node, nodesIn)
@@ -337,17 +352,13 @@ func promScoped(next http.Handler) http.Handler {
 	})
 }
 
-// errPartial keeps a rule's alerts as they are while a node is missing: a
-// partial answer never resolves an alert.
-var errPartial = errors.New("the answer is partial: a node does not answer")
-
-// wholeAnswers fails an evaluation that finds nothing while nodes are missing;
-// what it does find still counts.
-func wholeAnswers(query rules.QueryFunc, missing func(context.Context) []string) rules.QueryFunc {
+// forRules is how rules ask: they are told that an answer is partial, so that it
+// resolves no alert.
+func forRules(prom *promapi.API) rules.QueryFunc {
 	return func(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
-		v, err := query(ctx, expr, at)
-		if err == nil && len(v) == 0 && len(missing(ctx)) > 0 {
-			return nil, errPartial
+		v, warnings, err := prom.Instant(ctx, expr, at)
+		if err == nil && promapi.Partial(warnings) {
+			err = rule.ErrPartial
 		}
 		return v, err
 	}

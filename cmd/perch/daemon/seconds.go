@@ -28,13 +28,11 @@ const secondsWait = 3 * time.Second
 // seconds asks the nodes' doors for what they keep second by second; in a query,
 // ring="1s" asks for it.
 func (r role) seconds(api clients, f informers.SharedInformerFactory) (promapi.Seconds, error) {
-	rc := rest.CopyConfig(api.rest)
-	rc.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext // a dead node must not hold up the others
-	transport, err := rest.TransportFor(rc)
+	client, err := towardsNodes(api.rest)
 	if err != nil {
-		return nil, fmt.Errorf("make client towards nodes: %w", err)
+		return nil, err
 	}
-	client, nodes, log := &http.Client{Transport: transport}, f.Core().V1().Nodes().Lister(), r.part("seconds")
+	nodes, log := f.Core().V1().Nodes().Lister(), r.part("seconds")
 	return func(ctx context.Context, ms []*promlabels.Matcher, start, end int64) (list []promapi.Second, missing []string) {
 		ctx, cancel := context.WithTimeout(ctx, secondsWait)
 		defer cancel()
@@ -60,6 +58,17 @@ func (r role) seconds(api clients, f informers.SharedInformerFactory) (promapi.S
 		slices.Sort(missing)
 		return list, missing
 	}, nil
+}
+
+// towardsNodes is a client for the nodes' doors, as whom a configuration says.
+func towardsNodes(as *rest.Config) (*http.Client, error) {
+	rc := rest.CopyConfig(as)
+	rc.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext // a dead node must not hold up the others
+	transport, err := rest.TransportFor(rc)
+	if err != nil {
+		return nil, fmt.Errorf("make client towards nodes: %w", err)
+	}
+	return &http.Client{Transport: transport}, nil
 }
 
 // doorOf is where a node's kubelet API is; "" while the node has not told.

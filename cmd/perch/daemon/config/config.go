@@ -58,6 +58,7 @@ type Config struct {
 
 	Server          string   `json:"server,omitempty"`          // URL of the API, agents only
 	Web             string   `json:"web,omitempty"`             // URL of the web door as the server told it, agents only
+	SeriesStore     bool     `json:"seriesStore,omitempty"`     // keeps second copies of the server's series, agents only
 	JoinTokenFile   string   `json:"joinTokenFile,omitempty"`   // where a server keeps a join token for other machines
 	RuntimeEndpoint string   `json:"runtimeEndpoint,omitempty"` // an external CRI socket; empty: the embedded runtime
 	TLSNames        []string `json:"tlsNames,omitempty"`        // further names and addresses for the serving certificates

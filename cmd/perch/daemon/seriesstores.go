@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+
+	"perch/logs/ring"
+	"perch/metrics/share"
+	metricstore "perch/metrics/store"
+	"perch/metrics/stream"
+)
+
+// The server has all series. Workers that are started with --series-store have
+// each of them once more: the server sends it to the one that the ring names. The
+// ring of log stores tells who they are. Without such a worker nothing is sent and
+// nobody is asked.
+
+// Paths at the node door of a worker that is a store of series; see mayCopy.
+const (
+	seriesPrefix = "/perch/v1/series/"
+	seriesIn     = seriesPrefix + "in"
+	seriesAsk    = seriesPrefix + "ask"
+)
+
+// seriesSet is the set in the ring of those workers.
+const seriesSet = "series"
+
+// keepSeries makes this worker one of them.
+func (r role) keepSeries(own *http.ServeMux) error {
+	cfg := metricstore.Default()
+	cfg.Dir, cfg.Exemplars = r.cfg.Path("series"), 0
+	db, err := metricstore.New(cfg, r.part("series"), nil) // its numbers would have the names of the other's
+	if err != nil {
+		return err
+	}
+	r.group.OnStop("series", db.Close)
+	for _, g := range []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_share_series", Help: "Series in memory whose second copy is here."},
+			func() float64 { return float64(db.Series()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_share_series_limit", Help: "Series of which that many may be in memory."},
+			func() float64 { return float64(cfg.SeriesLimit) }),
+	} {
+		if err := r.reg.Register(g); err != nil {
+			return fmt.Errorf("register metrics of series: %w", err)
+		}
+	}
+	own.Handle("POST "+seriesIn, stream.NewReceiver("series", stream.DefaultReceiver(), db, r.part("series"), r.reg))
+	own.Handle(seriesAsk+"/", http.StripPrefix(seriesAsk, share.Serve(db, r.part("series"))))
+	return nil
+}
+
+// seriesStores are the healthy ones, as far as this node knows.
+func seriesStores(members *atomic.Pointer[ring.Ring]) func(context.Context) []share.Store {
+	return func(ctx context.Context) (out []share.Store) {
+		r := members.Load()
+		if r == nil {
+			return nil // there is no other node
+		}
+		all, err := r.Set(ctx, seriesSet)
+		if err != nil {
+			return nil // asked again soon
+		}
+		for _, m := range all {
+			if m.Healthy {
+				out = append(out, share.Store{Name: m.Node, Addr: m.Addr})
+			}
+		}
+		return out
+	}
+}
+
+// fullShare is how full of series the server's store may be and still wait with
+// writing blocks, which is what frees memory, for a store that is away.
+const fullShare = 0.8
+
+// shareSeries keeps the second copies at the workers, and completes from them what
+// the server's store lost.
+func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[ring.Ring]) (*share.Fan, error) {
+	rc := rest.CopyConfig(api)
+	rc.NextProtos = []string{"http/1.1"} // see nodeHTTP
+	client, err := towardsNodes(rc)
+	if err != nil {
+		return nil, err
+	}
+	cfg := share.Default()
+	cfg.WAL, cfg.Dir, cfg.Lost = n.store.Dir(), r.cfg.Path("series-sent"), n.lost
+	limit := fullShare * float64(metricstore.Default().SeriesLimit)
+	sender, err := share.NewSender(cfg, share.Parts{Stores: seriesStores(members), Hold: n.store.HoldWAL,
+		Full: func() bool { return float64(n.store.Series()) > limit },
+		To:   func(s share.Store) (string, *http.Client) { return "https://" + s.Addr + seriesIn, client }}, r.part("share"), r.reg)
+	if err != nil {
+		return nil, err
+	}
+	fan, err := share.NewFan(share.DefaultLimits(), share.FanParts{Own: n.store, Gap: sender.Gap(), Stores: sender.Stores,
+		At: func(s share.Store) (string, *http.Client) { return "https://" + s.Addr + seriesAsk, client }}, r.part("share"), r.reg)
+	if err != nil {
+		return nil, err
+	}
+	r.group.Go("share", sender.Run)
+	r.group.Go("stores", fan.Run)
+	return fan, nil
+}
