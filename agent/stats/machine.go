@@ -23,7 +23,7 @@ func (s *Stats) setMachine(m Machine) {
 	if m.SystemUUID == "" {
 		m.SystemUUID = id
 	}
-	own := []string{"boot_id", word(filepath.Join(string(s.proc), "sys/kernel/random/boot_id")), "machine_id", id, "system_uuid", m.SystemUUID}
+	own := []string{"boot_id", word(filepath.Join(s.cfg.Proc, "sys/kernel/random/boot_id")), "machine_id", id, "system_uuid", m.SystemUUID}
 	set := func(family int, v float64, more ...string) {
 		s.set(&s.machine, family, strings.Join(more, ","), v, func() []string { return append(more, own...) })
 	}

@@ -10,8 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// proc is where the kernel tells of processes: /proc.
-type proc string
+// proc is where the kernel tells of processes.
+type proc struct {
+	root  string // /proc
+	sized bool   // the size of a directory of open files is their count: Linux 6.2
+}
+
+func newProc(root string) proc {
+	p := proc{root: root}
+	for range 3 { // another goroutine may open or close one meanwhile
+		dir := filepath.Join(root, "self", "fd")
+		names, err := os.ReadDir(dir)
+		info, err2 := os.Stat(dir)
+		if err == nil && err2 == nil && info.Size() == int64(len(names)-1) { // less the directory itself
+			p.sized = true
+		}
+	}
+	return p
+}
 
 // link is one network interface; counts are in the order of restTable.
 type link struct {
@@ -32,7 +48,7 @@ func (l link) ofPods() bool {
 
 // links are the interfaces in the network of a process, without lo.
 func (p proc) links(pid string) []link {
-	text, err := os.ReadFile(filepath.Join(string(p), pid, "net", "dev"))
+	text, err := os.ReadFile(filepath.Join(p.root, pid, "net", "dev"))
 	if err != nil {
 		return nil // it ended
 	}
@@ -54,7 +70,7 @@ func (p proc) links(pid string) []link {
 
 // namespace names the network of a process.
 func (p proc) namespace(pid string) string {
-	name, _ := os.Readlink(filepath.Join(string(p), pid, "ns", "net")) // "" when it ended
+	name, _ := os.Readlink(filepath.Join(p.root, pid, "ns", "net")) // "" when it ended
 	return name
 }
 
@@ -100,7 +116,7 @@ func (p proc) count(pids []int, files map[int]bool) counts {
 		if pid != os.Getpid() {
 			known = nil
 		}
-		c.open(filepath.Join(string(p), strconv.Itoa(pid), "fd"), known)
+		c.open(filepath.Join(p.root, strconv.Itoa(pid), "fd"), p.sized, known)
 		if c.descriptors > maxDescriptors {
 			c.partly = true
 			return c
@@ -109,7 +125,81 @@ func (p proc) count(pids []int, files map[int]bool) counts {
 	return c
 }
 
-func (c *counts) open(dir string, files map[int]bool) {
+// open looks at files by number where the kernel says how many there are and
+// they lie close together, which spares the listing; else it lists them.
+func (c *counts) open(dir string, sized bool, files map[int]bool) {
+	if !sized || !c.byNumber(dir, files) {
+		c.list(dir, files)
+	}
+}
+
+func (c *counts) byNumber(dir string, files map[int]bool) bool {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return true // it ended
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return true
+	}
+	n := int(st.Size)
+	if c.descriptors+n > maxDescriptors {
+		c.descriptors += n
+		return true
+	}
+	sockets, ok := socketsByNumber(fd, n, files)
+	if ok {
+		c.descriptors, c.sockets = c.descriptors+n, c.sockets+sockets
+	}
+	return ok
+}
+
+// socketsByNumber looks at the first numbers until so many files were seen; not
+// ok when there are many holes between them.
+func socketsByNumber(dir, files int, known map[int]bool) (sockets int, ok bool) {
+	var name [20]byte
+	for fd, holes := 0, 0; files > 0; fd++ {
+		if known[fd] {
+			files--
+			continue
+		}
+		switch kind := linkKind(dir, string(strconv.AppendInt(name[:0], int64(fd), 10))); {
+		case kind == none:
+			if holes++; holes > 64 {
+				return 0, false
+			}
+		case kind == socket:
+			sockets++
+			files--
+		default:
+			files--
+		}
+	}
+	return sockets, true
+}
+
+type kind int
+
+const (
+	none kind = iota
+	other
+	socket
+)
+
+func linkKind(dir int, name string) kind {
+	var buf [64]byte
+	n, err := unix.Readlinkat(dir, name, buf[:])
+	switch {
+	case err != nil:
+		return none
+	case bytes.HasPrefix(buf[:n], []byte("socket:")):
+		return socket
+	}
+	return other
+}
+
+func (c *counts) list(dir string, files map[int]bool) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return // it ended
@@ -120,13 +210,11 @@ func (c *counts) open(dir string, files map[int]bool) {
 	if c.descriptors > maxDescriptors {
 		return
 	}
-	var buf [64]byte
 	for _, name := range names {
-		if fd, err := strconv.Atoi(name); err == nil && files[fd] {
+		if n, err := strconv.Atoi(name); err == nil && files[n] {
 			continue
 		}
-		n, err := unix.Readlinkat(int(d.Fd()), name, buf[:])
-		if err == nil && bytes.HasPrefix(buf[:n], []byte("socket:")) {
+		if linkKind(int(d.Fd()), name) == socket {
 			c.sockets++
 		}
 	}
@@ -134,7 +222,7 @@ func (c *counts) open(dir string, files map[int]bool) {
 
 // all counts the processes of the machine.
 func (p proc) all() int {
-	d, err := os.Open(string(p))
+	d, err := os.Open(p.root)
 	if err != nil {
 		return 0
 	}

@@ -222,7 +222,7 @@ func TestNetworkDisksAndProcesses(t *testing.T) {
 	}
 }
 
-func TestOwnFilesOfCgroupsCountAsDescriptorsOnly(t *testing.T) {
+func TestOpenFilesOfProcesses(t *testing.T) {
 	file, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -236,12 +236,26 @@ func TestOwnFilesOfCgroupsCountAsDescriptorsOnly(t *testing.T) {
 	end := os.NewFile(uintptr(pair[1]), "socket")
 	defer end.Close()
 	own := []int{os.Getpid()}
-	all := proc("/proc").count(own, nil)
-	if got := proc("/proc").count(own, map[int]bool{int(file.Fd()): true}); got != all || got.sockets < 2 {
+	p, listing := newProc("/proc"), proc{root: "/proc"}
+	all := p.count(own, nil)
+	if got := listing.count(own, nil); got != all {
+		t.Errorf("listed %+v, by number %+v", got, all)
+	}
+	if got := p.count(own, map[int]bool{int(file.Fd()): true}); got != all || got.sockets < 2 {
 		t.Errorf("%+v, looking at every file %+v", got, all)
 	}
-	if got := proc("/proc").count(own, map[int]bool{pair[0]: true}); got.sockets != all.sockets-1 || got.descriptors != all.descriptors {
+	if got := p.count(own, map[int]bool{pair[0]: true}); got.sockets != all.sockets-1 || got.descriptors != all.descriptors {
 		t.Errorf("what is known was looked at: %+v, all %+v", got, all)
+	}
+	const far = 900 // a number after a hole
+	if err := unix.Dup3(pair[0], far, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.count(own, nil); got.sockets != all.sockets+1 || got.descriptors != all.descriptors+1 {
+		t.Errorf("with a socket more, number %d: %+v, before %+v", far, got, all)
+	}
+	if err := unix.Close(far); err != nil {
+		t.Fatal(err)
 	}
 	other := exec.Command("sleep", "60")
 	other.Stdin = end
@@ -250,7 +264,7 @@ func TestOwnFilesOfCgroupsCountAsDescriptorsOnly(t *testing.T) {
 	}
 	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
 	theirs := []int{other.Process.Pid}
-	if got, all := proc("/proc").count(theirs, map[int]bool{0: true}), proc("/proc").count(theirs, nil); got != all || all.sockets < 1 {
+	if got, all := p.count(theirs, map[int]bool{0: true}), p.count(theirs, nil); got != all || all.sockets < 1 {
 		t.Errorf("the files of another process are other files: %+v, all %+v", got, all)
 	}
 }

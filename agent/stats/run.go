@@ -35,7 +35,8 @@ type Stats struct {
 	order   []*tracked // tracked by path; nil when it must be made anew
 	gone    []*tracked // ended, oldest first; rings only
 	lastID  uint64
-	sent    int  // samples of the last warm round
+	sent    int // samples of the last warm round
+	lists   map[string]listing
 	machine rest // what is of no cgroup
 	devices map[string]string
 
@@ -57,7 +58,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	m := newMetrics(reg)
 	s := &Stats{
 		cfg: cfg, parts: parts, log: log, metrics: m, tree: tree, fast: fastTable(), spec: specTable(),
-		outbox: newOutbox(cfg.OutboxLimit, m), tracked: map[string]*tracked{}, devices: map[string]string{}, proc: proc(cfg.Proc),
+		outbox: newOutbox(cfg.OutboxLimit, m), tracked: map[string]*tracked{}, lists: map[string]listing{}, devices: map[string]string{}, proc: newProc(cfg.Proc),
 	}
 	what, err := parts.Machine()
 	if err != nil {
@@ -96,7 +97,7 @@ func (s *Stats) Round(at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if warm || len(s.tracked) == 0 {
-		s.find()
+		s.find(cold)
 	}
 	var batch []Sample
 	if warm {
@@ -160,7 +161,11 @@ func (t *tracked) read(warm, cold bool) (err error) {
 }
 
 // find starts to follow cgroups that are new, and marks those that are gone.
-func (s *Stats) find() {
+// Unless it looks anew, it misses one that was made while another was removed.
+func (s *Stats) find(anew bool) {
+	if anew {
+		clear(s.lists)
+	}
 	paths := s.list()
 	live := make(map[string]bool, len(paths))
 	for _, p := range paths {
@@ -299,16 +304,31 @@ func (s *Stats) list() []string {
 	for range 3 {
 		var next []string
 		for _, p := range level {
-			children, err := s.tree.Children(p)
-			if err != nil {
-				continue // removed meanwhile; the next round lists anew
-			}
-			next = append(next, children...)
+			next = append(next, s.children(p)...)
 		}
 		out = append(out, next...)
 		level = next
 	}
 	return out
+}
+
+// listing is what was below a cgroup when it had so many links.
+type listing struct {
+	links    uint64
+	children []string
+}
+
+func (s *Stats) children(p string) []string {
+	links := s.tree.Links(p)
+	if l, known := s.lists[p]; known && links != 0 && l.links == links {
+		return l.children
+	}
+	children, err := s.tree.Children(p)
+	if err != nil {
+		return nil // removed meanwhile; the next round lists anew
+	}
+	s.lists[p] = listing{links, children}
+	return children
 }
 
 func (s *Stats) exists() bool { return !s.tree.Created(s.cfg.Root).IsZero() }
