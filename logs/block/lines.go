@@ -20,9 +20,9 @@ type Lines struct {
 // Len is the number of lines.
 func (l *Lines) Len() int { return len(l.Times) }
 
-// Bytes is the memory the content takes.
+// Bytes is the memory the lines take, with what is there for more.
 func (l *Lines) Bytes() int {
-	return len(l.Text) + len(l.Fields) + 13*len(l.Times) + 4*len(l.FEnds)
+	return cap(l.Text) + cap(l.Fields) + 8*cap(l.Times) + cap(l.Levels) + 4*(cap(l.Ends)+cap(l.FEnds)+cap(l.IDs))
 }
 
 // Add puts a record at the end. Body and fields are copied.
@@ -41,9 +41,13 @@ func (l *Lines) Add(r *record.Record) {
 	l.Fields = append(l.Fields, '\n')
 }
 
-// Grow makes room for so many lines and bytes of text. It is called on empty
-// Lines.
-func (l *Lines) Grow(lines, text int) {
+// Grow makes room for so many lines, bytes of text and of fields. It is called on
+// empty Lines.
+func (l *Lines) Grow(lines, text, fields int) {
+	if fields > 0 {
+		l.Fields = make([]byte, 0, fields)
+		l.FEnds = make([]uint32, 0, lines)
+	}
 	l.Times = make([]int64, 0, lines)
 	l.Levels = make([]byte, 0, lines)
 	l.Ends = make([]uint32, 0, lines)
@@ -107,7 +111,12 @@ const hexDigits = "0123456789abcdef"
 // appendJSONString escapes only what JSON demands, so that words stay whole.
 func appendJSONString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
-	for i := 0; i < len(s); i++ {
+	plain := 0
+	for plain < len(s) && s[plain] >= 0x20 && s[plain] != '"' && s[plain] != '\\' {
+		plain++
+	}
+	dst = append(dst, s[:plain]...)
+	for i := plain; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
 			dst = append(dst, '\\', c)

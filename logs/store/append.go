@@ -167,20 +167,17 @@ func (s *Store) apply(seq uint64, records []record.Record, positions []record.Po
 		h := src.head
 		if h == nil {
 			h = &head{stream: src.stream, hash: src.hash, first: src.next, oldest: seq, born: now}
-			if n := len(s.spare); src.fast && n > 0 { // room for a whole block, instead of growing into it
-				h.lines = s.spare[n-1]
-				s.spare = s.spare[:n-1]
-			} else if src.fast {
-				h.lines.Grow(src.lines+src.lines/8, s.cfg.BlockBytes+s.cfg.BlockBytes/16)
-			}
+			s.makeRoom(src, h)
 			src.head = h
 		}
-		before := h.lines.Bytes()
 		h.add(r, at)
 		src.next++
-		s.headBytes += h.lines.Bytes() - before
-		if len(h.lines.Text)+len(h.lines.Fields) >= s.cfg.BlockBytes {
-			src.fast, src.lines = true, h.lines.Len()
+		if now := h.lines.Bytes(); now != h.memory {
+			s.headBytes += now - h.memory
+			h.memory = now
+		}
+		if h.content() >= s.cfg.BlockBytes {
+			src.fast, src.lines, src.fields = true, h.lines.Len(), len(h.lines.Fields)
 			s.seal(src)
 		}
 	}
@@ -199,6 +196,20 @@ func (s *Store) apply(seq uint64, records []record.Record, positions []record.Po
 	}
 	s.publish(records)
 	s.mu.Unlock()
+}
+
+// makeRoom gives a head of a fast stream the memory of a whole block, instead of
+// growing into it, while heads have a quarter of their memory left.
+func (s *Store) makeRoom(src *source, h *head) {
+	if !src.fast || s.headBytes-s.sealedBytes > s.cfg.HeadBytes*3/4 {
+		return
+	}
+	if n := len(s.spare); n > 0 {
+		h.lines = s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return
+	}
+	h.lines.Grow(src.lines+src.lines/8, s.cfg.BlockBytes+s.cfg.BlockBytes/16-src.fields, src.fields+src.fields/8)
 }
 
 // source finds or makes the source of a stream. Labels are looked up by
@@ -233,23 +244,25 @@ func (s *Store) seal(src *source) {
 	}
 	src.head = nil
 	s.sealed = append(s.sealed, h)
-	s.sealedBytes += h.lines.Bytes()
+	s.sealedBytes += h.memory
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
+// sealLargest seals the head that makes the largest block: small ones cost more.
 func (s *Store) sealLargest() bool {
 	var most *source
 	for _, src := range s.sources {
-		if src.head != nil && (most == nil || src.head.lines.Bytes() > most.head.lines.Bytes()) {
+		if src.head != nil && (most == nil || src.head.content() > most.head.content()) {
 			most = src
 		}
 	}
 	if most == nil {
 		return false
 	}
+	most.fast = false
 	s.seal(most)
 	return true
 }

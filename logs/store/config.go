@@ -14,7 +14,7 @@ type Config struct {
 	Dir             string
 	BlockBytes      int                         // a head is cut at this size
 	HeadAge         time.Duration               // and at this age
-	HeadBytes       int                         // all heads together; the largest are cut early
+	HeadBytes       int                         // memory of all heads together; the largest are cut early
 	WALBytes        int64                       // the heads that hold back the write-ahead log beyond this are cut
 	PartitionAge    time.Duration               // a partition is closed after this time
 	PartitionBytes  int64                       // or at this size of its blocks

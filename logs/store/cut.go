@@ -69,8 +69,8 @@ func (s *Store) cut(h *head) error {
 	p.metas = append(p.metas, m)
 	s.sealed[0] = nil // or the array keeps its memory
 	s.sealed = s.sealed[1:]
-	s.sealedBytes -= h.lines.Bytes()
-	s.headBytes -= h.lines.Bytes()
+	s.sealedBytes -= h.memory
+	s.headBytes -= h.memory
 	if src := s.sources[h.hash]; src != nil {
 		src.done = h.last
 	}
@@ -90,7 +90,7 @@ func (s *Store) cut(h *head) error {
 func (s *Store) keepMemory(h *head) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := cap(h.lines.Text); len(s.spare) < maxSealed && n >= s.cfg.BlockBytes && n <= 2*s.cfg.BlockBytes {
+	if n := h.lines.Bytes(); len(s.spare) < maxSealed && n >= s.cfg.BlockBytes && n <= 2*s.cfg.BlockBytes {
 		h.lines.Reset()
 		s.spare = append(s.spare, h.lines)
 	}

@@ -26,7 +26,11 @@ type head struct {
 	min    int64
 	max    int64
 	lines  block.Lines
+	memory int // of lines, as counted in the store's headBytes
 }
+
+// content is how much a block of the head would hold.
+func (h *head) content() int { return len(h.lines.Text) + len(h.lines.Fields) }
 
 func (h *head) add(r *record.Record, at place) {
 	if h.lines.Len() == 0 {
@@ -47,4 +51,5 @@ type source struct {
 	idle   time.Time
 	fast   bool // the last head was cut because it was full
 	lines  int  // of that head
+	fields int  // its bytes
 }

@@ -38,7 +38,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		blocks:      counter("blocks_total", "Blocks cut."),
 		blockBytes:  counter("block_bytes_total", "Compressed bytes of blocks cut."),
 		cutFailures: counter("cut_failures_total", "Blocks that could not be written."),
-		headBytes:   gauge("head_bytes", "Bytes of lines not yet cut into blocks."),
+		headBytes:   gauge("head_bytes", "Memory of lines not yet cut into blocks."),
 		diskBytes:   gauge("disk_bytes", "Bytes of all blocks and their indexes."),
 		partitions:  gauge("partitions", "Partitions kept."),
 		unindexed:   gauge("unindexed_blocks", "Blocks that are searched by scanning."),
