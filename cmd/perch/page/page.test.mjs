@@ -89,6 +89,41 @@ test('Overview names what needs attention and measures the cluster', async () =>
   quiet();
 });
 
+test('Overview compares with a day before, colours pods by what is asked, and leads to the moment', async () => {
+  forget();
+  // This cluster has no yesterday: what is asked about it is answered with today.
+  const day = 86_400, later = t => String(Number(t) + day);
+  await page.route('**/prometheus/api/v1/query_range', async r => {
+    const form = new URLSearchParams(r.request().postData());
+    if (Number(form.get('end')) > Date.now() / 1000 - day / 2) return r.continue();
+    const answer = await r.fetch({ postData: new URLSearchParams({ ...Object.fromEntries(form), start: later(form.get('start')), end: later(form.get('end')) }).toString() });
+    const body = await answer.json();
+    for (const s of body.data.result) for (const v of s.values) v[0] -= day;
+    return r.fulfill({ response: answer, json: body });
+  });
+  try {
+    await visit('/?from=now-15m');
+    await eventually('CPU and memory beside the day before', async () => /^[+−]\d+ % vs. yesterday$/.test(await text('[aria-label=CPU] .vs')) && /^[+−]\d % vs. yesterday$/.test(await text('[aria-label=Memory] .vs')), 30_000);
+    await page.screenshot({ path: `${out}/overview-yesterday.png` });
+  } finally {
+    await page.unroute('**/prometheus/api/v1/query_range');
+  }
+  const cells = async name => page.locator(`.map .nm .cell[title*="${name}"]`).evaluateAll(all => all.map(c => `${c.classList[1]} ${c.title}`));
+  await page.locator('.map').getByRole('button', { name: 'Restarts' }).click();
+  await eventually('one that restarts', async () => /map=restarts/.test(String(await here())) && /^v[2-6] .*, [1-9]\d* restarts/.test((await cells('hungry'))[0]) && (await cells('web-')).every(c => /^v1 .*, 0 restarts/.test(c)));
+  await page.locator('.map').getByRole('button', { name: 'Age' }).click();
+  await eventually('all are of an age', async () => (await page.locator('.map .nm .cell').evaluateAll(all => all.every(c => /, \d+ (s|min|h|d)/.test(c.title)))));
+  const tones = await page.locator('.attn .pb .bar').evaluateAll(all => all.map(b => b.classList.contains('red')));
+  assert.deepEqual(tones, [...tones].sort((a, b) => Number(b) - Number(a)), 'what is worst comes first');
+  await page.locator('[aria-label="Warning events"] .row a', { hasText: 'hungry' }).first().click();
+  await eventually('the pod, at that moment', async () => /\/pods\/pagetest\/hungry/.test(String(await here())) && /at=/.test(String(await here())) && /Lines up to/.test(await text('.last h2')));
+  const time = page.locator('.lg2 a.t').first();
+  await time.waitFor();
+  await time.click();
+  await eventually('the line, and what is around it', async () => (await here()).pathname === '/logs' && (await page.locator('.lg .cx0:not([hidden])').count()) === 1);
+  quiet();
+});
+
 test('Logs finds, marks, opens, filters and zooms', async () => {
   forget();
   await visit(`/logs?ns=${ns}&from=now-15m`);
@@ -352,6 +387,7 @@ test('Pods lists what runs; a namespace narrows it', async () => {
   await page.getByLabel('Find a pod').fill('hungry');
   await eventually('one', async () => (await page.locator('tbody tr').count()) === 1);
   assert.match(await text('tbody tr'), /CrashLoopBackOff|OOMKilled|Running|Error/);
+  assert.doesNotMatch(await text('tbody tr'), /no limit/, 'it has one, also while nothing was measured');
   await page.click('tbody a');
   await page.waitForSelector('.story');
   quiet();
@@ -376,6 +412,10 @@ test("a pod's story has its state, numbers, events and lines", async () => {
   await eventually('the alert is on the axis', async () => (await page.locator('.lanes .al').count()) > 0);
   await page.locator('.evd').first().click({ force: true });
   assert.match(String(await here()), /at=/, 'an event pins its moment');
+  const pinned = (await here()).searchParams.get('at'), chart = page.locator('.lanes .u-over').first();
+  await chart.click({ position: { x: 40, y: 20 } });
+  await eventually('so does a click on a chart', async () => ![null, pinned].includes((await here()).searchParams.get('at')));
+  assert.equal((await here()).searchParams.get('from'), 'now-15m', 'without a zoom');
   quiet();
 });
 
@@ -415,7 +455,7 @@ test('an alert is taken on, with who and why, and the history has it', async () 
   await eventually('what it hides', async () => /Hides 1 alert now, would have hidden [1-9]/.test(await text('.act .hides')));
   await page.getByLabel('Why').fill('raising its limit');
   await page.getByRole('button', { name: 'Acknowledge' }).click();
-  await eventually('it is taken on', async () => /Taken on/.test(await text('.ai.silenced .when')));
+  await eventually('it is taken on', async () => /Taken on\s+ends in (1 h 59 min|2 h)/.test(await text('.ai.silenced .when')));
   await page.locator('.ai.silenced .main-part').first().click();
   await eventually('by whom and why', async () => /raising its limit/.test(await text('.side')));
   await page.screenshot({ path: `${out}/alerts-taken-on.png` });
@@ -437,12 +477,18 @@ test('a silence says what it hides before and after it is made', async () => {
   await eventually('what is wrong with it', async () => /write label=value/.test(await text('.side .red')));
   await page.getByLabel('Matchers').fill(`pod="hungry" alertname=~"Pod.*" namespace=${ns}`);
   await eventually('what it would hide', async () => /Hides [1-9]\d* alerts? now, would have hidden [1-9]/.test(await text('.side .hides')));
-  await page.getByRole('button', { name: '8 h' }).click();
+  await page.getByRole('button', { name: 'Until 09:00' }).click();
   await page.getByLabel('Why').fill('eats on purpose');
   await page.getByRole('button', { name: 'Silence', exact: true }).click();
   await eventually('it is in the list', async () => /eats on purpose/.test(await text('.alerts .left tbody')));
   await eventually('with what it hides', async () => /Hides [1-9]/.test(await text('.alerts .left tbody')));
   assert.match(perch('silence'), /pod="hungry".*eats on purpose/);
+  assert.match(await text('.alerts .left tbody tr:has-text("eats on purpose")'), /09:00/, 'until the morning');
+  await page.route('**/alertmanager/api/v2/silence/*', r => r.fulfill({ status: 403, json: { message: 'you may not end silences' } }));
+  await page.locator('.alerts .left tbody tr', { hasText: 'eats on purpose' }).getByRole('button', { name: 'Expire' }).click();
+  await eventually('why it cannot be ended', async () => /you may not end silences/.test(await text('.left .problem')));
+  await page.unroute('**/alertmanager/api/v2/silence/*');
+  forget(); // the refusal
   await page.screenshot({ path: `${out}/silences.png` });
   await page.locator('.alerts .left tbody tr', { hasText: 'eats on purpose' }).getByRole('button', { name: 'Expire' }).click();
   await eventually('it has ended', async () => !/eats on purpose/.test(await text('.alerts .left')));

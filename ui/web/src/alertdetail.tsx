@@ -7,7 +7,7 @@ import { align, Chart } from './chart';
 import { ago, hm, hms, num } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
-import { pleasant } from './loglist';
+import { isEvent, pleasant } from './loglist';
 import { term } from './logquery';
 import { namesOf } from './metrics';
 import { A, ErrorBox } from './parts';
@@ -47,8 +47,8 @@ export function Detail({ r, done }: { r: Row; done: () => void }) {
       {got.data && got.data.d.lines.length > 0 && <Chart {...got.data.d} from={got.data.from} to={got.data.to} height={150} limit={limit || null} limitText={limit ? `limit ${num(limit)}` : undefined} bands={[{ from: Date.parse(r.alert.activeAt), to, color: '--red' }]} label="Value of the alert's expression" />}
       <pre class="code">{r.rule.query}{r.rule.duration ? `\nfor ${r.rule.duration} s` : ''}</pre>
       <div class="chips">{Object.entries(r.alert.labels).map(([k, v]) => <span key={k} class="chip">{k}=<b>{v}</b></span>)}</div>
-      {pod && <section><h3>Warnings from this pod<A to={`/pods/${r.alert.labels.namespace}/${pod}`}>Story<Icon name="right" small /></A></h3>
-        {logs.data?.map(l => <div key={l.id ?? l.time} class={`l2 lv-${l.level}`}><i /><span class="t">{hms(Date.parse(l.time))}</span><span class="m">{pleasant(l).map((s, i) => <span key={i} class={s.cls}>{s.text}</span>)}</span></div>)}
+      {pod && <section><h3>Warnings from this pod<A to="/logs" q={{ q: `${term('pod', pod)} level:>=warn`, ns: r.alert.labels.namespace ?? null }}>Logs<Icon name="right" small /></A><A to={`/pods/${r.alert.labels.namespace}/${pod}`} q={{ at: r.alert.activeAt }}>Story<Icon name="right" small /></A></h3>
+        {logs.data?.map(l => <div key={l.id ?? l.time} class={`l2 lv-${l.level}`}><i /><A class="t" title="Show it in Logs, with what is around it" to="/logs" q={{ q: term('pod', pod), ns: l.namespace ?? null, around: l.id ?? null, scope: isEvent(l) ? 'pod' : null }}>{hms(Date.parse(l.time))}</A><span class="m">{pleasant(l).map((s, i) => <span key={i} class={s.cls}>{s.text}</span>)}</span></div>)}
         {logs.data?.length === 0 && <p class="mut">It wrote no warning in this range.</p>}</section>}
       {r.by ? <section><h3>{r.by.comment.startsWith(acknowledged) ? 'Taken on' : 'Silenced'}</h3><p class="f2"><b>{r.by.createdBy.replace(/^.*:/, '')}</b> since {hm(Date.parse(r.by.startsAt))}, until {hm(Date.parse(r.by.endsAt))}: {r.by.comment.replace(acknowledged, '')}</p></section>
         : <Act labels={labels} done={done} />}

@@ -23,7 +23,7 @@ export function Record({ l, dated }: { l: Line; dated?: boolean }) {
   const t = Date.parse(l.time), state = field(l, 'state'), who = field(l, 'who');
   return (
     <tr class={`h-${state.replace(/ .*/, '')}`}>
-      <td class="mut mono">{dated && `${day(t)} `}{hms(t)}</td>
+      <td class="mut mono"><A to="/logs" title="Show it in Logs, with what is around it" q={{ around: l.id ?? null, scope: l.pod ? 'pod' : 'stream', q: 'kind:alert' }}>{dated && `${day(t)} `}{hms(t)}</A></td>
       <td><b class={state === 'firing' ? (field(l, 'severity') === 'critical' ? 'red' : 'amb') : state === 'resolved' ? 'grn' : 'mut'}>{state}</b></td>
       <td>{field(l, 'alertname') || '–'}</td>
       <td class="wrap">{l.pod && l.namespace ? <A to={`/pods/${l.namespace}/${l.pod}`} q={{ at: l.time }}>{l.namespace}/{l.pod}</A> : [l.namespace, l.node].filter(Boolean).join(' ')}</td>

@@ -16,7 +16,7 @@ const idOf = (a: Alert) => Object.entries(a.labels).sort().map(([k, v]) => `${k}
 
 export function Alerts() {
   const tab = param('tab') || 'active';
-  const [turn, setTurn] = useState(0);
+  const [turn, setTurn] = useState(0), [failed, setFailed] = useState<Error>();
   const got = useLoad(async () => {
     const [g, s] = await Promise.all([rules(), silences()]);
     return { groups: g, silences: s.filter(x => x.status.state !== 'expired') };
@@ -41,7 +41,8 @@ export function Alerts() {
     const s = c?.series.find(x => Object.entries(x.metric).every(([k, v]) => k === '__name__' || r.alert.labels[k] === undefined || r.alert.labels[k] === v));
     return s && { values: (s.values ?? []).map(v => Number(v[1])), limit: c!.limit || undefined };
   };
-  const again = () => setTurn(n => n + 1);
+  const again = () => { setFailed(undefined); setTurn(n => n + 1); };
+  const expire = (id: string) => void unsilence(id).then(again, setFailed);
   const every = (got.data?.groups ?? []).flatMap(g => g.rules.map(r => ({ g, r })));
   const Tab = ({ id, children }: { id: string; children: any }) => <button role="tab" aria-selected={tab === id} class={tab === id ? 'on' : ''} onClick={() => set({ tab: id === 'active' ? null : id })}>{children}</button>;
   return (
@@ -51,7 +52,7 @@ export function Alerts() {
           <Tab id="active">Active <em class={rows.some(r => r.state === 'firing') ? 'red' : ''}>{rows.filter(r => r.state !== 'silenced' && r.state !== 'steady').length}</em></Tab>
           <Tab id="rules">Rules <em>{every.length}</em></Tab><Tab id="silences">Silences <em>{got.data?.silences.length ?? 0}</em></Tab><Tab id="history">History</Tab>
         </div>
-        {got.error && <ErrorBox error={got.error} />}
+        {(failed ?? got.error) && <ErrorBox error={(failed ?? got.error)!} />}
         {tab === 'active' && <Day rows={rows} />}
         {tab === 'active' && (
           <section class="card fill"><div class="scroll">
@@ -59,14 +60,14 @@ export function Alerts() {
               const own = rows.filter(r => r.state === state);
               return own.length > 0 && <div key={state}>
                 <h3 class="sect">{words[state]}<span>{{ firing: 'pages', warning: 'does not page', pending: 'fires if it lasts', silenced: 'hidden by a silence', steady: 'fires as long as alerting works' }[state]}</span></h3>
-                {own.map(r => <Item key={idOf(r.alert)} r={r} curve={curveOf(r)} on={r === chosen} done={again} />)}
+                {own.map(r => <Item key={idOf(r.alert)} r={r} curve={curveOf(r)} on={r === chosen} expire={expire} />)}
               </div>;
             })}
             {got.data && rows.length === 0 && <Empty>No alert is pending or firing. {every.length} rules are being watched.</Empty>}
           </div></section>
         )}
         {tab === 'rules' && <Rules rows={every} />}
-        {tab === 'silences' && <Silences all={got.data?.silences ?? []} done={again} />}
+        {tab === 'silences' && <Silences all={got.data?.silences ?? []} expire={expire} />}
         {tab === 'history' && <History />}
       </div>
       {tab === 'rules' ? <RuleSide rows={every} /> : tab === 'silences' ? <NewSilence done={again} /> : tab === 'history' ? null : chosen ? <Detail key={idOf(chosen.alert)} r={chosen} done={again} /> : <aside class="side" />}
@@ -105,15 +106,15 @@ function Day({ rows }: { rows: Row[] }) {
 
 const objectOf = (l: Record<string, string>) => [l.namespace, l.pod ?? l.deployment ?? l.node ?? l.instance].filter(Boolean).join('/');
 
-function Item({ r, curve, on, done }: { r: Row; curve?: { values: number[]; limit?: number }; on: boolean; done: () => void }) {
+function Item({ r, curve, on, expire }: { r: Row; curve?: { values: number[]; limit?: number }; on: boolean; expire: (id: string) => void }) {
   return (
     <div class={`ai ${r.state} ${on ? 'on' : ''}`}>
       <button class="main-part" onClick={() => set({ alert: idOf(r.alert) }, true)}>
         <b>{r.rule.name}</b><small>{r.alert.annotations.summary || objectOf(r.alert.labels)}</small>
       </button>
       {curve ? <Spark values={curve.values} limit={curve.limit} color={{ firing: '--red', warning: '--amb', pending: '--amb', silenced: '--slt', steady: '--slt' }[r.state]} /> : <span />}
-      <div class="when"><b class={`w-${r.state}`}>{r.by?.comment.startsWith(acknowledged) ? 'Taken on' : words[r.state]}</b><small>{ago(Date.parse(r.alert.activeAt), now())}</small></div>
-      {r.by ? <button class="btn sm" onClick={() => void unsilence(r.by!.id).then(done)}>Expire</button> : <button class="btn sm" onClick={() => set({ alert: idOf(r.alert) }, true)}><Icon name="mute" small />Act</button>}
+      <div class="when"><b class={`w-${r.state}`}>{r.by?.comment.startsWith(acknowledged) ? 'Taken on' : words[r.state]}</b><small title={r.by && `${r.by.createdBy.replace(/^.*:/, '')}: ${r.by.comment.replace(acknowledged, '')}`}>{r.by ? `ends in ${ago(now(), Date.parse(r.by.endsAt))}` : ago(Date.parse(r.alert.activeAt), now())}</small></div>
+      {r.by ? <button class="btn sm" onClick={() => expire(r.by!.id)}>Expire</button> : <button class="btn sm" onClick={() => set({ alert: idOf(r.alert) }, true)}><Icon name="mute" small />Act</button>}
     </div>
   );
 }

@@ -16,10 +16,11 @@ type Props = ChartData & {
   height: number; from: number; to: number; label: string;
   format?: (v: number) => string; binary?: boolean; limit?: number | null; limitText?: string;
   bands?: Band[]; marks?: Mark[]; axis?: boolean; size?: number; fill?: boolean; stack?: boolean;
+  pick?: (t: number) => void; // a click on a moment, ms
 };
 
 const powers = Array.from({ length: 60 }, (_, i) => 2 ** (i - 4)); // steps of byte axes
-const palette = ['--blu', '--vio', '--acc', '--pnk', '--snd', '--slt', '--k', '--s'];
+const palette = ['--blu', '--vio', '--acc', '--pnk', '--snd', '--slt', '--blu2', '--vio2'];
 export const seriesColor = (i: number) => palette[i % palette.length]!;
 /** lonely samples have no neighbour to draw a line to: they become points. */
 const lonely = (u: uPlot, series: number) => {
@@ -49,7 +50,7 @@ export function Chart(p: Props) {
     const color = (l: Line, i: number) => css(l.color ?? seriesColor(i));
     const u = new uPlot(
       {
-        width: el.clientWidth || 300, height: p.height, padding: [8, 8, p.axis === false ? 4 : 0, 0], legend: { show: false },
+        width: el.clientWidth || 300, height: p.height, padding: [8, p.axis === false ? 8 : 17, p.axis === false ? 4 : 0, 0], legend: { show: false },
         cursor: { sync: { key: 'time' }, points: { size: 5 }, drag: { x: true, y: false, setScale: false }, y: false },
         scales: { x: { time: true, range: [p.from / 1000, p.to / 1000] }, y: { range: [0, top] } },
         axes: [
@@ -124,6 +125,9 @@ export function Chart(p: Props) {
       [p.times.map(t => t / 1000), ...drawn] as uPlot.AlignedData,
       el,
     );
+    let down = 0;
+    u.over.addEventListener('mousedown', e => (down = e.clientX));
+    u.over.addEventListener('click', e => Math.abs(e.clientX - down) < 4 && p.pick?.(u.posToVal(e.clientX - u.over.getBoundingClientRect().left, 'x') * 1000));
     const ro = new ResizeObserver(() => u.setSize({ width: el.clientWidth, height: p.height }));
     ro.observe(el);
     if (document.fonts.status !== 'loaded') void document.fonts.ready.then(() => u.root.isConnected && u.redraw(false, true));

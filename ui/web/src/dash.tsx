@@ -144,7 +144,7 @@ function Lines({ p, asks }: { p: PanelData; asks: Ask[] }) {
 }
 
 const Legend = ({ d }: { d: ChartData }) => (
-  <div class="legend">{d.lines.slice(0, 12).map((l, i) => <span key={i} title={l.name}><i style={{ background: `var(${seriesColor(i)})` }} />{l.name}</span>)}{d.lines.length > 12 && <span class="mut">and {d.lines.length - 12} more</span>}</div>
+  <div class="keys3">{d.lines.slice(0, 12).map((l, i) => <span key={i} title={l.name}><i style={{ background: `var(${seriesColor(i)})` }} />{l.name}</span>)}{d.lines.length > 12 && <span class="mut">and {d.lines.length - 12} more</span>}</div>
 );
 
 /** colour of a value by thresholds: the last step it has reached. */

@@ -1,14 +1,14 @@
 import { bare } from './alertdetail';
-import { histogram, instant, iso, type Obj, ranged, rules, values, watched } from './api';
+import { type Histogram, histogram, instant, iso, type Obj, ranged, rules, values, watched } from './api';
 import { Bars, errorsOf } from './bars';
 import { align, Chart, Spark } from './chart';
-import { ago, bytes, count, hm, middle, num } from './format';
+import { ago, bytes, cores, count, hm, middle, num } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
 import { term, withNamespace } from './logquery';
-import { condition, eventTime, limitOf, podState } from './objects';
+import { condition, eventTime, limitOf, podState, quantity } from './objects';
 import { A, Card, Empty, ErrorBox } from './parts';
-import { namespace, now, range } from './url';
+import { fromText, namespace, now, param, range, set, toText } from './url';
 
 export function Overview() {
   const pods = watched('api/v1/pods').value, nodes = watched('api/v1/nodes').value, events = watched('api/v1/events').value;
@@ -61,6 +61,7 @@ function Attention({ pods }: { pods: Obj[] | null }) {
       when: ago(s.lastRestart ?? Date.parse(p.metadata.creationTimestamp), at), what: 'Pod', to: `/pods/${p.metadata.namespace}/${p.metadata.name}`, label: unscheduled ? 'Why' : 'Story',
     });
   }
+  items.sort((a, b) => Number(b.tone === 'red') - Number(a.tone === 'red')); // else in the order of the rules
   const quiet = (pods ?? []).filter(p => ['ok', 'done'].includes(podState(p).tone)).length;
   return (
     <Card title="Needs attention" sub={pods ? `${items.length ? `${items.length} now. ` : ''}${quiet} of ${pods.length} pods are quiet.` : 'asking…'} class="attn">
@@ -82,22 +83,39 @@ function Attention({ pods }: { pods: Obj[] | null }) {
 
 const ramp = (v: number) => (v >= 0.97 ? 6 : v >= 0.88 ? 5 : v >= 0.75 ? 4 : v >= 0.55 ? 3 : v >= 0.3 ? 2 : 1);
 
+const colourings = {
+  memory: { name: 'Memory', of: 'share of memory limit in use', ends: ['0', '100 % of limit'] }, cpu: { name: 'CPU', of: 'share of CPU limit in use', ends: ['0', '100 % of limit'] },
+  restarts: { name: 'Restarts', of: 'restarts', ends: ['0', '6 and more'] }, age: { name: 'Age', of: 'age', ends: ['days', 'under 10 min'] },
+} as const;
+type Colouring = keyof typeof colourings;
+const steps = (v: number, at: number[]) => 1 + at.filter(x => v >= x).length;
+
 function Map({ pods, nodes }: { pods: Obj[] | null; nodes: Obj[] | null }) {
   const use = useLoad(async s => {
-    const [mem, node] = await Promise.all([
+    const [mem, cpu, node] = await Promise.all([
       instant('sum by (namespace, pod) (container_memory_working_set_bytes{container!=""})', s),
+      instant('sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{container!=""}[30s]))', s),
       instant('label_replace(1 - avg by (node) (rate(node_cpu_seconds_total{mode="idle"}[30s])), "what", "cpu", "", "") or label_replace(1 - sum by (node) (node_memory_MemAvailable_bytes) / sum by (node) (node_memory_MemTotal_bytes), "what", "memory", "", "")', s),
     ]);
     const of = (x: { value?: [number, string] }) => Number(x.value?.[1] ?? 0);
     return {
-      pod: new globalThis.Map(mem.series.map(x => [`${x.metric.namespace}/${x.metric.pod}`, of(x)])),
+      memory: new globalThis.Map(mem.series.map(x => [`${x.metric.namespace}/${x.metric.pod}`, of(x)])),
+      cpu: new globalThis.Map(cpu.series.map(x => [`${x.metric.namespace}/${x.metric.pod}`, of(x)])),
       node: new globalThis.Map(node.series.map(x => [`${x.metric.node}/${x.metric.what}`, of(x)])),
     };
   }, []);
+  const by: Colouring = param('map') in colourings ? (param('map') as Colouring) : 'memory', how = colourings[by], at = now();
+  const tell = (p: Obj): [number, string] => {
+    const id = `${p.metadata.namespace}/${p.metadata.name}`, s = podState(p);
+    if (by === 'restarts') return [steps(s.restarts, [1, 2, 3, 4, 6]), `${s.restarts} restarts`];
+    if (by === 'age') return [steps(-(at - Date.parse(p.metadata.creationTimestamp)) / 6e4, [-1440, -60, -10]), ago(Date.parse(p.metadata.creationTimestamp), at)];
+    const limit = limitOf(p, by), v = use.data?.[by].get(id), words = by === 'cpu' ? cores : bytes;
+    return [s.tone === 'bad' ? 6 : v === undefined || !limit ? 0 : ramp(v / limit), v === undefined ? '' : `${words(v)}${limit ? ` of ${words(limit)}` : ', no limit'}`];
+  };
   return (
-    <Card title="Cluster map" class="map">
+    <Card title="Cluster map" class="map" side={<div class="seg" role="group" aria-label="Colour of pods">{(Object.keys(colourings) as Colouring[]).map(k => <button key={k} class={by === k ? 'on' : ''} aria-pressed={by === k} onClick={() => set({ map: k === 'memory' ? null : k }, true)}>{colourings[k].name}</button>)}</div>}>
       <div class="scroll">
-        <div class="nm head mut"><span>Node</span><span><span class="blu">CPU</span> <span class="vio">Memory</span></span><span>Pods, by share of memory limit in use</span></div>
+        <div class="nm head mut"><span>Node</span><span><span class="blu">CPU</span> <span class="vio">Memory</span></span><span>Pods, by {how.of}</span></div>
         {(nodes ?? []).map(n => {
           const own = (pods ?? []).filter(p => p.spec?.nodeName === n.metadata.name && podState(p).tone !== 'done');
           const ready = condition(n, 'Ready')?.status === 'True';
@@ -107,16 +125,15 @@ function Map({ pods, nodes }: { pods: Obj[] | null; nodes: Obj[] | null }) {
               <div class="cap">{(['cpu', 'memory'] as const).map(w => { const v = use.data?.node.get(`${n.metadata.name}/${w}`) ?? 0; return <div key={w} title={`${w} ${(v * 100).toFixed(0)} %`}><i class={v > 0.85 ? 'amb' : w} style={{ width: `${v * 100}%` }} /></div>; })}</div>
               <div class="sq">
                 {own.map(p => {
-                  const id = `${p.metadata.namespace}/${p.metadata.name}`, limit = limitOf(p, 'memory'), v = use.data?.pod.get(id), s = podState(p);
-                  const share = v !== undefined && limit ? v / limit : undefined;
-                  return <A key={p.metadata.uid} to={`/pods/${id}`} class={`cell v${s.tone === 'bad' ? 6 : share === undefined ? 0 : ramp(share)}`} title={`${id}: ${s.word}${v === undefined ? '' : `, ${bytes(v)}${limit ? ` of ${bytes(limit)}` : ', no limit'}`}`}>{''}</A>;
+                  const id = `${p.metadata.namespace}/${p.metadata.name}`, [v, words] = tell(p);
+                  return <A key={p.metadata.uid} to={`/pods/${id}`} class={`cell v${v}`} title={`${id}: ${podState(p).word}${words && `, ${words}`}`}>{''}</A>;
                 })}
               </div>
             </div>
           );
         })}
       </div>
-      <footer class="legend"><i class="cell v1" /><i class="cell v2" /><i class="cell v3" /><i class="cell v4" /><i class="cell v5" /><i class="cell v6" /><span class="mut">0 → 100 % of limit</span><i class="cell v0" /><span class="mut">no limit</span></footer>
+      <footer class="legend"><i class="cell v1" /><i class="cell v2" /><i class="cell v3" /><i class="cell v4" /><i class="cell v5" /><i class="cell v6" /><span class="mut">{how.ends[0]} → {how.ends[1]}</span>{(by === 'memory' || by === 'cpu') && <><i class="cell v0" /><span class="mut">no limit</span></>}</footer>
     </Card>
   );
 }
@@ -126,32 +143,60 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
   const m = ns ? `,namespace="${ns}"` : '';
   const charts: [string, string, string, (v: number) => string, (n: Obj[]) => string][] = [
     ['CPU', '--blu', `sum(rate(container_cpu_usage_seconds_total{container!=""${m}}[30s]))`, v => num(v), n => `of ${n.reduce((a, x) => a + Number(x.status?.capacity?.cpu ?? 0), 0)} cores`],
-    ['Memory', '--vio', `sum(container_memory_working_set_bytes{container!=""${m}})`, bytes, () => 'working set of all containers'],
+    ['Memory', '--vio', `sum(container_memory_working_set_bytes{container!=""${m}})`, bytes, n => `of ${bytes(n.reduce((a, x) => a + (quantity(x.status?.capacity?.memory) ?? 0), 0))}`],
     ns
       ? ['Network', '--acc', `sum(rate(container_network_receive_bytes_total{pod!=""${m}}[1m])) + sum(rate(container_network_transmit_bytes_total{pod!=""${m}}[1m]))`, v => bytes(v) + '/s', () => 'in and out of pods']
       : ['Network', '--acc', 'sum(rate(node_network_receive_bytes_total{device!~"lo|pc.*|veth.*|ifb.*"}[1m])) + sum(rate(node_network_transmit_bytes_total{device!~"lo|pc.*|veth.*|ifb.*"}[1m]))', v => bytes(v) + '/s', () => 'in and out of nodes'],
   ];
   const got = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from, to, s))), [ns]);
   const errors = useLoad(s => histogram({ query: withNamespace('level:>=error'), from: iso(from), to: iso(to), buckets: '60' }, s), []);
-  const minutes = (to - from) / 60000;
+  // The same hours a day before, asked once: they do not change.
+  const past = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from - day, to - day, s))), [ns], true);
+  const pastErrors = useLoad(s => histogram({ query: withNamespace('level:>=error'), from: iso(from - day), to: iso(to - day), buckets: '60' }, s), [], true);
+  const minutes = (to - from) / 60000, e = errors.data, few = e && e.total < 10;
+  const old = e && pastErrors.data && dayBefore(e, pastErrors.data);
   return (
     <>
       {charts.map((c, i) => {
-        const v = got.data?.[i], d = v && align(v.series.slice(0, 1), [c[0]], v.step);
+        const v = got.data?.[i], d = v && align(v.series.slice(0, 1), [c[0]], v.step), b = past.data?.[i];
+        const then = d && b?.series[0] && b.step === v.step ? shifted(d.times, b.series[0].values ?? [], b.step) : null;
         const last = v?.series[0]?.values?.at(-1)?.[1];
         return (
-          <Card key={c[0]} title={c[0]}>
-            <div class="st"><span class="v">{last === undefined ? '–' : c[3](Number(last))}<small>{nodes ? c[4](nodes) : ''}</small></span></div>
-            {d && d.lines.length > 0 ? <Chart {...d} lines={d.lines.map(l => ({ ...l, color: c[1] }))} from={from} to={to} height={112} format={c[3]} binary={c[0] !== 'CPU'} label={`${c[0]} over time`} size={62} /> : <Empty>{got.error ? got.error.message : 'no samples in this range yet'}</Empty>}
+          <Card key={c[0]} title={c[0]} side={then && d!.lines[0] && <Versus now={d!.lines[0].values} then={then} />}>
+            <div class="st"><span class="v"><A to="/metrics" q={{ expr: c[2] }}>{last === undefined ? '–' : c[3](Number(last))}</A><small>{nodes ? c[4](nodes) : ''}</small></span></div>
+            {d && d.lines.length > 0 ? <Chart {...d} lines={[...d.lines.map(l => ({ ...l, color: c[1] })), ...(then ? [{ name: 'a day before', values: then, color: '--fg3', dash: true }] : [])]} fill from={from} to={to} height={112} format={c[3]} binary={c[0] !== 'CPU'} label={`${c[0]} over time`} size={62} /> : <Empty>{got.error ? got.error.message : 'no samples in this range yet'}</Empty>}
           </Card>
         );
       })}
-      <Card title="Error log lines">
-        <div class="st"><span class="v">{errors.data ? num(errors.data.total / minutes) : '–'}<small>per minute in this range</small></span></div>
-        {errors.data ? <Chart times={errors.data.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: errors.data.buckets.map(b => b.count), color: '--red' }]} from={from} to={to} height={112} label="Error lines over time" size={62} /> : <Empty>{errors.error?.message ?? ''}</Empty>}
+      <Card title="Error log lines" side={old && <Versus now={e!.buckets.map(b => b.count)} then={old} bad />}>
+        <div class="st"><span class="v"><A to="/logs" q={{ q: 'level:>=error' }}>{e ? (few ? count(e.total) : num(e.total / minutes)) : '–'}</A><small>{few ? 'in this range' : 'per minute in this range'}</small></span></div>
+        {e ? <Chart times={e.buckets.map(b => Date.parse(b.time))} lines={[{ name: 'error lines', values: e.buckets.map(b => b.count), color: '--red' }, ...(old ? [{ name: 'a day before', values: old, color: '--fg3', dash: true }] : [])]} fill from={from} to={to} height={112} label="Error lines over time" size={62} /> : <Empty>{errors.error?.message ?? ''}</Empty>}
       </Card>
     </>
   );
+}
+
+const day = 864e5;
+
+/** shifted finds the values of a day before at these times. */
+function shifted(times: number[], values: [number, string][], step: number): (number | null)[] {
+  const by = new globalThis.Map(values.map(([t, v]) => [t, Number(v)]));
+  return times.map(t => by.get(Math.floor((t - day) / 1000 / step) * step) ?? null);
+}
+
+/** dayBefore puts the counts of a day before into the same buckets; null when nothing was stored then. */
+function dayBefore(h: Histogram, past: Histogram): number[] | null {
+  const by = new globalThis.Map(past.buckets.map(b => [Date.parse(b.time), b.count]));
+  return past.total > 0 ? h.buckets.map(b => by.get(Date.parse(b.time) - day) ?? 0) : null;
+}
+
+/** Versus compares with a day before, at the times that both have. bad: more is worse. */
+function Versus({ now, then, bad }: { now: (number | null)[]; then: (number | null)[]; bad?: boolean }) {
+  let a = 0, b = 0;
+  now.forEach((v, i) => { if (v !== null && then[i] != null) { a += v; b += then[i]!; } });
+  if (b <= 0) return null;
+  const p = Math.round((a / b - 1) * 100);
+  return <span class={bad && p > 50 ? 'red vs' : 'mut vs'} title="compared with the same hours a day before">{p < 0 ? `−${-p}` : `+${count(p)}`} % vs. yesterday</span>;
 }
 
 const imagesOf = (o: Obj) => (o.spec?.template?.spec?.containers ?? []).map((c: any) => String(c.image).replace(/^.*\//, '')).join(', ');
@@ -164,7 +209,7 @@ function Changes() {
     <Card title="Recent changes" sub="new versions of Deployments">
       {list.map(r => (
         <div class="row c3" key={r.metadata.uid}>
-          <span><span class="vio">▲ </span>{r.metadata.ownerReferences!.find(o => o.kind === 'Deployment')!.name}</span>
+          <A to="/logs" title="what was written around it" q={{ q: `pod:${r.metadata.name}*`, ns: r.metadata.namespace!, from: iso(Date.parse(r.metadata.creationTimestamp) - 12e4), to: iso(Math.min(at, Date.parse(r.metadata.creationTimestamp) + 6e5)) }}><span class="vio">▲ </span>{r.metadata.ownerReferences!.find(o => o.kind === 'Deployment')!.name}</A>
           <span class="mut" title={imagesOf(r)}>{imagesOf(r)}</span>
           <time title={r.metadata.creationTimestamp}>{ago(Date.parse(r.metadata.creationTimestamp), at)} <b>{hm(Date.parse(r.metadata.creationTimestamp))}</b></time>
         </div>
@@ -181,7 +226,7 @@ function Warnings({ events }: { events: Obj[] | null }) {
     <Card title="Warning events" side={<A to="/logs" q={{ q: 'kind:event' }} class="mut">All events</A>}>
       {list.map(e => (
         <div class="row c4" key={e.metadata.uid}>
-          <span class="amb">{e.reason}</span><span title={e.message}><span class="f2">{middle(e.involvedObject?.name ?? '', 24)}</span> <span class="mut">{e.message}</span></span>
+          <span class="amb">{e.reason}</span><span title={e.message}>{e.involvedObject?.kind === 'Pod' ? <A class="f2" to={`/pods/${e.involvedObject.namespace}/${e.involvedObject.name}`} q={{ at: iso(eventTime(e)) }}>{middle(e.involvedObject.name, 24)}</A> : <span class="f2">{middle(e.involvedObject?.name ?? '', 24)}</span>} <span class="mut">{e.message}</span></span>
           <span class="mut">{e.count > 1 ? `×${e.count}` : ''}</span><time>{hm(eventTime(e))}</time>
         </div>
       ))}
@@ -204,7 +249,7 @@ function Loud() {
         return (
           <div class="row c4l" key={v.value}>
             <A to="/logs" q={{ q: term('pod', v.value) }} title={v.value}>{middle(v.value, 17)}</A><Spark values={v.buckets.map(b => b.count)} color={bad > v.count * 0.05 ? '--red' : '--slt'} w={90} h={22} />
-            <span class="r">{count(v.count)}</span><span class={bad ? 'r red' : 'r mut'}>{v.count ? `${((bad / v.count) * 100).toFixed(0)} % err` : ''}</span>
+            <span class="r" title={count(v.count)}>{v.count < 1e5 ? count(v.count) : num(v.count)}</span><span class={bad ? 'r red' : 'r mut'}>{v.count ? `${((bad / v.count) * 100).toFixed(0)} % err` : ''}</span>
           </div>
         );
       })}

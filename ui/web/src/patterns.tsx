@@ -73,7 +73,7 @@ export function Patterns({ asks, q }: { asks: string[]; q: string }) {
       {got.error && <ErrorBox error={got.error} text={q} />}
       <div class={dated ? 'scroll pts dated' : 'scroll pts'} onKeyDown={move}>
         {rows.length > 0 && <table>
-          <thead><tr><th class="r">Lines</th><th>Share</th><th>Trend</th><th>First seen</th><th>Image</th><th>Pattern</th><th /></tr></thead>
+          <thead><tr><th class="r">Lines</th><th>Share</th><th>Trend</th><th title="in this range">First seen</th><th>Image</th><th>Pattern</th><th /></tr></thead>
           <tbody>{rows.map(p => {
             const fresh = before && !before.has(p.pattern), at = Date.parse(p.first), share = d!.total ? p.count / d!.total : 0;
             return (

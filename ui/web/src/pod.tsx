@@ -57,6 +57,7 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
     ...run.filter(i => i.end).map(i => ({ t: i.end!, color: '--red' })),
     ...(at ? [{ t: at, color: '--fg' }] : []),
   ], [told.data, numbers.data, at]);
+  const pin = (t: number) => set({ at: new Date(t).toISOString() }, true);
   const st = pod && podState(pod);
   const left = (t: number) => Math.max(0, Math.min(100, ((t - from) / (to - from)) * 100));
   const list = useRef<HTMLDivElement>(null), pinned = useRef(true);
@@ -97,9 +98,9 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
             })}</div>
           </Lane>
           {numbers.error && <ErrorBox error={numbers.error} />}
-          <Lane title="Memory" sub={d?.fine ? 'every second' : 'working set'}>{d && (d.mem.lines.length ? <Chart {...d.mem} from={d.from} to={d.to} height={150 + Math.round(extra * 0.45)} format={bytes} limit={(pod && limitOf(pod, 'memory')) || d.limit} marks={marks} size={72} label="Memory" fill axis={false} /> : <NoNumbers />)}</Lane>
-          <Lane title="CPU" sub={d?.fine ? 'cores, every second' : 'cores'}>{d && (d.cpu.lines.length ? <Chart {...d.cpu} from={d.from} to={d.to} height={104 + Math.round(extra * 0.28)} format={cores} limit={(pod && limitOf(pod, 'cpu')) || d.cpuLimit} marks={marks} size={72} label="CPU" fill axis={false} /> : <NoNumbers />)}</Lane>
-          <Lane title="Network" sub="per s">{d && (d.net.lines.length ? <Chart {...d.net} from={d.from} to={d.to} height={92} format={bytes} marks={marks} size={72} label="Network" axis={false} /> : <NoNumbers />)}</Lane>
+          <Lane title="Memory" sub={d?.fine ? 'every second' : 'working set'}>{d && (d.mem.lines.length ? <Chart {...d.mem} from={d.from} to={d.to} height={150 + Math.round(extra * 0.45)} format={bytes} limit={(pod && limitOf(pod, 'memory')) || d.limit} marks={marks} pick={pin} size={72} label="Memory" fill axis={false} /> : <NoNumbers />)}</Lane>
+          <Lane title="CPU" sub={d?.fine ? 'cores, every second' : 'cores'}>{d && (d.cpu.lines.length ? <Chart {...d.cpu} from={d.from} to={d.to} height={104 + Math.round(extra * 0.28)} format={cores} limit={(pod && limitOf(pod, 'cpu')) || d.cpuLimit} marks={marks} pick={pin} size={72} label="CPU" fill axis={false} /> : <NoNumbers />)}</Lane>
+          <Lane title="Network" sub="per s">{d && (d.net.lines.length ? <Chart {...d.net} from={d.from} to={d.to} height={92} format={bytes} marks={marks} pick={pin} size={72} label="Network" axis={false} /> : <NoNumbers />)}</Lane>
           {told.error && <ErrorBox error={told.error} />}
           <Lane title="Log lines" sub="by level">{h && <div class="lanepad"><Bars buckets={h.hist.buckets} from={h.from} to={h.to} height={92 + Math.round(extra * 0.27)} label={`${h.hist.total} lines over time`} /></div>}</Lane>
         </div>
@@ -109,7 +110,7 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
           {tail.error && <ErrorBox error={tail.error} />}
           <div class="lg2" role="log" tabIndex={0} aria-label="Lines of this pod" ref={list} onScroll={e => (pinned.current = e.currentTarget.scrollTop + e.currentTarget.clientHeight > e.currentTarget.scrollHeight - 24)}>
             {tail.data?.lines.map(l => (
-              <div key={l.id ?? l.time + l.line} class={`l2 lv-${l.level || 'none'} ${isEvent(l) ? 'ev' : ''}`} title={l.line}><i /><span class="t">{hmsMillis(Date.parse(l.time)).slice(3)}</span><span class="m">{pleasant(l).map((s, i) => <span key={i} class={s.cls}>{s.text}</span>)}</span></div>
+              <div key={l.id ?? l.time + l.line} class={`l2 lv-${l.level || 'none'} ${isEvent(l) ? 'ev' : ''}`} title={l.line}><i /><A class="t" title="Show it in Logs, with what is around it" to="/logs" q={{ q: term('pod', name), ns, around: l.id ?? null, scope: isEvent(l) ? 'pod' : null }}>{hmsMillis(Date.parse(l.time)).slice(3)}</A><span class="m">{pleasant(l).map((s, i) => <span key={i} class={s.cls}>{s.text}</span>)}</span></div>
             ))}
             {tail.data?.lines.length === 0 && <Empty>This pod wrote no line in this range. <button class="btn sm" onClick={() => set({ from: 'now-24h', to: null })}>Look in the last 24 hours</button></Empty>}
           </div>

@@ -39,7 +39,7 @@ export function Pods() {
                   <td><span class={`state ${s.tone}`}>{s.tone === 'bad' ? '✕' : s.tone === 'wait' ? '◌' : s.tone === 'done' ? '✓' : '●'} {s.word}</span></td>
                   <td>{s.ready}</td><td class={s.restarts ? 'r amb' : 'r mut'}>{s.restarts}</td>
                   <td class="r">{cpu === undefined ? '–' : cores(cpu)}</td><td class="r">{mem === undefined ? '–' : bytes(mem)}</td>
-                  <td>{limit && mem !== undefined ? <span class="meter" title={`${((mem / limit) * 100).toFixed(0)} % of ${bytes(limit)}`}><i class={mem / limit > 0.9 ? 'red' : mem / limit > 0.75 ? 'amb' : ''} style={{ width: `${Math.min(100, (mem / limit) * 100)}%` }} /></span> : <span class="mut">no limit</span>}</td>
+                  <td>{limit && mem !== undefined ? <span class="meter" title={`${((mem / limit) * 100).toFixed(0)} % of ${bytes(limit)}`}><i class={mem / limit > 0.9 ? 'red' : mem / limit > 0.75 ? 'amb' : ''} style={{ width: `${Math.min(100, (mem / limit) * 100)}%` }} /></span> : <span class="mut">{limit ? `– of ${bytes(limit)}` : 'no limit'}</span>}</td>
                   <td class="f2">{p.spec?.nodeName ?? '–'}</td><td class="r mut">{ago(age, at)}</td>
                 </tr>
               ))}

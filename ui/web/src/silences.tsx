@@ -1,7 +1,7 @@
 // Silences: what each hides now and would have hidden in the past week, and a
 // form for new ones.
 import { useState } from 'preact/hooks';
-import { instant, silence, type Silence, unsilence, user } from './api';
+import { instant, silence, type Silence, user } from './api';
 import { ago, hm } from './format';
 import { useLoad } from './load';
 import { Empty, ErrorBox } from './parts';
@@ -56,9 +56,21 @@ export function Hides({ of }: { of: Matcher[] }) {
   return <span class="hides">Hides <b>{plural(got.data.now, 'alert')}</b> now, would have hidden <b>{got.data.week}</b> in the past week.</span>;
 }
 
-const lengths = [0.5, 2, 8, 24, 168];
+/** morning stands for the next nine o'clock. */
+const morning = 0;
+const lengths = [0.5, 2, 8, morning, 24, 168];
+const nameOf = (h: number) => (h === morning ? 'Until 09:00' : h < 1 ? '30 min' : h === 168 ? '1 week' : `${h} h`);
+
+/** endOf a silence that begins at a time and lasts so many hours. */
+function endOf(at: number, hours: number): number {
+  if (hours !== morning) return at + hours * 36e5;
+  const d = new Date(at);
+  if (d.getHours() >= 9) d.setDate(d.getDate() + 1);
+  return d.setHours(9, 0, 0, 0);
+}
+
 export const Duration = ({ hours, set }: { hours: number; set: (h: number) => void }) => (
-  <div class="seg" role="group" aria-label="Duration">{lengths.map(h => <button key={h} type="button" aria-pressed={hours === h} class={hours === h ? 'on' : ''} onClick={() => set(h)}>{h < 1 ? '30 min' : h === 168 ? '1 week' : `${h} h`}</button>)}</div>
+  <div class="seg" role="group" aria-label="Duration">{lengths.map(h => <button key={h} type="button" aria-pressed={hours === h} class={hours === h ? 'on' : ''} onClick={() => set(h)}>{nameOf(h)}</button>)}</div>
 );
 
 /** acknowledged marks the silence of somebody who has taken an alert on. */
@@ -66,10 +78,10 @@ export const acknowledged = 'acknowledged: ';
 
 export const hush = (all: Matcher[], hours: number, why: string) => {
   const at = now();
-  return silence({ matchers: all, startsAt: new Date(at).toISOString(), endsAt: new Date(at + hours * 36e5).toISOString(), createdBy: user.value ?? '', comment: why.trim() });
+  return silence({ matchers: all, startsAt: new Date(at).toISOString(), endsAt: new Date(endOf(at, hours)).toISOString(), createdBy: user.value ?? '', comment: why.trim() });
 };
 
-export function Silences({ all, done }: { all: Silence[]; done: () => void }) {
+export function Silences({ all, expire }: { all: Silence[]; expire: (id: string) => void }) {
   return (
     <section class="card fill"><div class="scroll"><table class="fixed">
       <colgroup><col style={{ width: '44%' }} /><col /><col style={{ width: '92px' }} /><col style={{ width: '104px' }} /><col style={{ width: '84px' }} /></colgroup>
@@ -78,7 +90,7 @@ export function Silences({ all, done }: { all: Silence[]; done: () => void }) {
         <td class="wrap"><span class="mono">{s.matchers.map(written).join(' ')}</span><small><Hides of={s.matchers} /></small></td>
         <td class="wrap">{s.comment}</td><td title={s.createdBy}>{s.createdBy.replace(/^.*:/, '')}</td>
         <td class="mut">{hm(Date.parse(s.endsAt))}<small>in {ago(now(), Date.parse(s.endsAt))}</small></td>
-        <td class="r"><button class="btn sm" onClick={() => void unsilence(s.id).then(done)}>Expire</button></td></tr>)}</tbody>
+        <td class="r"><button class="btn sm" onClick={() => expire(s.id)}>Expire</button></td></tr>)}</tbody>
     </table>{all.length === 0 && <Empty>Nothing is silenced.</Empty>}</div></section>
   );
 }
