@@ -63,3 +63,23 @@ func TestSeriesThatEndedLeaveMemoryAtOnceAndCanBeReadForLong(t *testing.T) {
 		closed(s)
 	})
 }
+
+func TestWhatEndedIsWrittenOutSoonerWhenItGetsTight(t *testing.T) {
+	for _, c := range []struct {
+		name                 string
+		series, ended, limit uint64
+		since                time.Duration
+		want                 bool
+	}{
+		{"nothing ended", 100, 0, 1000, time.Hour, false},
+		{"too little ended", 100, 29, 1000, time.Hour, false},
+		{"enough, and a minute has passed", 100, 30, 1000, time.Minute, true},
+		{"enough, but it was just done", 100, 90, 1000, 59 * time.Second, false},
+		{"just done, and half of the limit is used", 501, 400, 1000, 15 * time.Second, true},
+		{"an empty store", 0, 0, 1000, time.Hour, false},
+	} {
+		if have := endedMustGo(c.series, c.ended, c.limit, c.since); have != c.want {
+			t.Errorf("%s: %v", c.name, have)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,10 @@ type Store struct {
 	room     *room
 	repaired bool
 	held     atomic.Bool // see HoldWAL
+	log      *slog.Logger
+	once     sync.Once
+	stop     chan struct{}
+	stopped  chan struct{} // what letGo ran in is over
 }
 
 // New opens the directory and replays what is not in blocks yet. A damaged WAL
@@ -69,7 +74,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (_ *Store, err
 	if err != nil {
 		return nil, fmt.Errorf("open metrics store %s: %w", cfg.Dir, err)
 	}
-	s := &Store{db: db, cfg: cfg, lock: lock, metrics: m, budget: limit, room: &room{dir: cfg.Dir, reserve: cfg.ReserveBytes, metrics: m, broken: make(chan struct{})}, repaired: corruptions(own) > 0}
+	s := &Store{db: db, cfg: cfg, lock: lock, metrics: m, budget: limit, room: &room{dir: cfg.Dir, reserve: cfg.ReserveBytes, metrics: m, broken: make(chan struct{})},
+		log: log, stop: make(chan struct{}), stopped: make(chan struct{}), repaired: corruptions(own) > 0}
 	limit.open.Store(true)
 	if left, err := s.room.left(); err == nil && left <= 0 {
 		log.Warn("disk of the metrics store is full, samples are refused", "dir", cfg.Dir, "reserve", cfg.ReserveBytes)
@@ -90,13 +96,9 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (_ *Store, err
 				func() float64 { return float64(cfg.SeriesLimit) }),
 		)
 	}
+	go s.letGo() // until Close
 	return s, nil
 }
-
-// endedShare of the series in memory may have ended; then they are written out
-// at once instead of with the next block. Without it a node that starts many
-// short pods fills its series limit within the hour.
-const endedShare = 0.3
 
 func options(cfg Config, limit tsdb.SeriesLifecycleCallback) *tsdb.Options {
 	o := tsdb.DefaultOptions()
@@ -114,7 +116,6 @@ func options(cfg Config, limit tsdb.SeriesLifecycleCallback) *tsdb.Options {
 	o.MaxExemplars = int64(cfg.Exemplars)
 	o.NoLockfile = true // our lock ends with the process, a lock file does not
 	o.SeriesLifecycleCallback = limit
-	o.StaleSeriesCompactionThreshold = endedShare
 	return o
 }
 
@@ -153,6 +154,8 @@ func corruptions(g prometheus.Gatherer) float64 {
 
 // Close writes out what is buffered and gives the directory back.
 func (s *Store) Close(context.Context) error {
+	s.once.Do(func() { close(s.stop) })
+	<-s.stopped
 	return errors.Join(s.db.Close(), s.lock.Close())
 }
 
