@@ -45,6 +45,23 @@ func (p partitionUse) due(now time.Time, by policy) bool {
 	return longest > 0 && now.Sub(p.end) > longest
 }
 
+// ages tells whether something in the partition has an age to reach.
+func (p partitionUse) ages(by policy) bool {
+	for name := range p.namespaces {
+		if by.namespaces[name].Age > 0 {
+			return true
+		}
+	}
+	return by.age > 0
+}
+
+// Why a partition is removed.
+const (
+	removedForAge   = "age"
+	removedForBytes = "bytes" // no age is set, so that is how it should be
+	removedEarly    = "early" // bytes too, before its age: there is less than was asked for
+)
+
 // removal is a partition to remove and why.
 type removal struct {
 	name   string
@@ -62,9 +79,11 @@ func decideRemovals(now time.Time, closed []partitionUse, current int64, by poli
 	for _, p := range closed {
 		switch {
 		case p.due(now, by):
-			out = append(out, removal{p.name, "age"})
+			out = append(out, removal{p.name, removedForAge})
+		case by.bytes > 0 && total > by.bytes && !p.ages(by):
+			out = append(out, removal{p.name, removedForBytes})
 		case by.bytes > 0 && total > by.bytes:
-			out = append(out, removal{p.name, "bytes"})
+			out = append(out, removal{p.name, removedEarly})
 		default:
 			continue
 		}

@@ -43,7 +43,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		partitions:  gauge("partitions", "Partitions kept."),
 		unindexed:   gauge("unindexed_blocks", "Blocks that are searched by scanning."),
 		rebuilds:    counter("index_rebuilds_total", "Indexes built anew because they were missing or broken."),
-		removed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_partitions_total", Help: "Partitions removed by retention."}, []string{"reason"}),
+		removed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_partitions_total", Help: "Partitions removed by retention: for their age, for the bytes of all, or for these before their age."}, []string{"reason"}),
 		followDrop:  counter("follow_dropped_lines_total", "Lines not shown to slow followers."),
 		followers:   gauge("followers", "Live followers."),
 		damaged:     counter("damaged_bytes_total", "Bytes of damaged blocks cut off when opened."),
@@ -51,6 +51,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		sealed:      counter("sealed_partitions_total", "Closed partitions written anew, smaller."),
 		sealFailed:  counter("seal_failures_total", "Closed partitions that stayed as they were."),
 		dropped:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_blocks_total", Help: "Blocks removed by the retention of their namespace."}, []string{"reason"}),
+	}
+	for _, reason := range []string{removedForAge, removedForBytes, removedEarly} { // so that the first one is an increase
+		m.removed.WithLabelValues(reason)
 	}
 	reg.MustRegister(m.lines, m.raw, m.refused, m.blocks, m.blockBytes, m.cutFailures, m.headBytes, m.diskBytes, m.partitions,
 		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions, m.sealed, m.sealFailed, m.dropped)

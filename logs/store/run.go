@@ -247,7 +247,11 @@ func (s *Store) retain(now time.Time) {
 			continue
 		}
 		s.m.removed.WithLabelValues(r.reason).Inc()
-		s.log.Info("partition removed", "part", r.name, "reason", r.reason)
+		if r.reason == removedEarly {
+			s.log.Warn("partition removed before its age", "part", r.name, "bytes", by.bytes)
+		} else {
+			s.log.Info("partition removed", "part", r.name, "reason", r.reason)
+		}
 	}
 }
 

@@ -205,6 +205,10 @@ func TestFollowersSeeWhatTheyWantWithNumbers(t *testing.T) {
 func TestDecideRemovals(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	parts := []partitionUse{{name: "a", end: now.Add(-10 * time.Hour), bytes: 100}, {name: "b", end: now.Add(-5 * time.Hour), bytes: 100}, {name: "c", end: now.Add(-time.Hour), bytes: 100}}
+	owned := slices.Clone(parts) // as they are when a namespace has a retention of its own
+	for i := range owned {
+		owned[i].namespaces = map[string]int64{"shop": owned[i].bytes}
+	}
 	for name, c := range map[string]struct {
 		cfg  Config
 		want string
@@ -213,11 +217,22 @@ func TestDecideRemovals(t *testing.T) {
 		"what is too old goes":                   {Config{RetentionAge: 6 * time.Hour}, "a:age"},
 		"the oldest go until the bytes fit":      {Config{RetentionBytes: 250}, "a:bytes b:bytes"},
 		"age and bytes together":                 {Config{RetentionAge: 6 * time.Hour, RetentionBytes: 350}, "a:age"},
+		"what does not reach its age goes early": {Config{RetentionAge: 6 * time.Hour, RetentionBytes: 250}, "a:age b:early"},
+		"so does what a namespace has an age for": {Config{RetentionBytes: 350, Namespaces: func() map[string]Retention {
+			return map[string]Retention{"shop": {Age: 24 * time.Hour}}
+		}}, "a:early"},
+		"and not what it has bytes for only": {Config{RetentionBytes: 350, Namespaces: func() map[string]Retention {
+			return map[string]Retention{"shop": {Bytes: 24}}
+		}}, "a:bytes"},
 		"the partition being written never goes": {Config{RetentionBytes: 1}, "a:bytes b:bytes c:bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var have []string
-			for _, r := range decideRemovals(now, parts, 100, c.cfg.policy()) {
+			closed := parts
+			if c.cfg.Namespaces != nil {
+				closed = owned
+			}
+			for _, r := range decideRemovals(now, closed, 100, c.cfg.policy()) {
 				have = append(have, r.name+":"+r.reason)
 			}
 			if strings.Join(have, " ") != c.want {
