@@ -377,6 +377,30 @@ test('Metrics runs PromQL, draws and lists the series', async () => {
   forget();
 });
 
+test('Nodes and Targets say what is there and what is not well', async () => {
+  forget();
+  await visit('/nodes');
+  const nodes = objects('nodes');
+  await eventually('a row for each node', async () => (await page.locator('.nodes tbody tr').count()) === nodes.length && /● Ready/.test(await text('.nodes tbody tr')));
+  const own = objects('pods', '-A').filter(p => p.spec.nodeName === nodes[0].metadata.name && !['Succeeded', 'Failed'].includes(p.status.phase)).length;
+  await eventually('its pods', async () => Number((await text('.nodes tbody tr td:nth-child(3)')).split(' ')[0]) === own);
+  await eventually('processor, memory and disk', async () => (await page.locator('.nodes [role=meter]').count()) === 3 * nodes.length);
+  const used = number('1 - sum(node_memory_MemAvailable_bytes) / sum(node_memory_MemTotal_bytes)') * 100, shown = Number(await page.locator('.nodes [role=meter]').nth(1).getAttribute('aria-valuenow'));
+  assert.ok(Math.abs(used - shown) < 15, `memory: page ${shown} %, perch query ${used} %`);
+  await page.screenshot({ path: `${out}/nodes.png` });
+  assert.deepEqual(await axe(page), []);
+
+  await visit('/metrics');
+  await page.getByRole('link', { name: 'these targets' }).click();
+  const rows = page.locator('.page tbody tr');
+  await eventually('the control plane', async () => /kube-scheduler/.test((await rows.allInnerTexts()).join(' ')));
+  await page.getByLabel('Find a target').fill('web-');
+  await eventually('both pods of the shop', async () => (await rows.count()) === 2 && (await rows.allInnerTexts()).every(r => /pagetest\/web-.*● up/s.test(r)));
+  await page.screenshot({ path: `${out}/targets.png` });
+  assert.deepEqual(await axe(page), []);
+  quiet();
+});
+
 test('Pods lists what runs; a namespace narrows it', async () => {
   forget();
   await visit('/pods');
@@ -455,11 +479,16 @@ test('an alert is taken on, with who and why, and the history has it', async () 
   await eventually('what it hides', async () => /Hides 1 alert now, would have hidden [1-9]/.test(await text('.act .hides')));
   await page.getByLabel('Why').fill('raising its limit');
   await page.getByRole('button', { name: 'Acknowledge' }).click();
-  await eventually('it is taken on', async () => /Taken on\s+ends in (1 h 59 min|2 h)/.test(await text('.ai.silenced .when')));
+  await eventually('it is taken on', async () => /Taken on\s+until \d\d:\d\d/.test(await text('.ai.silenced .when')));
   await page.locator('.ai.silenced .main-part').first().click();
   await eventually('by whom and why', async () => /raising its limit/.test(await text('.side')));
   await page.screenshot({ path: `${out}/alerts-taken-on.png` });
   assert.match(perch('alerts', 'history'), /silenced by .*perch-admin: acknowledged: raising its limit/);
+  const taken = await text('.ai.silenced .main-part b');
+  await visit('/');
+  await eventually('the overview leaves it out, and says so', async () => /1 silenced/.test(await text('.attn')) && !(await page.locator('.attn .when').allInnerTexts()).some(w => w.endsWith(taken)));
+  await page.locator('.attn header a').click();
+  await page.waitForSelector('.ai.silenced');
   await page.locator('.ai.silenced').first().getByRole('button', { name: 'Expire' }).click();
   await eventually('it is not any more', async () => (await page.locator('.ai.silenced').count()) === 0);
   await page.getByRole('tab', { name: 'History' }).click();
@@ -568,13 +597,13 @@ test('the keyboard goes everywhere, and time, theme and namespace stay', async (
 });
 
 const pages = { overview: '/', logs: `/logs?ns=${ns}&from=now-15m`, metrics: `/metrics?ns=${ns}&from=now-15m`, pods: '/pods', story: `/pods/${ns}/hungry?from=now-15m`, alerts: '/alerts',
-  silences: '/alerts?tab=silences', rules: '/alerts?tab=rules', history: '/alerts?tab=history', dashboards: '/dash', dashboard: '/dash/perch-nodes?from=now-15m' };
+  silences: '/alerts?tab=silences', rules: '/alerts?tab=rules', nodes: '/nodes', targets: '/targets', patterns: `/logs?ns=${ns}&from=now-15m&view=patterns`, history: '/alerts?tab=history', dashboards: '/dash', dashboard: '/dash/perch-nodes?from=now-15m' };
 for (const theme of ['dark', 'light']) {
   test(`nothing seriously hinders anybody, ${theme}`, async () => {
     forget();
     await page.evaluate(t => localStorage.setItem('theme', t), theme);
     for (const [name, path] of Object.entries(pages)) {
-      const more = /^(silences|rules|history|dashboards|dashboard)$/.test(name);
+      const more = /^(silences|rules|history|dashboards|dashboard|nodes|targets|patterns)$/.test(name);
       for (const [width, height] of more ? [[1440, 900], [720, 900]] : [[1440, 900], [1100, 900], [720, 900]]) {
         await page.setViewportSize({ width, height });
         await visit(path);

@@ -3,7 +3,7 @@ import { type Alert, ranged, rules, silences, unsilence } from './api';
 import { bare, Detail, type Row, words } from './alertdetail';
 import { History } from './alerthistory';
 import { Spark } from './chart';
-import { ago, hms } from './format';
+import { ago, hm, hms } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
 import { Rules, RuleSide } from './ruletable';
@@ -104,6 +104,9 @@ function Day({ rows }: { rows: Row[] }) {
   );
 }
 
+/** ending says when a silence ends. */
+const ending = (t: number) => (t - now() < 864e5 ? `until ${hm(t)}` : `for ${ago(now(), t)}`);
+
 const objectOf = (l: Record<string, string>) => [l.namespace, l.pod ?? l.deployment ?? l.node ?? l.instance].filter(Boolean).join('/');
 
 function Item({ r, curve, on, expire }: { r: Row; curve?: { values: number[]; limit?: number }; on: boolean; expire: (id: string) => void }) {
@@ -113,7 +116,7 @@ function Item({ r, curve, on, expire }: { r: Row; curve?: { values: number[]; li
         <b>{r.rule.name}</b><small>{r.alert.annotations.summary || objectOf(r.alert.labels)}</small>
       </button>
       {curve ? <Spark values={curve.values} limit={curve.limit} color={{ firing: '--red', warning: '--amb', pending: '--amb', silenced: '--slt', steady: '--slt' }[r.state]} /> : <span />}
-      <div class="when"><b class={`w-${r.state}`}>{r.by?.comment.startsWith(acknowledged) ? 'Taken on' : words[r.state]}</b><small title={r.by && `${r.by.createdBy.replace(/^.*:/, '')}: ${r.by.comment.replace(acknowledged, '')}`}>{r.by ? `ends in ${ago(now(), Date.parse(r.by.endsAt))}` : ago(Date.parse(r.alert.activeAt), now())}</small></div>
+      <div class="when"><b class={`w-${r.state}`}>{r.by?.comment.startsWith(acknowledged) ? 'Taken on' : words[r.state]}</b><small title={r.by && `${r.by.createdBy.replace(/^.*:/, '')}: ${r.by.comment.replace(acknowledged, '')}`}>{r.by ? ending(Date.parse(r.by.endsAt)) : ago(Date.parse(r.alert.activeAt), now())}</small></div>
       {r.by ? <button class="btn sm" onClick={() => expire(r.by!.id)}>Expire</button> : <button class="btn sm" onClick={() => set({ alert: idOf(r.alert) }, true)}><Icon name="mute" small />Act</button>}
     </div>
   );

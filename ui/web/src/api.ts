@@ -95,6 +95,10 @@ export async function metricNames(match = ''): Promise<string[]> {
   return (await json<{ data: string[] }>('/prometheus/api/v1/label/__name__/values' + (match && '?' + new URLSearchParams({ 'match[]': match })))).data;
 }
 
+export type Target = { scrapePool: string; labels: Labels; scrapeUrl: string; health: 'up' | 'down' | 'unknown'; lastError: string; lastScrape: string; lastScrapeDuration: number; scrapeInterval: string };
+/** targets are what numbers are taken from. */
+export const targets = async (signal?: AbortSignal) => (await json<{ data: { activeTargets: Target[] } }>('/prometheus/api/v1/targets?state=active', { signal })).data.activeTargets;
+
 export type Alert = { labels: Labels; annotations: Labels; state: string; activeAt: string; value: string };
 export type Rule = { name: string; query: string; type: string; state?: string; health: string; lastError?: string; duration?: number; labels?: Labels; annotations?: Labels; alerts?: Alert[] };
 export type Group = { name: string; file: string; interval: number; rules: Rule[] };

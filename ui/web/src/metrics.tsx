@@ -6,7 +6,7 @@ import { num } from './format';
 import { Icon } from './icons';
 import { useLoad } from './load';
 import { withNamespace } from './logquery';
-import { Card, Empty, ErrorBox, Partial } from './parts';
+import { A, Card, Empty, ErrorBox, Partial } from './parts';
 import { alertHistory, Lanes } from './spans';
 import { namespace, param, range, set } from './url';
 
@@ -47,6 +47,7 @@ export function Metrics() {
             </details>
           ))}
           {names.error && <ErrorBox error={names.error} />}
+          {names.data && <p class="mut facnote">{names.data.all.length} metrics, from <A to="/targets" class="acc">these targets</A></p>}
         </div>
       </aside>
       <Panel expr={expr} />

@@ -8,6 +8,7 @@ import { useLoad } from './load';
 import { term, withNamespace } from './logquery';
 import { condition, eventTime, limitOf, podState, quantity } from './objects';
 import { A, Card, Empty, ErrorBox } from './parts';
+import { loud } from './silences';
 import { fromText, namespace, now, param, range, set, toText } from './url';
 
 export function Overview() {
@@ -26,9 +27,8 @@ type Curve = { values: number[]; limit?: number };
 
 function Attention({ pods }: { pods: Obj[] | null }) {
   const at = now(), ns = namespace.value;
-  const groups = useLoad(() => rules(), []);
-  const firing = (groups.data ?? []).flatMap(g => g.rules.flatMap(r => (r.alerts ?? []).map(a => ({ r, a }))))
-    .filter(x => x.a.state === 'firing' && x.a.labels.severity !== 'none' && (!ns || !x.a.labels.namespace || x.a.labels.namespace === ns));
+  const got = useLoad(loud, []);
+  const all = (got.data?.firing ?? []).filter(x => !ns || !x.alert.labels.namespace || x.alert.labels.namespace === ns), firing = all.filter(x => !x.by), hidden = all.length - firing.length;
   // What each alert's expression was over the last hour, beside its threshold.
   const curves = useLoad(async s => {
     const at = now(), seen = (await rules()).flatMap(g => g.rules.filter(r => (r.alerts ?? []).some(a => a.state === 'firing' && a.labels.severity !== 'none')));
@@ -43,12 +43,12 @@ function Attention({ pods }: { pods: Obj[] | null }) {
     const s = c?.series.find(x => Object.entries(x.metric).every(([k, v]) => k === '__name__' || labels[k] === undefined || labels[k] === v));
     return s && { values: (s.values ?? []).map(v => Number(v[1])), limit: c!.limit || undefined };
   };
-  const items: Item[] = firing.map(({ r, a }) => ({
+  const items: Item[] = firing.map(({ rule: r, alert: a }) => ({
     tone: a.labels.severity === 'warning' ? 'amb' : 'red', title: a.annotations.summary || r.name,
     sub: a.annotations.description || [a.labels.namespace, a.labels.pod ?? a.labels.node].filter(Boolean).join('/') || r.name, when: ago(Date.parse(a.activeAt), at), what: r.name, spark: curveOf(r.name, a.labels),
     to: a.labels.pod ? `/pods/${a.labels.namespace}/${a.labels.pod}` : '/alerts', label: a.labels.pod ? 'Story' : 'Open',
   }));
-  const named = new Set(firing.map(x => `${x.a.labels.namespace}/${x.a.labels.pod}`));
+  const named = new Set(all.map(x => `${x.alert.labels.namespace}/${x.alert.labels.pod}`));
   for (const p of pods ?? []) {
     const s = podState(p), id = `${p.metadata.namespace}/${p.metadata.name}`;
     if ((ns && p.metadata.namespace !== ns) || named.has(id)) continue;
@@ -64,8 +64,8 @@ function Attention({ pods }: { pods: Obj[] | null }) {
   items.sort((a, b) => Number(b.tone === 'red') - Number(a.tone === 'red')); // else in the order of the rules
   const quiet = (pods ?? []).filter(p => ['ok', 'done'].includes(podState(p).tone)).length;
   return (
-    <Card title="Needs attention" sub={pods ? `${items.length ? `${items.length} now. ` : ''}${quiet} of ${pods.length} pods are quiet.` : 'asking…'} class="attn">
-      {groups.error && <ErrorBox error={groups.error} />}
+    <Card title="Needs attention" sub={pods ? `${items.length ? `${items.length} now. ` : ''}${quiet} of ${pods.length} pods are quiet.` : 'asking…'} class="attn" side={hidden > 0 && <A to="/alerts" class="mut" title="hidden by silences, or taken on">{hidden} silenced</A>}>
+      {got.error && <ErrorBox error={got.error} />}
       <div class="scroll">
         {items.slice(0, 20).map(i => (
           <div class="pb" key={i.title + i.sub}>
@@ -121,7 +121,7 @@ function Map({ pods, nodes }: { pods: Obj[] | null; nodes: Obj[] | null }) {
           const ready = condition(n, 'Ready')?.status === 'True';
           return (
             <div class="nm" key={n.metadata.uid}>
-              <div><b>{n.metadata.name}</b>{!ready && <span class="red"> not ready</span>}<br /><span class="mut">{own.length} pods</span></div>
+              <div><A to="/nodes"><b>{n.metadata.name}</b></A>{!ready && <span class="red"> not ready</span>}<br /><span class="mut">{own.length} pods</span></div>
               <div class="cap">{(['cpu', 'memory'] as const).map(w => { const v = use.data?.node.get(`${n.metadata.name}/${w}`) ?? 0; return <div key={w} title={`${w} ${(v * 100).toFixed(0)} %`}><i class={v > 0.85 ? 'amb' : w} style={{ width: `${v * 100}%` }} /></div>; })}</div>
               <div class="sq">
                 {own.map(p => {

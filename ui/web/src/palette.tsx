@@ -8,7 +8,7 @@ import { go, href, set } from './url';
 
 type Choice = { icon: IconName; name: string; hint: string; run: () => void };
 
-const places: [string, string, IconName, string][] = [['Overview', '/', 'overview', 'g o'], ['Alerts', '/alerts', 'alerts', 'g a'], ['Logs', '/logs', 'logs', 'g l'], ['Metrics', '/metrics', 'metrics', 'g m'], ['Pods', '/pods', 'pods', 'g p']];
+const places: [string, string, IconName, string][] = [['Overview', '/', 'overview', 'g o'], ['Alerts', '/alerts', 'alerts', 'g a'], ['Logs', '/logs', 'logs', 'g l'], ['Metrics', '/metrics', 'metrics', 'g m'], ['Dashboards', '/dash', 'dash', 'g d'], ['Nodes', '/nodes', 'nodes', 'g n'], ['Targets', '/targets', 'metrics', ''], ['Pods', '/pods', 'pods', 'g p']];
 
 export function Palette() {
   const box = useRef<HTMLDialogElement>(null);

@@ -19,7 +19,7 @@ export function Pods() {
     const by = (v: typeof cpu) => new Map(v.series.map(x => [`${x.metric.namespace}/${x.metric.pod}`, Number(x.value![1])]));
     return { cpu: by(cpu), mem: by(mem) };
   }, []);
-  const rows = (pods ?? []).filter(p => (!ns || p.metadata.namespace === ns) && `${p.metadata.namespace}/${p.metadata.name}`.includes(find.toLowerCase()))
+  const rows = (pods ?? []).filter(p => (!ns || p.metadata.namespace === ns) && `${p.metadata.namespace}/${p.metadata.name} ${p.spec?.nodeName ?? ''}`.includes(find.toLowerCase()))
     .map(p => {
       const id = `${p.metadata.namespace}/${p.metadata.name}`;
       return { p, id, s: podState(p), cpu: use.data?.cpu.get(id), mem: use.data?.mem.get(id), limit: limitOf(p, 'memory'), age: Date.parse(p.metadata.creationTimestamp) };

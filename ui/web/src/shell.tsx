@@ -1,24 +1,25 @@
 import type { ComponentChildren } from 'preact';
 import { signal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
-import { clusterInfo, logout, rules, user, watched } from './api';
+import { clusterInfo, logout, user, watched } from './api';
 import { hm } from './format';
 import { Icon, Logo, type IconName } from './icons';
 import { useLoad } from './load';
 import { condition } from './objects';
 import { Palette } from './palette';
 import { A } from './parts';
+import { loud } from './silences';
 import { theme, toggleTheme } from './theme';
 import { fromText, go, href, live, namespace, parseTime, path, range, set, toText, zoomOut } from './url';
 
-const pages: [string, string, IconName][] = [['/', 'Overview', 'overview'], ['/alerts', 'Alerts', 'alerts'], ['/logs', 'Logs', 'logs'], ['/metrics', 'Metrics', 'metrics'], ['/dash', 'Dashboards', 'dash'], ['/pods', 'Pods', 'pods']];
+const pages: [string, string, IconName][] = [['/', 'Overview', 'overview'], ['/alerts', 'Alerts', 'alerts'], ['/logs', 'Logs', 'logs'], ['/metrics', 'Metrics', 'metrics'], ['/dash', 'Dashboards', 'dash'], ['/nodes', 'Nodes', 'nodes'], ['/pods', 'Pods', 'pods']];
 
 const info = signal<Record<string, string> | null>(null);
 
 export function Shell({ title, rail, children }: { title: ComponentChildren; rail?: ComponentChildren; children: ComponentChildren }) {
   const nodes = watched('api/v1/nodes').value, pods = watched('api/v1/pods').value;
-  const got = useLoad(() => rules(), []);
-  const fired = (got.data ?? []).flatMap(g => g.rules).flatMap(r => r.alerts ?? []).filter(a => a.state === 'firing' && a.labels.severity !== 'none');
+  const got = useLoad(loud, []);
+  const fired = (got.data?.firing ?? []).filter(x => !x.by).map(x => x.alert);
   const firing = fired.length, mild = fired.every(a => a.labels.severity === 'warning' || a.labels.severity === 'info');
   const bad = (nodes ?? []).filter(n => condition(n, 'Ready')?.status !== 'True').length;
   useEffect(() => {
@@ -30,7 +31,7 @@ export function Shell({ title, rail, children }: { title: ComponentChildren; rai
       if (/INPUT|TEXTAREA/.test((e.target as HTMLElement).tagName) || (e.target as HTMLElement).isContentEditable || e.ctrlKey || e.metaKey || e.altKey) return;
       if (e.key === 'Escape' && (document.querySelector('dialog[open]') || document.querySelector('.pop'))) return;
       if (Date.now() - g < 900) {
-        const to = { o: '/', a: '/alerts', l: '/logs', m: '/metrics', d: '/dash', p: '/pods' }[e.key];
+        const to = { o: '/', a: '/alerts', l: '/logs', m: '/metrics', d: '/dash', n: '/nodes', p: '/pods' }[e.key];
         if (to) { g = 0; e.preventDefault(); go(href(to)); }
       } else if (e.key === 'g') g = Date.now();
       else if (e.key === 'z') zoomOut();
@@ -47,8 +48,8 @@ export function Shell({ title, rail, children }: { title: ComponentChildren; rai
         <div class="clus"><span class={`dot ${bad ? 'bad' : 'good'}`} /><div class="cname" title={location.host}>{info.value?.name ?? location.hostname}<small>{nodes ? `${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}${bad ? `, ${bad} not ready` : ''}` : '…'}</small></div></div>
         <nav class="nav" aria-label="Pages">
           {pages.map(([to, name, icon]) => {
-            const on = to === '/' ? at === '/' : at.startsWith(to);
-            return <A key={to} to={to} class={on ? 'on' : ''} {...(on ? { 'aria-current': 'page' as const } : {})}><Icon name={icon} /><span>{name}</span>{to === '/alerts' && firing > 0 && <em class={mild ? 'hot mild' : 'hot'}>{firing}</em>}{to === '/pods' && pods && <em>{pods.length}</em>}</A>;
+            const on = to === '/' ? at === '/' : at.startsWith(to) || (to === '/metrics' && at === '/targets');
+            return <A key={to} to={to} class={on ? 'on' : ''} {...(on ? { 'aria-current': 'page' as const } : {})}><Icon name={icon} /><span>{name}</span>{to === '/alerts' && firing > 0 && <em class={mild ? 'hot mild' : 'hot'}>{firing}</em>}{to === '/nodes' && nodes && <em class={bad ? 'hot' : ''}>{bad ? `${bad} of ${nodes.length}` : nodes.length}</em>}{to === '/pods' && pods && <em>{pods.length}</em>}</A>;
           })}
         </nav>
         <div class="foot">

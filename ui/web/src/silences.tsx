@@ -1,7 +1,7 @@
 // Silences: what each hides now and would have hidden in the past week, and a
 // form for new ones.
 import { useState } from 'preact/hooks';
-import { instant, silence, type Silence, user } from './api';
+import { instant, rules, silence, type Silence, silences, user } from './api';
 import { ago, hm } from './format';
 import { useLoad } from './load';
 import { Empty, ErrorBox } from './parts';
@@ -33,6 +33,17 @@ export const matches = (s: { matchers: Matcher[] }, l: Record<string, string>) =
   const hit = m.isRegex ? new RegExp(`^(?:${m.value})$`).test(l[m.name] ?? '') : (l[m.name] ?? '') === m.value;
   return hit === (m.isEqual ?? true);
 });
+
+/** loud are the alerts that fire, each with the silence that hides it. Who may not read silences sees all. */
+export async function loud() {
+  const [groups, quiet] = await Promise.all([rules(), silences().catch(() => [])]);
+  const active = quiet.filter(s => s.status.state === 'active');
+  return {
+    groups,
+    firing: groups.flatMap(g => g.rules.flatMap(rule => (rule.alerts ?? []).filter(a => a.state === 'firing' && a.labels.severity !== 'none')
+      .map(alert => ({ rule, alert, by: active.find(s => matches(s, { alertname: rule.name, ...alert.labels })) })))),
+  };
+}
 
 /** hides counts what matchers match now and how often such alerts began in the past week. */
 export async function hides(all: Matcher[], signal?: AbortSignal): Promise<{ now: number; week: number }> {
