@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -80,8 +81,10 @@ type neighbours struct {
 const neighboursPath = "/perch/v1/neighbours"
 
 // neighbourhood finds neighbours: on servers from Node objects, on others by
-// asking the server, whose last answer is kept in a file.
+// asking the server. What was known last is kept in a file, so that lines have
+// their copy also while no API server answers.
 type neighbourhood struct {
+	file  string
 	first chan struct{} // closed once there is a neighbour
 
 	mu   sync.Mutex // guards what follows
@@ -89,7 +92,25 @@ type neighbourhood struct {
 	last neighbours
 }
 
-func newNeighbourhood() *neighbourhood { return &neighbourhood{first: make(chan struct{})} }
+// openNeighbourhood begins with what file says.
+func openNeighbourhood(file string) *neighbourhood {
+	n := &neighbourhood{file: file, first: make(chan struct{})}
+	var last neighbours
+	if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &last) == nil {
+		n.learn(last)
+	}
+	return n
+}
+
+// told learns, and keeps what is new.
+func (n *neighbourhood) told(now neighbours) error {
+	now.Seeds = slices.Sorted(slices.Values(now.Seeds))
+	if last := n.now(); last.Secret == now.Secret && slices.Equal(last.Seeds, now.Seeds) {
+		return nil
+	}
+	n.learn(now)
+	return saveJSON(n.file, now)
+}
 
 func (n *neighbourhood) learn(now neighbours) {
 	n.mu.Lock()
@@ -113,11 +134,17 @@ func (r role) serveNeighbours(web *door.Door, f informers.SharedInformerFactory)
 	if err != nil {
 		return nil, err
 	}
-	n := newNeighbourhood()
+	n, log := openNeighbourhood(r.cfg.Path("neighbours.json")), r.part("ring")
 	nodes := f.Core().V1().Nodes()
-	lister := nodes.Lister()
+	lister, known := nodes.Lister(), nodes.Informer().HasSynced
 	look := func() {
-		n.learn(neighbours{secret, gossipOf(all(lister.List), r.cfg.NodeName)})
+		seeds := gossipOf(all(lister.List), r.cfg.NodeName)
+		if len(seeds) == 0 && !known() {
+			return // others are still to come
+		}
+		if err := n.told(neighbours{secret, seeds}); err != nil {
+			log.Warn("neighbours were not kept", "err", err)
+		}
 	}
 	changed := func(any) { look() }
 	if _, err := nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, _ any) { look() }, DeleteFunc: changed}); err != nil {
@@ -185,11 +212,7 @@ func (r role) findNeighbours() (*neighbourhood, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, file, log := newNeighbourhood(), r.cfg.Path("neighbours.json"), r.part("ring")
-	var last neighbours
-	if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &last) == nil {
-		n.learn(last)
-	}
+	n, log := openNeighbourhood(r.cfg.Path("neighbours.json")), r.part("ring")
 	ask := func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
@@ -197,8 +220,7 @@ func (r role) findNeighbours() (*neighbourhood, error) {
 		if err := getJSON(ctx, client, r.cfg.Web+neighboursPath, &now); err != nil {
 			return err
 		}
-		n.learn(now)
-		return saveJSON(file, now)
+		return n.told(now)
 	}
 	r.group.Go("neighbours", func(ctx context.Context) error {
 		for {

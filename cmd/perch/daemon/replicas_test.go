@@ -2,17 +2,24 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
 
 	agentdoor "perch/agent/door"
+	"perch/cmd/perch/daemon/config"
+	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/auth/rbac"
 	logstore "perch/logs/store"
 )
@@ -71,9 +78,10 @@ func TestGossipIsLookedForAtOtherNodes(t *testing.T) {
 	}
 }
 
-func TestANeighbourhoodBeginsWithTheFirstNeighbour(t *testing.T) {
-	n := newNeighbourhood()
-	met := func() bool {
+func TestANeighbourhoodBeginsWithTheFirstNeighbourAndRemembersIt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "neighbours.json")
+	n := openNeighbourhood(file)
+	met := func(n *neighbourhood) bool {
 		select {
 		case <-n.first:
 			return true
@@ -81,17 +89,75 @@ func TestANeighbourhoodBeginsWithTheFirstNeighbour(t *testing.T) {
 			return false
 		}
 	}
-	n.learn(neighbours{Secret: "s"})
-	if met() {
+	tell := func(seeds ...string) {
+		t.Helper()
+		if err := n.told(neighbours{Secret: "s", Seeds: seeds}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell()
+	if met(n) || met(openNeighbourhood(file)) {
 		t.Error("alone it has begun")
 	}
-	n.learn(neighbours{Secret: "s", Seeds: []string{"10.0.0.2:10251"}})
-	if !met() || len(n.now().Seeds) != 1 {
+	tell("10.0.0.3:10251", "10.0.0.2:10251")
+	if !met(n) || len(n.now().Seeds) != 2 {
 		t.Error("with a neighbour it has not begun")
 	}
-	n.learn(neighbours{Secret: "s"}) // it went again
-	if !met() || len(n.now().Seeds) != 0 {
-		t.Error("the neighbour is remembered")
+	if again := openNeighbourhood(file); !met(again) || again.now().Secret != "s" || !slices.Equal(again.now().Seeds, []string{"10.0.0.2:10251", "10.0.0.3:10251"}) {
+		t.Errorf("after a restart it knows %+v", again.now())
+	}
+	tell() // they went again
+	if !met(n) || len(n.now().Seeds) != 0 || met(openNeighbourhood(file)) {
+		t.Error("neighbours that went are remembered")
+	}
+	if err := os.WriteFile(file, []byte(`{"seeds":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if met(openNeighbourhood(file)) {
+		t.Error("a file that is torn has neighbours")
+	}
+}
+
+// A telemetry role that starts while no API server answers finds the others.
+func TestAServersNeighboursAreKnownBeforeItsNodesAre(t *testing.T) {
+	r := role{cfg: config.Config{DataDir: t.TempDir(), NodeName: "na"}, log: slog.New(slog.DiscardHandler)}
+	node := func(name, ip string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		n.Status.DaemonEndpoints.KubeletEndpoint.Port = 10250
+		n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}}
+		return n
+	}
+	serve := func(nodes ...runtime.Object) (*neighbourhood, informers.SharedInformerFactory) {
+		t.Helper()
+		f := informers.NewSharedInformerFactory(fake.NewClientset(nodes...), 0)
+		n, err := r.serveNeighbours(door.New(door.Reviews{}, nil, r.log, prometheus.NewRegistry()), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n, f
+	}
+	if err := os.MkdirAll(r.cfg.Path("pki"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n, f := serve(node("na", "10.0.0.1"), node("nb", "10.0.0.2"))
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	f.Start(ctx.Done())
+	select {
+	case <-n.first:
+	case <-ctx.Done():
+		t.Fatal("the other node was not found")
+	}
+	stop()
+	f.Shutdown()
+	n, _ = serve() // its nodes are never read
+	select {
+	case <-n.first:
+	default:
+		t.Fatal("after a restart no neighbour is known")
+	}
+	if have := n.now(); !slices.Equal(have.Seeds, []string{"10.0.0.2:10251"}) || have.Secret == "" {
+		t.Errorf("after a restart %+v is known", have)
 	}
 }
 
