@@ -14,7 +14,8 @@
 // Where nothing happens it saves: a cgroup whose CPU time and memory use stand
 // still is read in full only every 15 s, its processes and disks are counted
 // once a minute. Of one that runs, each second shows CPU time, throttling and
-// memory; pressure and threads are read when they are stored.
+// memory; pressure and threads are read when they are stored. Sockets of a
+// process are counted once a minute while it has as many files open.
 //
 // Wiring:
 //

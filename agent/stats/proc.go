@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,10 +15,18 @@ import (
 type proc struct {
 	root  string // /proc
 	sized bool   // the size of a directory of open files is their count: Linux 6.2
+	seen  map[int]seen
+}
+
+// seen is what a process had open when it was looked at last. While it has as
+// many files open, its sockets are looked at once a minute.
+type seen struct {
+	files, sockets int
+	at             time.Time
 }
 
 func newProc(root string) proc {
-	p := proc{root: root}
+	p := proc{root: root, seen: map[int]seen{}}
 	for range 3 { // another goroutine may open or close one meanwhile
 		dir := filepath.Join(root, "self", "fd")
 		names, err := os.ReadDir(dir)
@@ -99,9 +108,9 @@ const (
 	maxDescriptors = 10_000
 )
 
-// count looks at what processes have open. files are those of this process that
-// are known to be no sockets: the cgroups' own, a dozen for each.
-func (p proc) count(pids []int, files map[int]bool) counts {
+// count looks at what processes have open. own are files of this process that are
+// known to be no sockets: the cgroups', a dozen for each.
+func (p proc) count(pids []int, own map[int]bool, now time.Time) counts {
 	c := counts{processes: len(pids)}
 	if len(pids) == 0 {
 		return c
@@ -112,11 +121,12 @@ func (p proc) count(pids []int, files map[int]bool) counts {
 		return c
 	}
 	for _, pid := range pids {
-		known := files
+		known := own
 		if pid != os.Getpid() {
 			known = nil
 		}
-		c.open(filepath.Join(p.root, strconv.Itoa(pid), "fd"), p.sized, known)
+		files, sockets := p.open(pid, known, now)
+		c.descriptors, c.sockets = c.descriptors+files, c.sockets+sockets
 		if c.descriptors > maxDescriptors {
 			c.partly = true
 			return c
@@ -127,49 +137,60 @@ func (p proc) count(pids []int, files map[int]bool) counts {
 
 // open looks at files by number where the kernel says how many there are and
 // they lie close together, which spares the listing; else it lists them.
-func (c *counts) open(dir string, sized bool, files map[int]bool) {
-	if !sized || !c.byNumber(dir, files) {
-		c.list(dir, files)
+func (p proc) open(pid int, known map[int]bool, now time.Time) (files, sockets int) {
+	dir := filepath.Join(p.root, strconv.Itoa(pid), "fd")
+	if !p.sized {
+		return list(dir, known)
 	}
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return 0, 0 // it ended
+	}
+	files = int(st.Size)
+	if files > maxDescriptors {
+		return files, 0
+	}
+	before, looked := p.seen[pid]
+	if looked && before.files == files && now.Sub(before.at) < countedFor {
+		return files, before.sockets
+	}
+	sockets, ok := socketsByNumber(dir, files, known)
+	if !ok {
+		_, sockets = list(dir, known)
+	}
+	p.seen[pid] = seen{files, sockets, now}
+	return files, sockets
 }
 
-func (c *counts) byNumber(dir string, files map[int]bool) bool {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return true // it ended
+// forget drops what was seen of processes that were not looked at for long.
+func (p proc) forget(now time.Time) {
+	for pid, s := range p.seen {
+		if now.Sub(s.at) > 2*countedFor {
+			delete(p.seen, pid)
+		}
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return true
-	}
-	n := int(st.Size)
-	if c.descriptors+n > maxDescriptors {
-		c.descriptors += n
-		return true
-	}
-	sockets, ok := socketsByNumber(fd, n, files)
-	if ok {
-		c.descriptors, c.sockets = c.descriptors+n, c.sockets+sockets
-	}
-	return ok
 }
 
 // socketsByNumber looks at the first numbers until so many files were seen; not
 // ok when there are many holes between them.
-func socketsByNumber(dir, files int, known map[int]bool) (sockets int, ok bool) {
+func socketsByNumber(path string, files int, known map[int]bool) (sockets int, ok bool) {
+	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, true // it ended
+	}
+	defer unix.Close(dir)
 	var name [20]byte
 	for fd, holes := 0, 0; files > 0; fd++ {
 		if known[fd] {
 			files--
 			continue
 		}
-		switch kind := linkKind(dir, string(strconv.AppendInt(name[:0], int64(fd), 10))); {
-		case kind == none:
+		switch linkKind(dir, string(strconv.AppendInt(name[:0], int64(fd), 10))) {
+		case none:
 			if holes++; holes > 64 {
 				return 0, false
 			}
-		case kind == socket:
+		case socket:
 			sockets++
 			files--
 		default:
@@ -199,25 +220,25 @@ func linkKind(dir int, name string) kind {
 	return other
 }
 
-func (c *counts) list(dir string, files map[int]bool) {
+func list(dir string, known map[int]bool) (files, sockets int) {
 	d, err := os.Open(dir)
 	if err != nil {
-		return // it ended
+		return 0, 0 // it ended
 	}
 	defer d.Close()
 	names, _ := d.Readdirnames(maxDescriptors + 1) // what was read counts
-	c.descriptors += len(names)
-	if c.descriptors > maxDescriptors {
-		return
+	if len(names) > maxDescriptors {
+		return len(names), 0
 	}
 	for _, name := range names {
-		if n, err := strconv.Atoi(name); err == nil && files[n] {
+		if n, err := strconv.Atoi(name); err == nil && known[n] {
 			continue
 		}
 		if linkKind(int(d.Fd()), name) == socket {
-			c.sockets++
+			sockets++
 		}
 	}
+	return len(names), sockets
 }
 
 // all counts the processes of the machine.

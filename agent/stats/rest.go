@@ -217,6 +217,7 @@ func (s *Stats) look(now time.Time) {
 	}
 	s.mu.Unlock()
 
+	s.proc.forget(now)
 	host := s.proc.namespace("self")
 	for i := range list {
 		f := &list[i]
@@ -227,7 +228,7 @@ func (s *Stats) look(now time.Time) {
 		if f.t.path == "/" {
 			f.counts = counts{processes: s.proc.all(), partly: true}
 		} else {
-			f.counts = s.proc.count(s.tree.Processes(f.t.path), files)
+			f.counts = s.proc.count(s.tree.Processes(f.t.path), files, now)
 		}
 	}
 	for i := range list {

@@ -228,34 +228,55 @@ func TestOpenFilesOfProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(pair[0])
 	end := os.NewFile(uintptr(pair[1]), "socket")
 	defer end.Close()
-	own := []int{os.Getpid()}
-	p, listing := newProc("/proc"), proc{root: "/proc"}
-	all := p.count(own, nil)
-	if got := listing.count(own, nil); got != all {
+	now := time.Now()
+	look := func(p proc, pid int, known map[int]bool) counts {
+		now = now.Add(countedFor)
+		return p.count([]int{pid}, known, now)
+	}
+	self, p, listing := os.Getpid(), newProc("/proc"), proc{root: "/proc"}
+	all := look(p, self, nil)
+	if got := look(listing, self, nil); got.sockets != all.sockets || got.descriptors-all.descriptors > 1 { // the directory itself
 		t.Errorf("listed %+v, by number %+v", got, all)
 	}
-	if got := p.count(own, map[int]bool{int(file.Fd()): true}); got != all || got.sockets < 2 {
+	if got := look(p, self, map[int]bool{int(file.Fd()): true}); got != all || got.sockets < 2 {
 		t.Errorf("%+v, looking at every file %+v", got, all)
 	}
-	if got := p.count(own, map[int]bool{pair[0]: true}); got.sockets != all.sockets-1 || got.descriptors != all.descriptors {
+	if got := look(p, self, map[int]bool{pair[0]: true}); got.sockets != all.sockets-1 || got.descriptors != all.descriptors {
 		t.Errorf("what is known was looked at: %+v, all %+v", got, all)
 	}
 	const far = 900 // a number after a hole
 	if err := unix.Dup3(pair[0], far, unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.count(own, nil); got.sockets != all.sockets+1 || got.descriptors != all.descriptors+1 {
+	if got := look(p, self, nil); got.sockets != all.sockets+1 || got.descriptors != all.descriptors+1 {
 		t.Errorf("with a socket more, number %d: %+v, before %+v", far, got, all)
+	}
+	if err := unix.Dup3(int(file.Fd()), far, unix.O_CLOEXEC); err != nil { // as many files, a socket less
+		t.Fatal(err)
+	}
+	now = now.Add(15 * time.Second)
+	if got := p.count([]int{self}, nil, now); p.sized && got.sockets != all.sockets+1 {
+		t.Errorf("with as many files open it is not looked at again: %+v", got)
+	}
+	if got := look(p, self, nil); got.sockets != all.sockets {
+		t.Errorf("after a minute it is: %+v", got)
 	}
 	if err := unix.Close(far); err != nil {
 		t.Fatal(err)
+	}
+	now = now.Add(15 * time.Second)
+	if got := p.count([]int{self}, nil, now); got != all {
+		t.Errorf("and at once with fewer: %+v, want %+v", got, all)
+	}
+	if p.forget(now.Add(3 * countedFor)); len(p.seen) != 0 {
+		t.Errorf("still known: %v", p.seen)
 	}
 	other := exec.Command("sleep", "60")
 	other.Stdin = end
@@ -263,8 +284,7 @@ func TestOpenFilesOfProcesses(t *testing.T) {
 		t.Skip("no other process: ", err)
 	}
 	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
-	theirs := []int{other.Process.Pid}
-	if got, all := p.count(theirs, map[int]bool{0: true}), p.count(theirs, nil); got != all || all.sockets < 1 {
+	if got, all := look(p, other.Process.Pid, map[int]bool{0: true}), look(p, other.Process.Pid, nil); got != all || all.sockets < 1 {
 		t.Errorf("the files of another process are other files: %+v, all %+v", got, all)
 	}
 }
