@@ -338,7 +338,7 @@ func (k *Keeper) drop(w http.ResponseWriter, key copyKey) {
 }
 
 func (k *Keeper) fail(w http.ResponseWriter, err error) {
-	status, reason := http.StatusServiceUnavailable, "other"
+	status, reason, level := http.StatusServiceUnavailable, "other", slog.LevelDebug // the owner tells why, once
 	switch {
 	case errors.Is(err, ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		status, reason = http.StatusInsufficientStorage, "full"
@@ -346,9 +346,11 @@ func (k *Keeper) fail(w http.ResponseWriter, err error) {
 		status, reason = http.StatusConflict, "mismatch"
 	case errors.Is(err, errFrame):
 		status, reason = http.StatusBadRequest, "broken"
+	default: // something is wrong here
+		level = slog.LevelWarn
 	}
 	k.m.refused.WithLabelValues(reason).Inc()
-	k.log.Warn("shipment refused", "reason", reason, "err", err)
+	k.log.Log(context.Background(), level, "shipment refused", "reason", reason, "err", err)
 	http.Error(w, err.Error(), status)
 }
 

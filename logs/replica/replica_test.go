@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"perch/logs/cluster"
 	"perch/logs/query"
@@ -449,6 +450,37 @@ func TestADiskWithoutRoomRefusesAndTheOwnerGoesOnLater(t *testing.T) {
 	f.k.free = func(string) (int64, error) { return 1 << 40, nil }
 	steps(t, sh, 4)
 	same(t, read(t, query.New(s, quiet())), f.lines(t))
+}
+
+func TestARefusalIsToldOnceByBothTogether(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	defer s.Close()
+	write(t, s, 0, 100)
+	f := openFollower(t)
+	f.k.free = func(string) (int64, error) { return 0, nil }
+	sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
+	var told strings.Builder
+	sh.log, f.k.log = slog.New(slog.NewTextHandler(&told, nil)), slog.New(slog.NewTextHandler(&told, nil))
+	for range 5 {
+		for _, l := range sh.links {
+			l.again = time.Time{}
+		}
+		sh.step(t.Context(), time.Now(), time.Now())
+	}
+	f.door.Close() // no request is under way
+	var warnings []string
+	for text := range strings.Lines(told.String()) {
+		if !strings.Contains(text, "level=INFO") {
+			warnings = append(warnings, text)
+		}
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], ErrFull.Error()) {
+		t.Errorf("told: %q", warnings)
+	}
+	if n := testutil.ToFloat64(f.k.m.refused.WithLabelValues("full")); n != 5 {
+		t.Errorf("%v refusals are counted", n)
+	}
 }
 
 func TestTheCopyGoesElsewhereWhenAFollowerRefusesForLong(t *testing.T) {
