@@ -134,6 +134,19 @@ func (c cluster) rights(t *testing.T) {
 	}
 	c.followed(t, reader, admin, own, other)
 
+	for _, ns := range []string{own, other} {
+		c.run(t, c.perch, "create", "configmap", "board", "-n", ns, "--from-literal=board.json={}")
+		c.run(t, c.perch, "label", "configmap", "board", "-n", ns, "grafana_dashboard=1")
+	}
+	for who, want := range map[*caller][]bool{&admin: {true, true, true}, &reader: {true, true, false}, &writer: {true, false, false}} {
+		_, text := who.ask(t, http.MethodGet, "/ui/api/v1/dashboards", "")
+		for i, board := range []string{`"kube-system","name":"perch-dashboard-nodes"`, `"` + own + `","name":"board"`, `"` + other + `","name":"board"`} {
+			if strings.Contains(text, `"namespace":`+board) != want[i] {
+				t.Errorf("dashboard %s: want %v in %s", board, want[i], text)
+			}
+		}
+	}
+
 	// The same limits hold for counts of lines.
 	want := `"namespace":"` + own + `"`
 	within(t, time.Minute, "lines are counted", func() bool {

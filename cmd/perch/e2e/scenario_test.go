@@ -3,6 +3,9 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +41,7 @@ func open(t *testing.T) cluster {
 	c := cluster{perch: perch, root: root, dir: "/var/lib/perch-e2e", bin: t.TempDir(), name: "e2e",
 		ports: []string{"--api-port=16443", "--web-port=19443", "--agent-port=20250", "--forward-port=34224", "--peer-port=12380",
 			"--cluster-cidr=10.52.0.0/16", "--service-cidr=10.53.0.0/16", "--node-name=n1"}}
+	c.ports = append(c.ports, "--scrape-config="+given(t))
 	kubectl := filepath.Join(root, "out", "kubectl") // Debian's, years older than the API
 	c.build(t, "kubectl.sh", kubectl)
 	for name, program := range map[string]string{"perch": perch, "perch-kubectl": perch, "kubectl": kubectl + "/kubectl"} {
@@ -46,6 +50,21 @@ func open(t *testing.T) cluster {
 		}
 	}
 	return c
+}
+
+// given is a prometheus.yml with one job, whose target is here.
+func given(t *testing.T) string {
+	t.Helper()
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "# TYPE given_answer gauge\ngiven_answer{of=\"a file\"} 17\n") // who asks may be gone
+	}))
+	t.Cleanup(target.Close)
+	file := filepath.Join(t.TempDir(), "prometheus.yml")
+	text := fmt.Sprintf("scrape_configs: [{job_name: given, scrape_interval: 2s, static_configs: [{targets: ['%s']}]}]\n", target.Listener.Addr())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // alone waits for another run of these tests on this machine: names, ports and
