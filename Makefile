@@ -94,7 +94,7 @@ bench-logs: ## figures of the log store: CPU seconds, disk and memory for 5 mill
 	$(GO) run ./logs/bench
 
 .PHONY: bench-metrics
-bench-metrics: build deps-test ## figures of numbers: CPU of each source, memory of the store, crash to webhook, on a cluster with 50 pods (about 12 minutes)
+bench-metrics: build deps-test ## figures of numbers: CPU of each source, memory of the store, crash to webhook, on a cluster with 50 pods (about 14 minutes)
 	build/images/all.sh out/images
 	$(ASROOT) $(GO) run ./cmd/perch/bench -perch bin/perch -only samples,collect,crash,short
 
