@@ -41,6 +41,20 @@ const number = expr => Number(perch('query', expr, '-o', 'csv').split('\n').at(-
 const quiet = () => assert.deepEqual(complaints.filter(c => !c.includes('ERR_NETWORK_CHANGED')), []);
 const forget = () => (complaints.length = 0);
 
+/** pretendYesterday answers what is asked about yesterday with today: the cluster is younger. */
+async function pretendYesterday() {
+  const day = 86_400, later = t => String(Number(t) + day), all = '**/prometheus/api/v1/query_range';
+  await page.route(all, async r => {
+    const form = new URLSearchParams(r.request().postData());
+    if (Number(form.get('end')) > Date.now() / 1000 - day / 2) return r.continue();
+    const answer = await r.fetch({ postData: new URLSearchParams({ ...Object.fromEntries(form), start: later(form.get('start')), end: later(form.get('end')) }).toString() });
+    const body = await answer.json();
+    for (const s of body.data.result) for (const v of s.values) v[0] -= day;
+    return r.fulfill({ response: answer, json: body });
+  });
+  return () => page.unroute(all);
+}
+
 test('a link logs in once, a token as long as it lives', async () => {
   const other = await open();
   const p = other.page, used = link();
@@ -91,22 +105,13 @@ test('Overview names what needs attention and measures the cluster', async () =>
 
 test('Overview compares with a day before, colours pods by what is asked, and leads to the moment', async () => {
   forget();
-  // This cluster has no yesterday: what is asked about it is answered with today.
-  const day = 86_400, later = t => String(Number(t) + day);
-  await page.route('**/prometheus/api/v1/query_range', async r => {
-    const form = new URLSearchParams(r.request().postData());
-    if (Number(form.get('end')) > Date.now() / 1000 - day / 2) return r.continue();
-    const answer = await r.fetch({ postData: new URLSearchParams({ ...Object.fromEntries(form), start: later(form.get('start')), end: later(form.get('end')) }).toString() });
-    const body = await answer.json();
-    for (const s of body.data.result) for (const v of s.values) v[0] -= day;
-    return r.fulfill({ response: answer, json: body });
-  });
+  const end = await pretendYesterday();
   try {
     await visit('/?from=now-15m');
     await eventually('CPU and memory beside the day before', async () => /^[+−]\d+ % vs. yesterday$/.test(await text('[aria-label=CPU] .vs')) && /^[+−]\d % vs. yesterday$/.test(await text('[aria-label=Memory] .vs')), 30_000);
     await page.screenshot({ path: `${out}/overview-yesterday.png` });
   } finally {
-    await page.unroute('**/prometheus/api/v1/query_range');
+    await end();
   }
   const cells = async name => page.locator(`.map .nm .cell[title*="${name}"]`).evaluateAll(all => all.map(c => `${c.classList[1]} ${c.title}`));
   await page.locator('.map').getByRole('button', { name: 'Restarts' }).click();
@@ -373,6 +378,16 @@ test('Metrics runs PromQL, draws and lists the series', async () => {
   await eventually('a drag zooms', async () => /^\d{4}-/.test((await here()).searchParams.get('from')));
   await page.goBack();
   await eventually('Back undoes it', async () => (await here()).searchParams.get('from') === 'now-15m');
+  await page.getByRole('button', { name: 'vs. last week' }).click();
+  await eventually('a week ago there was nothing', async () => /nothing was recorded a week before/.test(await text('.mp .vs')));
+  const end = await pretendYesterday();
+  try {
+    await page.getByRole('button', { name: 'vs. yesterday' }).click();
+    await eventually('each beside a day before', async () => /cmp=1d/.test(String(await here())) && /dashed: a day before/.test(await text('.mp .vs')) && (await page.locator('.scrolly tbody td:nth-child(5)').allInnerTexts()).every(t => /^[+−]\d+ %$/.test(t)));
+    await page.screenshot({ path: `${out}/metrics-yesterday.png` });
+  } finally {
+    await end();
+  }
   quiet();
   await visit('/metrics?expr=' + encodeURIComponent('sum(rate('));
   await eventually('an error in words', async () => /parse error/.test(await text('.problem')));

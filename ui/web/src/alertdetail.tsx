@@ -20,8 +20,8 @@ export type Row = { rule: Rule; alert: Alert; state: 'firing' | 'warning' | 'pen
 
 /** bare is the expression without its last comparison, so that the chart shows the value. */
 export function bare(query: string): { expr: string; limit: number | null } {
-  const m = /^([\s\S]*?)\s*(?:>|<|>=|<=|==|!=)\s*(-?[\d.]+)\s*$/.exec(query);
-  return m ? { expr: m[1]!, limit: Number(m[2]) } : { expr: query, limit: null };
+  const m = /^([\s\S]*?)\s*(>|<|>=|<=|==|!=)\s*(-?[\d.]+)\s*$/.exec(query); // equality has no limit
+  return m ? { expr: m[1]!, limit: /[<>]/.test(m[2]!) ? Number(m[3]) : null } : { expr: query, limit: null };
 }
 export function Detail({ r, done }: { r: Row; done: () => void }) {
   const { from, to } = range(), { expr, limit } = bare(r.rule.query);

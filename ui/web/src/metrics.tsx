@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { histogram, iso, type Labels, metricNames, ranged } from './api';
+import { histogram, iso, type Labels, metricNames, ranged, stepFor } from './api';
 import { Bars } from './bars';
 import { align, Chart, seriesColor, Spark } from './chart';
 import { num } from './format';
@@ -7,6 +7,7 @@ import { Icon } from './icons';
 import { useLoad } from './load';
 import { withNamespace } from './logquery';
 import { A, Card, Empty, ErrorBox, Partial } from './parts';
+import { ahead, change, nowAndThen, percent, shifted, spans } from './past';
 import { alertHistory, Lanes } from './spans';
 import { namespace, param, range, set } from './url';
 
@@ -21,6 +22,10 @@ const groups: [string, RegExp][] = [
   ['Containers', /^container_/], ['Nodes', /^(node|machine)_/], ['Objects', /^kube_/], ['Alerts', /^ALERTS/], ['perch', /^perch_/], ['Go runtime', /^(go|process)_/], ['Scraping', /^(up$|scrape_|promhttp_)/],
   ['Control plane', /./],
 ];
+
+/** fewLines are drawn beside what they were; of more, the table tells. */
+const fewLines = 4;
+const idOf = (l: Labels) => JSON.stringify(Object.entries(l).sort());
 
 export function Metrics() {
   const names = useLoad(async () => ({ all: await metricNames(), apps: new Set(await metricNames('{job=~".+/.+"}')) }), []);
@@ -76,7 +81,8 @@ function Panel({ expr }: { expr: string }) {
     const names = namesOf(v.series.map(x => x.metric));
     const last = (x: { values?: [number, string][] }) => Number(x.values?.at(-1)?.[1] ?? 0);
     const order = v.series.map((_, i) => i).sort((a, b) => last(v.series[b]!) - last(v.series[a]!)).slice(0, 40);
-    return { chart: align(order.map(i => v.series[i]!), order.map(i => names[i]!), v.step), total: v.series.length, ms: performance.now() - began, warnings: v.warnings, from, to };
+    const drawn = order.map(i => v.series[i]!);
+    return { chart: align(drawn, order.map(i => names[i]!), v.step), of: drawn.map(x => idOf(x.metric)), step: v.step, total: v.series.length, ms: performance.now() - began, warnings: v.warnings, from, to };
   }, [expr]);
   const beside = useLoad(async s => {
     const [errors, alerts] = await Promise.all([
@@ -85,18 +91,24 @@ function Panel({ expr }: { expr: string }) {
     ]);
     return { errors, alerts, from, to };
   }, []);
-  const d = got.data;
+  const cmp = spans[param('cmp')];
+  const past = useLoad(async s => (cmp ? { ...(await ranged(expr, from - cmp.ms, to - cmp.ms + ahead, s, stepFor(from, to))), by: cmp.ms } : null), [expr, param('cmp')], nowAndThen);
+  const d = got.data, p = past.data;
+  const then = d && p && cmp && p.by === cmp.ms && p.step === d.step ? d.of.map(id => shifted(d.chart.times, p.series.find(x => idOf(x.metric) === id)?.values ?? [], p.step, p.by)) : null;
+  const few = then && then.length <= fewLines;
   return (
     <div class="mp">
       <div class="pq" ref={box}><span class="qn">A</span></div>
       <div class="tools">
         <span class="mut">{d ? `${d.total} series in ${d.ms.toFixed(0)} ms${d.total > 40 ? ', 40 largest shown' : ''}` : 'asking…'}</span>
         <Partial warnings={d?.warnings} />
+        <span class="sp" />
+        <div class="seg" role="group" aria-label="Compare">{Object.entries(spans).map(([k, x]) => <button key={k} class={param('cmp') === k ? 'on' : ''} aria-pressed={param('cmp') === k} onClick={() => set({ cmp: param('cmp') === k ? null : k })}>vs. {x.short}</button>)}</div>
       </div>
       {got.error && <ErrorBox error={got.error} />}
-      <Card title={title} sub={[/\b(rate|increase)\(/.exec(expr)?.[1] && 'per second', by && `by ${by}`].filter(Boolean).join(', ')} class="grow">
+      <Card title={title} sub={[/\b(rate|increase)\(/.exec(expr)?.[1] && 'per second', by && `by ${by}`].filter(Boolean).join(', ')} class="grow" side={cmp && <span class="mut vs">{past.error ? past.error.message : !then ? '' : then.every(l => l.every(v => v === null)) ? `nothing was recorded ${cmp.words}` : few ? `dashed: ${cmp.words}` : `${cmp.words}: in the table`}</span>}>
         {d && d.total === 0 && <Empty>No series match this expression in this range.</Empty>}
-        {d && d.total > 0 && <Chart {...d.chart} from={d.from} to={d.to} height={300} label={`Chart of ${expr}`} />}
+        {d && d.total > 0 && <Chart {...d.chart} lines={few ? [...d.chart.lines, ...then.map((values, i) => ({ name: `${d.chart.lines[i]!.name}, ${cmp!.words}`, values, color: seriesColor(i), dash: true }))] : d.chart.lines} from={d.from} to={d.to} height={300} label={`Chart of ${expr}`} />}
       </Card>
       <Card title="On the same time axis" sub="error lines and alerts" class="beside">
         {beside.error && <ErrorBox error={beside.error} />}
@@ -106,14 +118,14 @@ function Panel({ expr }: { expr: string }) {
       {d && d.total > 0 && (
         <Card title="Series" class="scrolly">
           <table>
-            <thead><tr><th>Series</th><th class="r">Last</th><th class="r">Avg</th><th class="r">Max</th><th class="r">Range</th></tr></thead>
+            <thead><tr><th>Series</th><th class="r">Last</th><th class="r">Avg</th><th class="r">Max</th>{cmp && <th class="r">vs. {cmp.short}</th>}<th class="r">Range</th></tr></thead>
             <tbody>
               {d.chart.lines.map((l, i) => {
-                const v = l.values.filter((x): x is number => x !== null);
+                const v = l.values.filter((x): x is number => x !== null), grew = then && change(l.values, then[i]!);
                 return (
                   <tr key={l.name}>
                     <td><i class="sw" style={{ background: `var(${seriesColor(i)})` }} /><span class="mono">{l.name}</span></td>
-                    <td class="r"><b>{num(v.at(-1) ?? NaN)}</b></td><td class="r mut">{num(v.reduce((a, b) => a + b, 0) / v.length)}</td><td class="r mut">{num(Math.max(...v))}</td>
+                    <td class="r"><b>{num(v.at(-1) ?? NaN)}</b></td><td class="r mut">{num(v.reduce((a, b) => a + b, 0) / v.length)}</td><td class="r mut">{num(Math.max(...v))}</td>{cmp && <td class={grew != null && Math.abs(grew) > 50 ? 'r amb' : 'r mut'}>{grew == null ? '–' : percent(grew)}</td>}
                     <td class="r"><Spark values={v} color={seriesColor(i)} /></td>
                   </tr>
                 );

@@ -1,5 +1,5 @@
 import { bare } from './alertdetail';
-import { type Histogram, histogram, instant, iso, type Obj, ranged, rules, values, watched } from './api';
+import { type Histogram, histogram, instant, iso, type Obj, ranged, rules, stepFor, values, watched } from './api';
 import { Bars, errorsOf } from './bars';
 import { align, Chart, Spark } from './chart';
 import { ago, bytes, cores, count, hm, middle, num } from './format';
@@ -8,8 +8,9 @@ import { useLoad } from './load';
 import { term, withNamespace } from './logquery';
 import { condition, eventTime, limitOf, podState, quantity } from './objects';
 import { A, Card, Empty, ErrorBox } from './parts';
+import { ahead, change, nowAndThen, percent, shifted } from './past';
 import { loud } from './silences';
-import { fromText, namespace, now, param, range, set, toText } from './url';
+import { namespace, now, param, range, set } from './url';
 
 export function Overview() {
   const pods = watched('api/v1/pods').value, nodes = watched('api/v1/nodes').value, events = watched('api/v1/events').value;
@@ -150,16 +151,15 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
   ];
   const got = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from, to, s))), [ns]);
   const errors = useLoad(s => histogram({ query: withNamespace('level:>=error'), from: iso(from), to: iso(to), buckets: '60' }, s), []);
-  // The same hours a day before, asked once: they do not change.
-  const past = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from - day, to - day, s))), [ns], true);
-  const pastErrors = useLoad(s => histogram({ query: withNamespace('level:>=error'), from: iso(from - day), to: iso(to - day), buckets: '60' }, s), [], true);
+  const past = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from - day, to - day + ahead, s, stepFor(from, to)))), [ns], nowAndThen);
+  const pastErrors = useLoad(s => histogram({ query: withNamespace('level:>=error'), from: iso(from - day), to: iso(to - day), buckets: '60' }, s), [], nowAndThen);
   const minutes = (to - from) / 60000, e = errors.data, few = e && e.total < 10;
   const old = e && pastErrors.data && dayBefore(e, pastErrors.data);
   return (
     <>
       {charts.map((c, i) => {
         const v = got.data?.[i], d = v && align(v.series.slice(0, 1), [c[0]], v.step), b = past.data?.[i];
-        const then = d && b?.series[0] && b.step === v.step ? shifted(d.times, b.series[0].values ?? [], b.step) : null;
+        const then = d && b?.series[0] && b.step === v.step ? shifted(d.times, b.series[0].values ?? [], b.step, day) : null;
         const last = v?.series[0]?.values?.at(-1)?.[1];
         return (
           <Card key={c[0]} title={c[0]} side={then && d!.lines[0] && <Versus now={d!.lines[0].values} then={then} />}>
@@ -178,25 +178,16 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
 
 const day = 864e5;
 
-/** shifted finds the values of a day before at these times. */
-function shifted(times: number[], values: [number, string][], step: number): (number | null)[] {
-  const by = new globalThis.Map(values.map(([t, v]) => [t, Number(v)]));
-  return times.map(t => by.get(Math.floor((t - day) / 1000 / step) * step) ?? null);
-}
-
 /** dayBefore puts the counts of a day before into the same buckets; null when nothing was stored then. */
-function dayBefore(h: Histogram, past: Histogram): number[] | null {
+function dayBefore(h: Histogram, past: Histogram): (number | null)[] | null {
   const by = new globalThis.Map(past.buckets.map(b => [Date.parse(b.time), b.count]));
-  return past.total > 0 ? h.buckets.map(b => by.get(Date.parse(b.time) - day) ?? 0) : null;
+  return past.total > 0 ? h.buckets.map(b => by.get(Date.parse(b.time) - day) ?? null) : null;
 }
 
 /** Versus compares with a day before, at the times that both have. bad: more is worse. */
 function Versus({ now, then, bad }: { now: (number | null)[]; then: (number | null)[]; bad?: boolean }) {
-  let a = 0, b = 0;
-  now.forEach((v, i) => { if (v !== null && then[i] != null) { a += v; b += then[i]!; } });
-  if (b <= 0) return null;
-  const p = Math.round((a / b - 1) * 100);
-  return <span class={bad && p > 50 ? 'red vs' : 'mut vs'} title="compared with the same hours a day before">{p < 0 ? `−${-p}` : `+${count(p)}`} % vs. yesterday</span>;
+  const p = change(now, then);
+  return p === null ? null : <span class={bad && p > 50 ? 'red vs' : 'mut vs'} title="compared with the same hours a day before">{percent(p)} vs. yesterday</span>;
 }
 
 const imagesOf = (o: Obj) => (o.spec?.template?.spec?.containers ?? []).map((c: any) => String(c.image).replace(/^.*\//, '')).join(', ');
