@@ -205,6 +205,11 @@ func TestCopies(t *testing.T) {
 	}
 	for n := range address {
 		f.whole(t, n, "")
+		// One that came before all were there may be elsewhere for a minute.
+		f.wait(t, 3*time.Minute, "the copy of "+n+" is in its place", func() (bool, string) {
+			s := f.copy(t, n)
+			return s.Own.Whole && s.Own.Reason == "it is where the ring says", fmt.Sprintf("%+v", s.Own)
+		})
 	}
 
 	// lost is the worker that follows the server, other the third node.
