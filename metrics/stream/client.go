@@ -27,6 +27,10 @@ type ClientConfig struct {
 // which forgets series that ended.
 const maxNumbers = maxSeries / 2
 
+// ended is how many series of a session may have ended, besides as many as go on:
+// both sides remember them until a new session begins.
+const ended = 50_000
+
 // Client sends batches to one receiver. Not for concurrent use.
 type Client struct {
 	cfg     ClientConfig
@@ -68,7 +72,7 @@ func (c *Client) Send(ctx context.Context, batch []Sample) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	if c.next > maxNumbers {
+	if goOn := uint64(len(c.numbers)); c.next > min(maxNumbers, ended+2*goOn) {
 		c.begin()
 	}
 	err := c.try(ctx, batch)

@@ -1,6 +1,9 @@
 package stream
 
 import (
+	"context"
+	"fmt"
+	"math"
 	"net/http"
 	"path/filepath"
 	"reflect"
@@ -9,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"perch/metrics/store"
 )
 
 func TestOnlyWhatIsPickedIsSentFromWhereItIsToBegin(t *testing.T) {
@@ -107,5 +112,58 @@ func TestANodeThatSendsOldSamplesIsMissingStill(t *testing.T) {
 	}
 	if got := r.Missing([]string{"n1"}, now.Add(time.Hour), 45*time.Second); len(got) != 1 {
 		t.Errorf("after an hour of silence %v are missing", got)
+	}
+}
+
+func TestSeriesThatEndedAreForgotten(t *testing.T) {
+	cfg := store.DefaultWorker()
+	cfg.Dir, cfg.WALSegmentBytes = t.TempDir(), 1<<20
+	from, err := store.New(cfg, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = from.Close(context.Background()) })
+	in, start := from.Inlet("test"), time.Now().UnixMilli()-800*60_000
+	r := openTail(cfg.Dir, Position{}, nil, quiet)
+	defer r.close()
+	r.many = 1000
+	const minutes, rate, pods = 800, 20, 100 // pods end after ten minutes
+	got, most := 0, 0
+	var batch []Sample
+	for m := range minutes {
+		for k := range rate {
+			batch = batch[:0]
+			for i := range pods {
+				id := m/10*pods + i + 1
+				batch = append(batch, Sample{uint64(id), labels.FromStrings("__name__", "x", "pod", fmt.Sprint(id)), start + int64(m*rate+k)*3000, math.Sin(float64((m*rate+k)*pods + i))})
+			}
+			if done, err := in.Append(t.Context(), batch); err != nil || done.Refused > 0 {
+				t.Fatal(done, err)
+			}
+		}
+		if m == 0 {
+			if err := r.start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for {
+			if batch, err = r.next(batch[:0], 5000); err != nil {
+				t.Fatal(err)
+			}
+			got += len(batch)
+			if len(batch) == 0 {
+				break
+			}
+		}
+		most = max(most, len(r.series))
+		if err := from.Compact(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := minutes * rate * pods; got != want {
+		t.Errorf("read %d samples of %d", got, want)
+	}
+	if all := minutes / 10 * pods; most > all/2 {
+		t.Errorf("%d of %d series were remembered at once", most, all)
 	}
 }

@@ -62,13 +62,18 @@ type tail struct {
 	samples []record.RefSample
 	defs    []record.RefSeries
 	lost    int // segments that were deleted unread
+	many    int // series are forgotten when there are more, and twice as many as after the last time
+	kept    int // series after the last time
 }
+
+// manySeries is tail.many outside of tests.
+const manySeries = 20_000
 
 func openTail(storeDir string, from Position, pick Pick, log *slog.Logger) *tail {
 	return &tail{
 		dir: filepath.Join(storeDir, "wal"), log: log, metrics: wlog.NewLiveReaderMetrics(nil),
 		decoder: record.NewDecoder(labels.NewSymbolTable(), log),
-		series:  map[chunks.HeadSeriesRef]labels.Labels{}, at: from, pick: pick,
+		series:  map[chunks.HeadSeriesRef]labels.Labels{}, at: from, pick: pick, many: manySeries,
 	}
 }
 
@@ -90,6 +95,16 @@ func (t *tail) start() error {
 		}
 		t.at = Position{Segment: first}
 	}
+	if err := t.learnBefore(first); err != nil {
+		return err
+	}
+	t.skip = t.at.Offset
+	return t.enter(t.at.Segment)
+}
+
+// learnBefore reads the series described before the segment that is at; first is
+// the oldest segment there is.
+func (t *tail) learnBefore(first int) error {
 	if dir, _, err := wlog.LastCheckpoint(t.dir); err == nil {
 		if err := t.learn(wlog.NewSegmentsReader(dir)); err != nil {
 			return err
@@ -100,8 +115,22 @@ func (t *tail) start() error {
 			return err
 		}
 	}
-	t.skip = t.at.Offset
-	return t.enter(t.at.Segment)
+	t.kept = len(t.series)
+	return nil
+}
+
+// forget keeps of the series only those that the WAL still knows, when there are
+// many others: without it a node that starts many short pods remembers them all.
+func (t *tail) forget(first int) {
+	if len(t.series) <= max(t.many, 2*t.kept) {
+		return
+	}
+	had := t.series
+	t.series = make(map[chunks.HeadSeriesRef]labels.Labels, t.kept)
+	if err := t.learnBefore(first); err != nil { // deleted while it was read
+		t.series = had
+		t.log.Debug("ended series were not forgotten, the next segment tries again", "err", err)
+	}
 }
 
 // learn reads the series of finished segments.
@@ -227,7 +256,11 @@ func (t *tail) advance() error {
 		t.lost += first - want
 		want = first
 	}
-	return t.enter(want)
+	if err := t.enter(want); err != nil {
+		return err
+	}
+	t.forget(first)
+	return nil
 }
 
 func (t *tail) close() {
