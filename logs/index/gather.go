@@ -46,8 +46,11 @@ const (
 	firstSeen = 1 << 13
 	mostSeen  = 1 << 17
 
-	// shortWord bytes at most are compared as two numbers.
+	// shortWord bytes at most are compared as two numbers, whose hash has numbers of
+	// its own: with those of hashBytes "aaa" would be what "a" is there.
 	shortWord = 16
+	rawA      = 0x8ebc6af09c88c6e3
+	rawB      = 0x589965cc75374cc3
 )
 
 func newGatherer() *gatherer {
@@ -120,68 +123,67 @@ func (g *gatherer) add(text []byte) {
 		}
 		after := in<<1 | carry
 		begins, ends := in&^after, after&^in
-		carry = in >> 63
-		for ; ends != 0; ends &= ends - 1 {
-			if begins != 0 && bits.TrailingZeros64(begins) < bits.TrailingZeros64(ends) {
-				open = at + bits.TrailingZeros64(begins)
-				begins &= begins - 1
-			}
-			g.take(text, open, at+bits.TrailingZeros64(ends))
-		}
-		if begins != 0 {
+		if carry == 0 && begins != 0 {
 			open = at + bits.TrailingZeros64(begins)
+			begins &= begins - 1
+		}
+		carry = in >> 63
+		for ends != 0 {
+			end := at + bits.TrailingZeros64(ends)
+			ends &= ends - 1
+			if n := end - open; n > shortWord || len(text)-open < shortWord {
+				g.takeLong(text[open:end])
+			} else {
+				b := (*[shortWord]byte)(text[open:])
+				keep := &g.short[n]
+				low := binary.LittleEndian.Uint64(b[:8]) & keep[0]
+				high := binary.LittleEndian.Uint64(b[8:]) & keep[1]
+				h := max(1, spread(low^rawA, high^rawB))
+				if g.seen[h&uint64(len(g.seen)-1)] != h && g.fresh(h) {
+					g.takeShort(low, high, n)
+				}
+			}
+			open = at + bits.TrailingZeros64(begins)
+			begins &= begins - 1
 		}
 	}
 	if carry != 0 {
-		g.take(text, open, len(text))
+		g.takeLong(text[open:])
 	}
 }
 
-// take takes one word. Most are short and were seen before in the block, which
-// their bytes as two numbers tell sooner than their hash does.
-func (g *gatherer) take(text []byte, start, end int) {
-	n := end - start
-	if n > shortWord {
-		g.takeLong(text[start:end])
-		return
-	}
-	b := text[start:]
-	if len(b) < shortWord {
-		var room [shortWord]byte
-		copy(room[:], b)
-		b = room[:]
-	}
-	keep := &g.short[n]
-	low := FoldEight(binary.LittleEndian.Uint64(b) & keep[0])
-	high := FoldEight(binary.LittleEndian.Uint64(b[8:]) & keep[1])
-	if !g.fresh(max(1, spread(low^hashA, high^hashB))) {
-		return
-	}
+// takeShort takes a word whose bytes are new. Most words were seen before in the
+// block, which their bytes as two numbers tell sooner than their hash does.
+func (g *gatherer) takeShort(low, high uint64, n int) {
 	var room [len(idKey) + shortWord]byte
-	binary.LittleEndian.PutUint64(room[len(idKey):], low)
-	binary.LittleEndian.PutUint64(room[len(idKey)+8:], high)
+	small, smallHigh := FoldEight(low), FoldEight(high)
+	binary.LittleEndian.PutUint64(room[len(idKey):], small)
+	binary.LittleEndian.PutUint64(room[len(idKey)+8:], smallHigh)
+	word := room[len(idKey) : len(idKey)+n]
+	h := hashBytes(word)
+	if !g.fresh(h) { // in other letters
+		return
+	}
 	_, digits := block.WordBits(low)
 	_, more := block.WordBits(high)
-	word := room[len(idKey) : len(idKey)+n]
-	g.put(room[:], word, hashBytes(word), bits.TrailingZeros64(digits|more<<8|1<<n))
+	g.put(room[:], word, h, bits.TrailingZeros64(digits|more<<8|1<<n))
 }
 
 func (g *gatherer) takeLong(word []byte) {
 	var room [len(idKey) + maxWord]byte
-	folded := room[len(idKey):len(idKey)]
-	digit := -1
-	for i, c := range word[:min(len(word), maxWord)] {
-		if digit < 0 && c >= '0' && c <= '9' {
-			digit = i
-		}
-		folded = append(folded, g.fold[c])
+	folded := room[len(idKey):][:min(len(word), maxWord)]
+	for i := range folded {
+		folded[i] = g.fold[word[i]]
 	}
-	if digit < 0 {
-		digit = len(folded)
+	h := hashBytes(folded)
+	if !g.fresh(h) {
+		return
 	}
-	if h := hashBytes(folded); g.fresh(h) {
-		g.put(room[:], folded, h, digit)
+	digit := 0
+	for digit < len(folded) && folded[digit]-'0' > 9 {
+		digit++
 	}
+	g.put(room[:], folded, h, digit)
 }
 
 // put puts a fresh word, which stands in room after the place of idKey, to those

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"perch/logs/bench/lines"
 )
 
 // gatherByWord says what a gatherer should find, a word after the other.
@@ -75,29 +77,21 @@ func checkGathered(t *testing.T, g *gatherer, texts [][]byte) {
 }
 
 func BenchmarkGather(b *testing.B) {
-	rnd := rand.New(rand.NewPCG(8, 9))
-	var text []byte
-	for len(text) < 256<<10 {
-		for range 8 + rnd.IntN(8) {
-			n := 2 + rnd.IntN(9)
-			seed := rnd.ExpFloat64() * 300
-			for i := range n {
-				text = append(text, 'a'+byte(int(seed)*(i+7)%26))
+	for _, set := range []string{lines.Services, lines.Vocabulary, lines.Base64} {
+		b.Run(set, func(b *testing.B) {
+			of := map[int][]byte{} // by stream
+			var text []byte
+			for g := lines.New(set, 7); len(text) < 256<<10; {
+				r, k := g.Next()
+				of[k] = append(append(of[k], r.Body...), '\n')
+				text = of[k]
 			}
-			text = append(text, " =./:"[rnd.IntN(5)])
-		}
-		for range 3 {
-			for range 2 + rnd.IntN(14) {
-				text = append(text, "0123456789abcdef"[rnd.IntN(16)])
+			g := newGatherer()
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				g.start()
+				g.add(text)
 			}
-			text = append(text, ' ')
-		}
-		text = append(text, '\n')
-	}
-	g := newGatherer()
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		g.start()
-		g.add(text)
+		})
 	}
 }
