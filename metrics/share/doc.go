@@ -21,7 +21,8 @@
 // The server knows for which time it may lack what copies have (Gap): all before
 // now when it starts with an empty store, the end of a write-ahead log that was
 // damaged. Only a query that reaches into that time asks the other stores; when
-// one of them does not answer, the answer has the warning that it is partial.
+// one of them does not answer, the answer has the warning that it is partial. (A
+// store that lost its place is forgotten with a restart of the server.)
 //
 // Start reading at Decide in decide.go, then Run in sender.go, then Fan in fan.go.
 package share

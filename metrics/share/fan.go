@@ -97,7 +97,8 @@ func (f *Fan) Run(ctx context.Context) error {
 	}
 }
 
-// follow has a peer for each other store.
+// follow has a peer for each other store, and goes on to have one for a store that
+// lost its place and may have what the server lost: without it answers are partial.
 func (f *Fan) follow() error {
 	have := f.now()
 	var want []*peer
@@ -112,6 +113,13 @@ func (f *Fan) follow() error {
 			return err
 		}
 		want = append(want, p)
+	}
+	if gap := f.parts.Gap; gap != NoGap() {
+		for _, p := range have {
+			if p.view().has(gap.To) && !slices.ContainsFunc(want, func(w *peer) bool { return w.store.Name == p.store.Name }) {
+				want = append(want, p)
+			}
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -120,6 +120,11 @@ func TestAnAnswerWithoutAStoreThatMayHaveWhatTheServerLostSaysSo(t *testing.T) {
 	if _, w, err := q.LabelValues(t.Context(), "i", nil); err != nil || len(w) != 1 {
 		t.Errorf("values of a label: %v %v", w, err)
 	}
+	s.set("c")
+	if _, warning := all(t, s.fan); !strings.HasSuffix(warning, ": b") {
+		t.Errorf("when b lost its place the warning is %q", warning)
+	}
+	s.set("b", "c")
 	// What the server has itself is whole.
 	now := time.Now().UnixMilli() + 1
 	s.write(random, now)
