@@ -115,6 +115,7 @@ const (
 // Codec compresses and decompresses blocks. It may be used concurrently for
 // decoding, by one goroutine for encoding.
 type Codec struct {
+	slow   bool // takes its time
 	enc    *zstd.Encoder
 	dec    *zstd.Decoder
 	table  *crc32.Table
@@ -127,12 +128,12 @@ type Codec struct {
 }
 
 // NewCodec makes a codec that compresses fast.
-func NewCodec() (*Codec, error) { return newCodec(zstd.SpeedFastest, 256<<10) }
+func NewCodec() (*Codec, error) { return newCodec(zstd.SpeedFastest, 256<<10, false) }
 
 // NewSealCodec makes a codec that takes its time and large blocks.
-func NewSealCodec() (*Codec, error) { return newCodec(zstd.SpeedBetterCompression, 1<<20) }
+func NewSealCodec() (*Codec, error) { return newCodec(zstd.SpeedBetterCompression, 1<<20, true) }
 
-func newCodec(level zstd.EncoderLevel, window int) (*Codec, error) {
+func newCodec(level zstd.EncoderLevel, window int, slow bool) (*Codec, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
 		zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
 	if err != nil {
@@ -142,7 +143,7 @@ func newCodec(level zstd.EncoderLevel, window int) (*Codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make zstd decoder: %w", err)
 	}
-	return &Codec{enc: enc, dec: dec, table: crc32.MakeTable(crc32.Castagnoli)}, nil
+	return &Codec{slow: slow, enc: enc, dec: dec, table: crc32.MakeTable(crc32.Castagnoli)}, nil
 }
 
 // Close ends the codec's helpers.

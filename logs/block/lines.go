@@ -111,12 +111,7 @@ const hexDigits = "0123456789abcdef"
 // appendJSONString escapes only what JSON demands, so that words stay whole.
 func appendJSONString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
-	plain := 0
-	for plain < len(s) && s[plain] >= 0x20 && s[plain] != '"' && s[plain] != '\\' {
-		plain++
-	}
-	dst = append(dst, s[:plain]...)
-	for i := plain; i < len(s); i++ {
+	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
 			dst = append(dst, '\\', c)

@@ -23,7 +23,11 @@ func (c *Codec) frame(dst, raw []byte, how packing) ([]byte, frame) {
 	case packedS2:
 		n := s2.MaxEncodedLen(len(raw))
 		c.packed = grow(c.packed, n)
-		dst = append(dst, s2.EncodeBetter(c.packed, raw)...)
+		encode := s2.Encode
+		if c.slow {
+			encode = s2.EncodeBetter
+		}
+		dst = append(dst, encode(c.packed, raw)...)
 	case packedNot:
 		dst = append(dst, raw...)
 	default:
