@@ -35,6 +35,11 @@ const readyLimit = 120 * time.Second
 // of it, so that the collector works harder before the kernel kills.
 var roleMemory = map[string]int64{"runtime": 512 << 20, "telemetry": 1 << 30, "server": 2 << 30, "agent": 768 << 20}
 
+// roleGC is GOGC of the roles: by how many percent the heap may grow before it is
+// collected. At 100 all roles together use 0.91 of the CPU time and 41 MiB more
+// (50 pods); the server alone has a third of that gain for 8 MiB.
+var roleGC = map[string]int{"runtime": 50, "telemetry": 50, "server": 100, "agent": 50}
+
 // rolesOf lists the roles of a machine in the order they start.
 func rolesOf(cfg config.Config) []string {
 	var out []string
@@ -78,7 +83,7 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	sup := supervisor.Config{Executable: exe, LogDir: cfg.Path("log"), Grace: 20 * time.Second, Patience: supervisor.DefaultPatience()}
 	for _, name := range rolesOf(cfg) {
 		sup.Roles = append(sup.Roles, supervisor.Role{Name: name, Args: []string{"role", name, "--data-dir", cfg.DataDir},
-			Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", roleMemory[name]*8/10), "GOGC=50"}})
+			Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", roleMemory[name]*8/10), fmt.Sprintf("GOGC=%d", roleGC[name])}})
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
