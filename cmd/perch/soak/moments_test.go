@@ -15,7 +15,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"perch/agent/stats"
 	"perch/metrics/store"
@@ -169,7 +168,7 @@ func (r *reader) last(t *testing.T, name, pods string) map[float64]int {
 	out := map[float64]int{}
 	for set.Next() {
 		v := math.NaN()
-		for it := set.At().Iterator(nil); it.Next() == chunkenc.ValFloat; {
+		for it := set.At().Iterator(nil); it.Next() != 0; { // until there is none; all are plain numbers
 			if _, x := it.At(); !math.IsNaN(x) {
 				v = x
 			}
