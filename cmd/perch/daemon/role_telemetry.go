@@ -158,17 +158,22 @@ func openNumbers(r role, own *http.ServeMux) (numbers, error) {
 		return numbers{}, err
 	}
 	r.group.OnStop("metrics", db.Close)
-	r.group.Go("metrics", func(ctx context.Context) error {
+	r.endBroken("metrics", db)
+	local := stream.NewReceiver("local", stream.DefaultReceiver(), db, r.part("samples"), r.reg)
+	own.Handle("POST /perch/v1/samples", local)
+	return numbers{db, local, make(scrape.Demand), share.GapOf(db.MaxTime(), db.Repaired(), time.Now())}, nil
+}
+
+// endBroken ends the role when its store fails, so that it is opened again.
+func (r role) endBroken(name string, db *metricstore.Store) {
+	r.group.Go(name, func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-db.Broken():
-			return errors.New("the metrics store failed to write; it is opened again")
+			return errors.New("the store failed to write; it is opened again")
 		}
 	})
-	local := stream.NewReceiver("local", stream.DefaultReceiver(), db, r.part("samples"), r.reg)
-	own.Handle("POST /perch/v1/samples", local)
-	return numbers{db, local, make(scrape.Demand), share.GapOf(db.MaxTime(), db.Repaired(), time.Now())}, nil
 }
 
 // forwardNumbers sends a worker's samples to the server, from the store's WAL.

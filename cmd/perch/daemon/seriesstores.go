@@ -39,6 +39,7 @@ func (r role) keepSeries(own *http.ServeMux) error {
 		return err
 	}
 	r.group.OnStop("series", db.Close)
+	r.endBroken("series", db)
 	for _, g := range []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_share_series", Help: "Series in memory whose second copy is here."},
 			func() float64 { return float64(db.Series()) }),
