@@ -98,7 +98,7 @@ func (t Tree) Children(path string) ([]string, error) {
 }
 
 // Links changes when a cgroup is made or removed directly below path, unless as
-// many are made as are removed; 0 says nothing. It costs a tenth of Children.
+// many are made as are removed; 0 says nothing. It is one call, without a list.
 func (t Tree) Links(path string) uint64 {
 	var st unix.Stat_t
 	if unix.Stat(t.Dir(path), &st) != nil || st.Nlink < 2 {
