@@ -80,6 +80,7 @@ type Reader struct {
 	files []file
 	tell  int // so many of the first files tell whether anything happened: CPU time and memory use
 	buf   []byte
+	ran   bool // see Ran
 }
 
 type source struct {
@@ -203,14 +204,18 @@ func (r *Reader) Read(u *Use) error {
 			return err
 		}
 	}
+	r.ran = false
 	return r.finish(u, had, func(f *file) bool { return f.skip })
 }
 
 // Refresh does the same at less cost: it says still, and reads no more, when
-// neither CPU time nor memory use changed since. Then only what others did to
-// the cgroup, or stalls of tasks that never ran, can be missing from u; the next
-// Read has them.
+// neither CPU time nor memory use changed since, and no Look saw tasks run. Then
+// only what others did to the cgroup, or stalls of tasks that never ran, can be
+// missing from u; the next Read has them.
 func (r *Reader) Refresh(u *Use) (still bool, err error) {
+	if r.ran {
+		return false, r.Read(u)
+	}
 	before, had := *u, u.Has
 	u.Has = 0
 	for i := range r.files {
@@ -224,6 +229,10 @@ func (r *Reader) Refresh(u *Use) (still bool, err error) {
 	}
 	return false, r.finish(u, had, func(f *file) bool { return f.skip })
 }
+
+// Ran says that a Look saw tasks run since all files were read last: then those
+// that Look leaves out may have changed too.
+func (r *Reader) Ran() bool { return r.ran }
 
 // Look brings the numbers that are worth a look each second up to date: CPU time,
 // throttling, memory. It says idle, and reads no more, when no task of the cgroup
@@ -252,6 +261,8 @@ func (r *Reader) Look(u *Use) (idle bool, err error) {
 		case u.CPU.Usage == before.CPU.Usage:
 			u.Has = had
 			return true, nil
+		default:
+			r.ran = true
 		}
 	}
 	return false, r.finish(u, had, leave)

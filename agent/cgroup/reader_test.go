@@ -175,6 +175,77 @@ func TestLooksReadWhatCanHaveChanged(t *testing.T) {
 	}
 }
 
+// TestABurstBetweenRefreshesIsNotStill: a look that saw it must not hide it.
+func TestABurstBetweenRefreshesIsNotStill(t *testing.T) {
+	for layout, files := range map[string]map[string]string{
+		"unified": {
+			"perch/podA/c1/cpu.stat":      "usage_usec 900000000\n",
+			"perch/podA/c1/memory.events": "max 42\noom_kill 6\n",
+			"perch/podA/c1/memory.peak":   "200000000\n",
+			"perch/podA/c1/pids.current":  "99\n",
+			"perch/podA/c1/cpu.pressure":  "some total=900000\nfull total=800000\n",
+		},
+		"hybrid": {
+			"cpuacct/perch/podA/c1/cpuacct.usage":            "900000000000\n",
+			"cpuacct/perch/podA/c1/cpuacct.stat":             "user 70000\nsystem 20000\n",
+			"memory/perch/podA/c1/memory.oom_control":        "oom_kill_disable 0\nunder_oom 0\noom_kill 6\n",
+			"memory/perch/podA/c1/memory.max_usage_in_bytes": "200000000\n",
+			"pids/perch/podA/c1/pids.current":                "99\n",
+			"unified/perch/podA/c1/cpu.pressure":             "some total=900000\nfull total=800000\n",
+		},
+	} {
+		t.Run(layout, func(t *testing.T) {
+			root := t.TempDir()
+			if err := os.CopyFS(root, os.DirFS(filepath.Join("testdata", layout))); err != nil {
+				t.Fatal(err)
+			}
+			tree, err := Detect(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := tree.Open("/perch/podA/c1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var u, want Use
+			if err := r.Read(&u); err != nil || r.Ran() {
+				t.Fatalf("after a read nothing is left to read: %v %v", err, r.Ran())
+			}
+			for name, text := range files {
+				if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if idle, err := r.Look(&u); idle || err != nil || !r.Ran() {
+				t.Fatalf("a look at a burst: %v %v, ran %v", idle, err, r.Ran())
+			}
+			if idle, err := r.Look(&u); !idle || err != nil || !r.Ran() {
+				t.Fatalf("a look after the burst: %v %v, ran %v", idle, err, r.Ran())
+			}
+			other, err := tree.Open("/perch/podA/c1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			if err := other.Read(&want); err != nil || want.Memory.OOMKills != 6 || want.Tasks != 99 || want.PSI.CPU.Some != 900000000 {
+				t.Fatalf("%v %+v", err, want)
+			}
+			// What the burst's fixture leaves out of cpu.stat stays what it was.
+			want.CPU.Periods, want.CPU.ThrottledPeriods, want.CPU.Throttled = u.CPU.Periods, u.CPU.ThrottledPeriods, u.CPU.Throttled
+			if layout == "unified" {
+				want.CPU.User, want.CPU.System = u.CPU.User, u.CPU.System
+			}
+			if still, err := r.Refresh(&u); still || err != nil || u != want || r.Ran() {
+				t.Errorf("a refresh after a burst: still %v, %v, ran %v\ngot  %+v\nwant %+v", still, err, r.Ran(), u, want)
+			}
+			if still, err := r.Refresh(&u); !still || err != nil || u != want {
+				t.Errorf("the next refresh: still %v, %v\ngot  %+v\nwant %+v", still, err, u, want)
+			}
+		})
+	}
+}
+
 // TestARemovedCgroupIsGone runs where cgroups can be made.
 func TestARemovedCgroupIsGone(t *testing.T) {
 	tree, path := realCgroup(t)

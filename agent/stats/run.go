@@ -141,14 +141,15 @@ func (s *Stats) Round(at time.Time) {
 
 // read brings the numbers of a cgroup up to date, all of them only at cold times.
 // Between it saves what it can: where nothing happened in the cgroup above,
-// nothing happened here.
+// nothing happened here. What ran since the last full read, if only for a second,
+// is read in full at the warm round.
 func (t *tracked) read(warm, cold bool) (err error) {
 	use := &t.state.use
 	t.idle = false
 	switch p := t.above; {
 	case t.dull():
 		_, err = t.reader.Look(use) // is it there, does it run
-	case cold || t.first || use.Has == 0:
+	case cold || t.first || use.Has == 0 || warm && t.reader.Ran():
 		err = t.reader.Read(use)
 	case p != nil && !p.stale && p.idle:
 		t.idle = true

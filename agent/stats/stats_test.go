@@ -371,6 +371,46 @@ func TestWhatStandsStillIsReadInFullAtColdTimes(t *testing.T) {
 	}
 }
 
+func TestABurstThatASecondSawIsReadInFullAtTheWarmRound(t *testing.T) {
+	for name, between := range map[string]func(*Stats, string){
+		"nothing else happened":           func(*Stats, string) {},
+		"the cgroup above was read since": func(s *Stats, path string) { s.Started(filepath.Dir(path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := mount(t)
+			s := newStats(t, dir, nil)
+			path := s.PathOf("burstable", "U1", "c1")
+			s.Round(time.Unix(1500, 0))
+			s.Round(time.Unix(1505, 0))
+			for file, text := range map[string]string{
+				"cpu.stat": "usage_usec 3000000\n", "memory.events": "max 0\noom_kill 3\n", "pids.current": "8\n", "cpu.pressure": "some total=6000000\n",
+			} {
+				for p := path; p != "/"; p = filepath.Dir(p) {
+					if err := os.WriteFile(filepath.Join(dir, p, file), []byte(text), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			s.Round(time.Unix(1506, 0))
+			between(s, path)
+			for sec := range int64(3) { // it stands still again
+				s.Round(time.Unix(1507+sec, 0))
+			}
+			drain(s)
+			s.Round(time.Unix(1510, 0))
+			if got := s.tracked[path].state.use; got.Memory.OOMKills != 3 || got.Tasks != 8 || got.PSI.CPU.Some != 6e9 {
+				t.Errorf("of the burst the warm round has %+v", got)
+			}
+			if got := find(drain(s), "container_threads", "web"); len(got) != 1 || got[0].V != 8 {
+				t.Errorf("threads were sent as %v", got)
+			}
+			if s.tracked[path].idle {
+				t.Error("it ran since the last full read, and is called idle")
+			}
+		})
+	}
+}
+
 func TestTheLimitOfCgroupsIsCounted(t *testing.T) {
 	s := newStats(t, mount(t), func(c *Config, _ *Parts) { c.CgroupLimit = 2 })
 	s.Round(time.Unix(1500, 0))
