@@ -209,7 +209,8 @@ func (s *Store) makeRoom(src *source, h *head) {
 		s.spare = s.spare[:n-1]
 		return
 	}
-	h.lines.Grow(src.lines+src.lines/8, s.cfg.BlockBytes+s.cfg.BlockBytes/16-src.fields, src.fields+src.fields/8)
+	fields := min(src.fields, s.cfg.BlockBytes) // one record's may be larger
+	h.lines.Grow(src.lines+src.lines/8, s.cfg.BlockBytes+s.cfg.BlockBytes/16-fields, fields+fields/8)
 }
 
 // source finds or makes the source of a stream. Labels are looked up by

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"perch/logs/index"
@@ -117,5 +118,31 @@ func TestMemoryStaysInItsBudgetHoweverManyStreamsWrite(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestFieldsLargerThanABlockAreStoredAndReadAfterARestart(t *testing.T) {
+	cfg := Default(t.TempDir())
+	s := open(t, cfg)
+	large := strings.Repeat("frame ", 300<<10/6)
+	st := streams(1)[0]
+	for n := range 3 {
+		var records []record.Record
+		for i := range 2 {
+			k := 2*n + i
+			records = append(records, record.Record{Time: int64(k) + 1, Stream: st, Body: fmt.Appendf(nil, "line %d", k), Fields: []record.Field{{Key: "stack", Value: large}}})
+		}
+		if err := s.Append(t.Context(), records, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantLines(t, all(t, s, index.Need{}), 6)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, cfg)
+	wantLines(t, all(t, s, index.Need{}), 6)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
