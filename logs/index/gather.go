@@ -3,6 +3,7 @@ package index
 import (
 	"encoding/binary"
 	"math/bits"
+	"math/rand/v2"
 	"slices"
 
 	"perch/logs/block"
@@ -40,21 +41,20 @@ type gatherer struct {
 	short [shortWord + 1][2]uint64 // by length: so many bytes of two numbers
 	seen  []uint64                 // open addressing; 0 is free
 	count int                      // of seen
+	keys  [2]uint64                // nobody knows them, or a word could be written that hides another
 }
 
 const (
 	firstSeen = 1 << 13
 	mostSeen  = 1 << 17
 
-	// shortWord bytes at most are compared as two numbers, whose hash has numbers of
+	// shortWord bytes at most are compared as two numbers, whose hash has keys of
 	// its own: with those of hashBytes "aaa" would be what "a" is there.
 	shortWord = 16
-	rawA      = 0x8ebc6af09c88c6e3
-	rawB      = 0x589965cc75374cc3
 )
 
 func newGatherer() *gatherer {
-	g := &gatherer{seen: make([]uint64, firstSeen)}
+	g := &gatherer{seen: make([]uint64, firstSeen), keys: [2]uint64{rand.Uint64(), rand.Uint64()}}
 	for i := range g.fold {
 		g.fold[i] = Fold(byte(i))
 	}
@@ -138,7 +138,7 @@ func (g *gatherer) add(text []byte) {
 				keep := &g.short[n]
 				low := binary.LittleEndian.Uint64(b[:8]) & keep[0]
 				high := binary.LittleEndian.Uint64(b[8:]) & keep[1]
-				h := max(1, spread(low^rawA, high^rawB))
+				h := max(1, spread(low^g.keys[0], high^g.keys[1]))
 				if g.seen[h&uint64(len(g.seen)-1)] != h && g.fresh(h) {
 					g.takeShort(low, high, n)
 				}
