@@ -87,7 +87,7 @@ export class LogList {
 
   /** append newer lines and drop the oldest above cap. */
   append(newer: Line[]) {
-    this.lines.push(...newer);
+    for (const l of newer) this.lines.push(l); // spread, they may be too many
     const over = this.lines.length - cap;
     const top = this.el.scrollTop;
     if (over > 2048) {
@@ -119,7 +119,9 @@ export class LogList {
   /** show puts rows in the place of the one at mark, or between the lines where its time
    * belongs. The line stays where it is in the view, but for some rows at its ends. */
   show(rows: Line[], mark: number) {
-    const was = this.excerpt, line = rows[mark]!;
+    const line = rows[mark]!;
+    this.leaveFor(line);
+    const was = this.excerpt;
     let at = was?.at ?? this.lines.findIndex(l => l.id === line.id), over = was?.over ?? 1;
     if (at < 0) {
       const t = Date.parse(line.time);
@@ -152,6 +154,20 @@ export class LogList {
     this.resize();
     if (!x.pinned) this.el.scrollTop = x.at * rowHeight - x.off;
     this.refresh();
+  }
+
+  /** leaveFor closes the excerpt of another line; this one stays where it is in the view. */
+  private leaveFor(line: Line) {
+    const x = this.excerpt;
+    if (!x || x.rows[x.mark]?.id === line.id) return;
+    const i = this.lines.findIndex(l => l.id === line.id), j = x.rows.findIndex(l => l.id === line.id);
+    const k = j >= 0 ? x.at + j : i < x.at ? i : i + x.rows.length - x.over;
+    const y = k * rowHeight - this.el.scrollTop;
+    this.excerpt = null;
+    this.cursor = -1;
+    this.setPinned(false);
+    this.resize();
+    if (i >= 0) this.el.scrollTop = i * rowHeight - y;
   }
 
   /** reveal puts the cursor on a line, if it is among them, and brings it into view. */

@@ -16,6 +16,10 @@ class Seen {
   private ids = new Map<string, bigint>();
   private kept = 1000;
 
+  recent() {
+    return new Set(this.ids.keys());
+  }
+
   /** add tells whether a line is new. */
   add(l: Line): boolean {
     if (!l.id || this.ids.has(l.id)) return !l.id;
@@ -39,21 +43,25 @@ type To = { take: (l: Line[]) => void; say: (words: string) => void };
 export function tail(asks: string[], shown: Line[], cut: boolean, to: To): () => void {
   const seen = new Seen(), first = cut ? shown[0] : undefined, floor = first ? nanos(first.time) : 0n;
   for (const l of shown) seen.add(l);
-  let source: EventSource, frame = 0, again = 0, wait = 500, buffer: Line[] = [];
+  let source: EventSource, frame = 0, again = 0, wait = 500, buffer: Line[] = [], before = new Set<string>();
+  const flush = () => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+    const batch = buffer;
+    buffer = [];
+    to.take(batch);
+  };
   const open = () => {
-    const back = seen.newest - overlap, after = back > floor ? `${back}.0000000000000000-0` : `${floor}.${first?.id}`; // many lines may have one time
+    before = seen.recent(); // a node that answers late tells them again, however late
+    const back = seen.newest - overlap, after = back > floor || !first ? `${back}.0000000000000000-0` : `${floor}.${first.id}`; // many lines may have one time
     source = new EventSource('/logs/api/v1/tail?' + form({ query: asks, ...(seen.newest ? { cursor: after } : {}) }));
     source.onopen = () => (wait = 500);
     source.onmessage = e => {
       const l = JSON.parse(e.data as string) as Line;
-      if (!seen.add(l)) return;
+      if (l.id && before.has(l.id) || !seen.add(l)) return;
       buffer.push(l);
-      frame ||= requestAnimationFrame(() => {
-        frame = 0;
-        const batch = buffer;
-        buffer = [];
-        to.take(batch);
-      });
+      if (buffer.length >= 5000) flush(); // a page that nobody looks at has no frames
+      else frame ||= requestAnimationFrame(flush);
     };
     const says = (kind: string, words: (data: any) => string) => source.addEventListener(kind, e => {
       if (e instanceof MessageEvent) to.say(words(JSON.parse(e.data as string)));
