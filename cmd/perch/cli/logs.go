@@ -181,7 +181,7 @@ func printNewest(ctx context.Context, s Streams, w *web, ask url.Values, p *prin
 	}
 	slices.Reverse(lines)
 	if len(lines) == limit && limit > 0 {
-		p.floor = &lines[0]
+		p.floor = &line{Time: lines[0].Time, ID: lines[0].ID} // not the array of all
 	}
 	shown := make([]*line, 0, len(lines))
 	for i := range lines {

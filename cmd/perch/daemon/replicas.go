@@ -87,16 +87,20 @@ type neighbourhood struct {
 	file  string
 	first chan struct{} // closed once there is a neighbour
 
-	mu   sync.Mutex // guards what follows
-	met  bool
-	last neighbours
+	mu    sync.Mutex // guards what follows
+	met   bool
+	last  neighbours
+	saved bool // last is in the file
 }
 
-// openNeighbourhood begins with what file says.
-func openNeighbourhood(file string) *neighbourhood {
+// openNeighbourhood begins with what file says; a server knows the secret better.
+func openNeighbourhood(file, secret string) *neighbourhood {
 	n := &neighbourhood{file: file, first: make(chan struct{})}
 	var last neighbours
 	if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &last) == nil {
+		if n.saved = true; secret != "" && secret != last.Secret {
+			last.Secret, n.saved = secret, false
+		}
 		n.learn(last)
 	}
 	return n
@@ -105,11 +109,18 @@ func openNeighbourhood(file string) *neighbourhood {
 // told learns, and keeps what is new.
 func (n *neighbourhood) told(now neighbours) error {
 	now.Seeds = slices.Sorted(slices.Values(now.Seeds))
-	if last := n.now(); last.Secret == now.Secret && slices.Equal(last.Seeds, now.Seeds) {
+	n.mu.Lock()
+	same := n.saved && n.last.Secret == now.Secret && slices.Equal(n.last.Seeds, now.Seeds)
+	n.mu.Unlock()
+	if same {
 		return nil
 	}
 	n.learn(now)
-	return saveJSON(n.file, now)
+	err := saveJSON(n.file, now)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.saved = err == nil
+	return err
 }
 
 func (n *neighbourhood) learn(now neighbours) {
@@ -134,7 +145,7 @@ func (r role) serveNeighbours(web *door.Door, f informers.SharedInformerFactory)
 	if err != nil {
 		return nil, err
 	}
-	n, log := openNeighbourhood(r.cfg.Path("neighbours.json")), r.part("ring")
+	n, log := openNeighbourhood(r.cfg.Path("neighbours.json"), secret), r.part("ring")
 	nodes := f.Core().V1().Nodes()
 	lister, known := nodes.Lister(), nodes.Informer().HasSynced
 	look := func() {
@@ -212,7 +223,7 @@ func (r role) findNeighbours() (*neighbourhood, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, log := openNeighbourhood(r.cfg.Path("neighbours.json")), r.part("ring")
+	n, log := openNeighbourhood(r.cfg.Path("neighbours.json"), ""), r.part("ring")
 	ask := func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()

@@ -80,7 +80,7 @@ func TestGossipIsLookedForAtOtherNodes(t *testing.T) {
 
 func TestANeighbourhoodBeginsWithTheFirstNeighbourAndRemembersIt(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "neighbours.json")
-	n := openNeighbourhood(file)
+	n := openNeighbourhood(file, "")
 	met := func(n *neighbourhood) bool {
 		select {
 		case <-n.first:
@@ -96,24 +96,24 @@ func TestANeighbourhoodBeginsWithTheFirstNeighbourAndRemembersIt(t *testing.T) {
 		}
 	}
 	tell()
-	if met(n) || met(openNeighbourhood(file)) {
+	if met(n) || met(openNeighbourhood(file, "")) {
 		t.Error("alone it has begun")
 	}
 	tell("10.0.0.3:10251", "10.0.0.2:10251")
 	if !met(n) || len(n.now().Seeds) != 2 {
 		t.Error("with a neighbour it has not begun")
 	}
-	if again := openNeighbourhood(file); !met(again) || again.now().Secret != "s" || !slices.Equal(again.now().Seeds, []string{"10.0.0.2:10251", "10.0.0.3:10251"}) {
+	if again := openNeighbourhood(file, ""); !met(again) || again.now().Secret != "s" || !slices.Equal(again.now().Seeds, []string{"10.0.0.2:10251", "10.0.0.3:10251"}) {
 		t.Errorf("after a restart it knows %+v", again.now())
 	}
 	tell() // they went again
-	if !met(n) || len(n.now().Seeds) != 0 || met(openNeighbourhood(file)) {
+	if !met(n) || len(n.now().Seeds) != 0 || met(openNeighbourhood(file, "")) {
 		t.Error("neighbours that went are remembered")
 	}
 	if err := os.WriteFile(file, []byte(`{"seeds":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if met(openNeighbourhood(file)) {
+	if met(openNeighbourhood(file, "")) {
 		t.Error("a file that is torn has neighbours")
 	}
 }
