@@ -70,7 +70,13 @@ func NewFan(limits Limits, parts FanParts, log *slog.Logger, reg prometheus.Regi
 	}}
 	for _, c := range []prometheus.Collector{f.metrics.reads, f.metrics.took, f.metrics.bytes,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_share_stores_away", Help: "Other stores that do not answer."}, func() float64 {
-			return float64(len(f.away()))
+			n := 0
+			for _, s := range parts.Stores() { // not those that lost their place
+				if slices.Contains(f.away(), s.Name) {
+					n++
+				}
+			}
+			return float64(n)
 		})} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of stores: %w", err)

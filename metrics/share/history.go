@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -50,22 +51,41 @@ type History struct {
 	saved time.Time
 }
 
+// sentPrefix begins the files of positions, one for each store.
+const sentPrefix = "sent-"
+
 // saveSeen is how old the times of stores in the file may be.
 const saveSeen = time.Minute
 
 // openHistory reads the file of dir; lost is what the store has just lost. What is
-// remembered of a WAL that was replaced is not true any more.
-func openHistory(dir, storeDir string, lost Gap) (*History, error) {
+// remembered of a WAL that was replaced is not true any more, and no position in
+// one that was cut: samples that are sent twice do no harm.
+func openHistory(dir, storeDir string, lost Gap, log *slog.Logger) (*History, error) {
 	h := &History{file: filepath.Join(dir, "stores.json"), dir: storeDir, alone: &epoch{}, now: remembered{Gap: NoGap()}}
 	text, err := os.ReadFile(h.file)
 	if err == nil {
 		err = json.Unmarshal(text, &h.now)
 	}
+	anew := lost != NoGap()
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read history of stores %s: %w: remove it to begin anew", h.file, err)
+		log.Warn("history of stores was not readable, begins anew", "file", h.file, "err", err)
+		h.now, anew = remembered{Gap: NoGap()}, true
 	}
-	if lost == NoGap() {
+	now := time.Now()
+	for i := range h.now.Seen {
+		h.now.Seen[i].At = now // while this process was away nobody looked
+	}
+	if !anew {
 		return h, h.check()
+	}
+	sent, err := filepath.Glob(filepath.Join(dir, sentPrefix+"*"))
+	if err != nil {
+		return nil, fmt.Errorf("list what was sent: %w", err)
+	}
+	for _, file := range sent {
+		if err := os.Remove(file); err != nil {
+			return nil, fmt.Errorf("forget what was sent: %w", err)
+		}
 	}
 	h.now.Gap = h.now.Gap.with(lost)
 	if lost.From == math.MinInt64 { // another WAL: positions mean nothing in it
@@ -217,7 +237,12 @@ func (h *History) save(r remembered) error {
 		return fmt.Errorf("write history of stores: %w", err)
 	}
 	next := h.file + ".next"
-	if err := os.WriteFile(next, text, 0o600); err != nil {
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write history of stores: %w", err)
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil { // else a power loss leaves an empty file
 		return fmt.Errorf("write history of stores: %w", err)
 	}
 	if err := os.Rename(next, h.file); err != nil {

@@ -61,7 +61,7 @@ type Sender struct {
 
 // NewSender reads what it remembers.
 func NewSender(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (*Sender, error) {
-	h, err := openHistory(cfg.Dir, cfg.WAL, cfg.Lost)
+	h, err := openHistory(cfg.Dir, cfg.WAL, cfg.Lost, log)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (s *Sender) forward(ctx context.Context, to Store, failed chan<- error) (*f
 	url, client := s.parts.To(to)
 	numbers := prometheus.NewRegistry() // gone with the store
 	cfg := s.cfg.Forward
-	cfg.StateFile = filepath.Join(s.cfg.Dir, "sent-"+to.Name)
+	cfg.StateFile = filepath.Join(s.cfg.Dir, sentPrefix+to.Name)
 	cfg.Name, cfg.Begin, cfg.Pick, cfg.Hold, cfg.HoldMax = "store "+to.Name, s.history.since(to.Name), s.history.pick(to.Name), s.holds.one(), s.cfg.Forget
 	f, err := stream.NewForwarder(cfg, s.cfg.WAL, stream.NewClient(cfg.Name, stream.ClientConfig{URL: url, Timeout: 30 * time.Second}, client, numbers), s.log, numbers)
 	if err != nil {

@@ -48,6 +48,7 @@ type Forwarder struct {
 	from    Position
 	held    time.Time // since when samples wait; zero: they do not
 	gaveUp  bool      // of holding, until samples wait no more
+	unkept  bool      // the last position is not on disk
 }
 
 // NewForwarder reads the state file. Without one it begins at Begin. The client
@@ -93,13 +94,13 @@ func (f *Forwarder) Run(ctx context.Context) error {
 			f.metrics.behind.Set(time.Since(time.UnixMilli(batch[len(batch)-1].T)).Seconds())
 		}
 		if t.at != f.from {
-			if err := f.remember(t.at); err != nil {
-				return err
-			}
-			f.from = t.at
+			f.keep(t.at)
 		}
-		if len(batch) >= f.cfg.Batch {
-			continue // more waits
+		if len(batch) >= f.cfg.Batch { // more waits
+			if !f.held.IsZero() {
+				f.hold() // a receiver that is only slow does not hold the WAL for ever
+			}
+			continue
 		}
 		f.release()
 		select {
@@ -159,6 +160,16 @@ func (f *Forwarder) release() {
 		f.cfg.Hold(false)
 	}
 	f.held, f.gaveUp = time.Time{}, false
+}
+
+// keep remembers a position; after a start behind it samples are sent twice. A
+// full disk is no reason to stop sending.
+func (f *Forwarder) keep(p Position) {
+	err := f.remember(p)
+	if err != nil && !f.unkept {
+		f.log.Warn("position of what was sent is not kept", "store", f.cfg.Name, "err", err)
+	}
+	f.unkept, f.from = err != nil, p
 }
 
 // remember replaces the state file at once or not at all.

@@ -184,6 +184,11 @@ func (r role) forwardNumbers(n numbers) error {
 	}
 	cfg := stream.DefaultForward(r.cfg.Path("metrics-sent"))
 	cfg.Hold = n.store.HoldWAL
+	if n.lost != share.NoGap() { // a position in a WAL that was cut means nothing; repeats do no harm
+		if err := os.Remove(cfg.StateFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("forget what was sent: %w", err)
+		}
+	}
 	f, err := stream.NewForwarder(cfg, n.store.Dir(), stream.NewClient("server", stream.ClientConfig{URL: r.cfg.Web + "/perch/v1/samples", Timeout: 30 * time.Second}, client, r.reg), r.part("forward"), r.reg)
 	if err != nil {
 		return err

@@ -79,6 +79,10 @@ func seriesStores(members *atomic.Pointer[ring.Ring]) func(context.Context) []sh
 // writing blocks, which is what frees memory, for a store that is away.
 const fullShare = 0.8
 
+// leastRoom is the room on the server's disk below which it does not wait either:
+// its own samples go before their second copies. MetricStoreNearlyFull fires at half.
+const leastRoom = 512 << 20
+
 // shareSeries keeps the second copies at the workers, and completes from them what
 // the server's store lost.
 func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[ring.Ring]) (*share.Fan, error) {
@@ -92,7 +96,7 @@ func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[r
 	cfg.WAL, cfg.Dir, cfg.Lost = n.store.Dir(), r.cfg.Path("series-sent"), n.lost
 	limit := fullShare * float64(metricstore.Default().SeriesLimit)
 	sender, err := share.NewSender(cfg, share.Parts{Stores: seriesStores(members), Hold: n.store.HoldWAL,
-		Full: func() bool { return float64(n.store.Series()) > limit },
+		Full: func() bool { return float64(n.store.Series()) > limit || n.store.Room() < leastRoom },
 		To:   func(s share.Store) (string, *http.Client) { return "https://" + s.Addr + seriesIn, client }}, r.part("share"), r.reg)
 	if err != nil {
 		return nil, err
