@@ -1,6 +1,11 @@
 package store
 
-import "time"
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 const (
 	// endedShare of the series in memory may have ended; then they are written
@@ -19,6 +24,13 @@ func endedMustGo(series, ended, limit uint64, since time.Duration) bool {
 	return ended > 0 && float64(ended) >= endedShare*float64(series) && (since >= endedEvery || series > limit/2)
 }
 
+// untilLook is the time to the middle of a quarter of a minute. At full minutes
+// the database looks by itself, under the same lock, when it was opened at one: in
+// the bubble of a test nobody may wait for a lock.
+func untilLook(now time.Time) time.Duration {
+	return now.Add(endedLook / 2).Truncate(endedLook).Add(endedLook / 2).Sub(now)
+}
+
 // letGo writes out what ended until the store is closed.
 func (s *Store) letGo() {
 	defer close(s.stopped)
@@ -26,20 +38,24 @@ func (s *Store) letGo() {
 	if n := uint64(s.cfg.NamespaceLimit); n > 0 {
 		limit = min(limit, n)
 	}
-	tick := time.NewTicker(endedLook)
-	defer tick.Stop()
 	last := time.Now()
 	for {
 		select {
 		case <-s.stop:
 			return
-		case <-tick.C:
+		case <-time.After(untilLook(time.Now())):
+		}
+		if left, err := s.room.left(); err != nil || left <= 0 {
+			continue // it writes a block
 		}
 		if h := s.db.Head(); s.held.Load() || !endedMustGo(h.NumSeries(), h.NumStaleSeries(), limit, time.Since(last)) {
 			continue
 		}
 		if err := s.db.CompactStaleHead(); err != nil {
 			s.log.Error("series that ended stay in memory", "err", err)
+			if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EIO) {
+				_ = s.room.done(err) // it writes to the WAL too
+			}
 		}
 		last = time.Now()
 	}

@@ -188,6 +188,16 @@ func (s *Store) AppenderV2(ctx context.Context) storage.AppenderV2 {
 	return &appenderV2{s.db.AppenderV2(ctx), s.room, s.room.refusal()}
 }
 
+// Room is how many bytes may still be written until samples are refused; 0 when
+// that is not known.
+func (s *Store) Room() int64 {
+	left, err := s.room.left()
+	if err != nil {
+		return 0
+	}
+	return max(0, left)
+}
+
 // Broken is closed when a write to the WAL failed. Nothing is taken from then
 // on: what followed in the WAL would be lost. Open the store again, which cuts
 // what was written by half; it was never accepted.
