@@ -167,3 +167,27 @@ func TestSeriesThatEndedAreForgotten(t *testing.T) {
 		t.Errorf("%d of %d series were remembered at once", most, all)
 	}
 }
+
+func TestALateClockIsNotAGap(t *testing.T) {
+	began := time.Unix(1e9, 0)
+	for _, tc := range []struct {
+		name string
+		lags []time.Duration // each minute
+		want []bool          // it catches up
+	}{
+		{"it sends what waited", []time.Duration{time.Hour, 40 * time.Minute, 20 * time.Minute, 5 * time.Minute}, []bool{true, true, true, true}},
+		{"its clock is late", []time.Duration{5 * time.Minute, 5*time.Minute + time.Second, 5*time.Minute - time.Second}, []bool{true, false, false}},
+		{"late, and then it sends what waited", []time.Duration{5 * time.Minute, 5 * time.Minute, time.Hour, 30 * time.Minute}, []bool{true, false, false, true}},
+	} {
+		l := &lagging{}
+		for i, lag := range tc.lags {
+			now := began.Add(time.Duration(i) * time.Minute)
+			if have := l.catchesUp(lag, now); have != tc.want[i] {
+				t.Errorf("%s, minute %d: %v", tc.name, i, have)
+			}
+			if have := l.catchesUp(lag, now.Add(30*time.Second)); have != tc.want[i] {
+				t.Errorf("%s, half a minute after minute %d: %v", tc.name, i, have)
+			}
+		}
+	}
+}

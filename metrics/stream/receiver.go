@@ -49,6 +49,7 @@ type Receiver struct {
 	sessions map[[sessionLength]byte]*sender
 	heard    map[string]time.Time // node → last committed batch
 	newest   map[string]int64     // node → newest committed sample, ms
+	lagging  map[string]*lagging  // nodes whose newest sample is old
 }
 
 type sender struct {
@@ -63,7 +64,7 @@ type sender struct {
 func NewReceiver(name string, cfg ReceiverConfig, into *store.Store, log *slog.Logger, reg prometheus.Registerer) *Receiver {
 	return &Receiver{
 		cfg: cfg, store: into, log: log, metrics: newReceiverMetrics(name, reg),
-		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{}, newest: map[string]int64{},
+		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{}, newest: map[string]int64{}, lagging: map[string]*lagging{},
 	}
 }
 
@@ -195,15 +196,48 @@ func (r *Receiver) trim() {
 // come. It is more than once, because clocks differ.
 const catchingUp = 3
 
+// lagging is a node whose newest sample is old: it catches up, or its clock is late.
+type lagging struct {
+	lag  time.Duration
+	at   time.Time // of lag
+	late bool      // the clock is
+}
+
+// lagLook is how long a node is watched until its clock is called late: one that
+// catches up has come nearer by a sixth of that time at least.
+const lagLook = time.Minute
+
+// catchesUp answers whether older samples than these are still to come.
+func (l *lagging) catchesUp(lag time.Duration, now time.Time) bool {
+	if since := now.Sub(l.at); l.at.IsZero() {
+		l.lag, l.at = lag, now
+	} else if since >= lagLook {
+		l.late = l.lag-lag < lagLook/6
+		l.lag, l.at = lag, now
+	}
+	return !l.late
+}
+
 // Missing names, sorted, the nodes of want that sent nothing for longer than
-// patience, or nothing of recent times. It fits promapi's Parts.Missing.
+// patience, or nothing of recent times unless their clock is late. It fits promapi's Parts.Missing.
 func (r *Receiver) Missing(want []string, now time.Time, patience time.Duration) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
 	for _, n := range want {
-		if now.Sub(r.heard[n]) > patience || now.Sub(time.UnixMilli(r.newest[n])) > catchingUp*patience {
+		lag := now.Sub(time.UnixMilli(r.newest[n]))
+		switch {
+		case now.Sub(r.heard[n]) > patience:
 			out = append(out, n)
+		case lag <= catchingUp*patience:
+			delete(r.lagging, n)
+		default:
+			if r.lagging[n] == nil {
+				r.lagging[n] = &lagging{}
+			}
+			if r.lagging[n].catchesUp(lag, now) {
+				out = append(out, n)
+			}
 		}
 	}
 	slices.Sort(out)
