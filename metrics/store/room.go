@@ -82,110 +82,79 @@ func (r *room) done(err error) error {
 	return err
 }
 
-// appender refuses each sample when there is no room, before the database
-// makes a series of it.
+// refused takes nothing: not even a series is made in the database.
+type refused struct{ err error }
+
+func (r refused) Append(storage.SeriesRef, labels.Labels, int64, float64) (storage.SeriesRef, error) {
+	return 0, r.err
+}
+
+func (r refused) AppendExemplar(storage.SeriesRef, labels.Labels, exemplar.Exemplar) (storage.SeriesRef, error) {
+	return 0, r.err
+}
+
+func (r refused) AppendHistogram(storage.SeriesRef, labels.Labels, int64, *histogram.Histogram, *histogram.FloatHistogram) (storage.SeriesRef, error) {
+	return 0, r.err
+}
+
+func (r refused) AppendHistogramSTZeroSample(storage.SeriesRef, labels.Labels, int64, int64, *histogram.Histogram, *histogram.FloatHistogram) (storage.SeriesRef, error) {
+	return 0, r.err
+}
+
+func (r refused) AppendSTZeroSample(storage.SeriesRef, labels.Labels, int64, int64) (storage.SeriesRef, error) {
+	return 0, r.err
+}
+
+func (r refused) UpdateMetadata(storage.SeriesRef, labels.Labels, metadata.Metadata) (storage.SeriesRef, error) {
+	return 0, r.err
+}
+
+func (r refused) SetOptions(*storage.AppendOptions) {}
+func (r refused) Commit() error                     { return r.err }
+func (r refused) Rollback() error                   { return nil }
+
+// refusedV2 is refused in the newer shape.
+type refusedV2 struct{ refused }
+
+func (r refusedV2) Append(storage.SeriesRef, labels.Labels, int64, int64, float64, *histogram.Histogram, *histogram.FloatHistogram, storage.AppendV2Options) (storage.SeriesRef, error) {
+	return 0, r.err
+}
+
+// appender tells the room how its writes ended.
 type appender struct {
 	storage.Appender
 	room *room
-	err  error
 }
 
-func (a *appender) Append(ref storage.SeriesRef, l labels.Labels, t int64, v float64) (storage.SeriesRef, error) {
-	if a.err != nil {
-		return 0, a.err
-	}
-	return a.Appender.Append(ref, l, t, v)
-}
-
-func (a *appender) AppendExemplar(ref storage.SeriesRef, l labels.Labels, e exemplar.Exemplar) (storage.SeriesRef, error) {
-	if a.err != nil {
-		return 0, a.err
-	}
-	return a.Appender.AppendExemplar(ref, l, e)
-}
-
-func (a *appender) AppendHistogram(ref storage.SeriesRef, l labels.Labels, t int64, h *histogram.Histogram, fh *histogram.FloatHistogram) (storage.SeriesRef, error) {
-	if a.err != nil {
-		return 0, a.err
-	}
-	return a.Appender.AppendHistogram(ref, l, t, h, fh)
-}
-
-func (a *appender) AppendHistogramSTZeroSample(ref storage.SeriesRef, l labels.Labels, t, st int64, h *histogram.Histogram, fh *histogram.FloatHistogram) (storage.SeriesRef, error) {
-	if a.err != nil {
-		return 0, a.err
-	}
-	return a.Appender.AppendHistogramSTZeroSample(ref, l, t, st, h, fh)
-}
-
-func (a *appender) AppendSTZeroSample(ref storage.SeriesRef, l labels.Labels, t, st int64) (storage.SeriesRef, error) {
-	if a.err != nil {
-		return 0, a.err
-	}
-	return a.Appender.AppendSTZeroSample(ref, l, t, st)
-}
-
-func (a *appender) UpdateMetadata(ref storage.SeriesRef, l labels.Labels, m metadata.Metadata) (storage.SeriesRef, error) {
-	if a.err != nil {
-		return 0, a.err
-	}
-	return a.Appender.UpdateMetadata(ref, l, m)
-}
-
-func (a *appender) Commit() error {
-	if a.err != nil {
-		return errors.Join(a.err, a.Appender.Rollback())
-	}
-	return a.room.done(a.Appender.Commit())
-}
+func (a appender) Commit() error { return a.room.done(a.Appender.Commit()) }
 
 // Rollback writes to the WAL too: the series that were new.
-func (a *appender) Rollback() error {
-	err := a.Appender.Rollback()
-	if a.err != nil {
-		return err
-	}
-	return a.room.done(err)
-}
+func (a appender) Rollback() error { return a.room.done(a.Appender.Rollback()) }
 
 // appenderV2 is appender in the newer shape.
 type appenderV2 struct {
 	storage.AppenderV2
 	room *room
-	err  error
 }
 
-func (a *appenderV2) Append(ref storage.SeriesRef, l labels.Labels, st, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, o storage.AppendV2Options) (storage.SeriesRef, error) {
-	if a.err != nil {
-		return 0, a.err
-	}
-	return a.AppenderV2.Append(ref, l, st, t, v, h, fh, o)
-}
-
-func (a *appenderV2) Commit() error {
-	if a.err != nil {
-		return errors.Join(a.err, a.AppenderV2.Rollback())
-	}
-	return a.room.done(a.AppenderV2.Commit())
-}
-
-func (a *appenderV2) Rollback() error {
-	err := a.AppenderV2.Rollback()
-	if a.err != nil {
-		return err
-	}
-	return a.room.done(err)
-}
+func (a appenderV2) Commit() error   { return a.room.done(a.AppenderV2.Commit()) }
+func (a appenderV2) Rollback() error { return a.room.done(a.AppenderV2.Rollback()) }
 
 // Appender is storage.Appendable. Its samples are refused with ErrFull or
 // ErrBroken when they cannot be kept.
 func (s *Store) Appender(ctx context.Context) storage.Appender {
-	return &appender{s.db.Appender(ctx), s.room, s.room.refusal()}
+	if err := s.room.refusal(); err != nil {
+		return refused{err}
+	}
+	return appender{s.db.Appender(ctx), s.room}
 }
 
 // AppenderV2 is storage.AppendableV2; as Appender.
 func (s *Store) AppenderV2(ctx context.Context) storage.AppenderV2 {
-	return &appenderV2{s.db.AppenderV2(ctx), s.room, s.room.refusal()}
+	if err := s.room.refusal(); err != nil {
+		return refusedV2{refused{err}}
+	}
+	return appenderV2{s.db.AppenderV2(ctx), s.room}
 }
 
 // Room is how many bytes may still be written until samples are refused; 0 when
