@@ -261,6 +261,9 @@ func FuzzMountTable(f *testing.F) {
 }
 
 func TestAMountPointIsToldFromADirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts")
+	}
 	parent := t.TempDir()
 	dir := func(name string) string {
 		t.Helper()
@@ -273,7 +276,7 @@ func TestAMountPointIsToldFromADirectory(t *testing.T) {
 	mount := func(source, at, kind string, flags uintptr) {
 		t.Helper()
 		if err := unix.Mount(source, at, kind, flags, ""); err != nil {
-			t.Skip("cannot mount here: ", err)
+			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 	}

@@ -338,7 +338,7 @@ func (k *Keeper) drop(w http.ResponseWriter, key copyKey) {
 }
 
 func (k *Keeper) fail(w http.ResponseWriter, err error) {
-	status, reason, level := http.StatusServiceUnavailable, "other", slog.LevelDebug // the owner tells why, once
+	status, reason, tell := http.StatusServiceUnavailable, "other", k.log.Debug // the owner tells why, once
 	switch {
 	case errors.Is(err, ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		status, reason = http.StatusInsufficientStorage, "full"
@@ -347,10 +347,10 @@ func (k *Keeper) fail(w http.ResponseWriter, err error) {
 	case errors.Is(err, errFrame):
 		status, reason = http.StatusBadRequest, "broken"
 	default: // something is wrong here
-		level = slog.LevelWarn
+		tell = k.log.Warn
 	}
 	k.m.refused.WithLabelValues(reason).Inc()
-	k.log.Log(context.Background(), level, "shipment refused", "reason", reason, "err", err)
+	tell("shipment refused", "reason", reason, "err", err)
 	http.Error(w, err.Error(), status)
 }
 
