@@ -47,6 +47,10 @@ type Config struct {
 	ScrapeInterval time.Duration // shown on the status page
 	EvalInterval   time.Duration // shown, and the default step of subqueries
 	Version        string        // shown on the status page
+
+	// ExternalURL is that of the page: of a target on localhost its host is shown.
+	// It has a port.
+	ExternalURL *url.URL
 }
 
 // Default suits a machine of two cores: 10 M samples are 160 MB at the worst.
@@ -54,6 +58,7 @@ func Default() Config {
 	return Config{
 		MaxSamples: 10_000_000, Timeout: 30 * time.Second, Concurrency: 8, Lookback: 5 * time.Minute, ReadSamples: 5_000_000,
 		ScrapeInterval: 15 * time.Second, EvalInterval: 5 * time.Second, Version: "dev",
+		ExternalURL: &url.URL{Scheme: "http", Host: "localhost:80"},
 	}
 }
 
@@ -201,7 +206,7 @@ func (a *API) upstream(parts Parts, log *slog.Logger, reg prometheus.Registerer)
 			"storage.tsdb.retention.time": model.Duration(a.cfg.Retention).String(),
 			"web.enable-admin-api":        "false",
 		},
-		webapi.GlobalURLOptions{},
+		webapi.GlobalURLOptions{ListenAddress: a.cfg.ExternalURL.Host, Host: a.cfg.ExternalURL.Host, Scheme: a.cfg.ExternalURL.Scheme},
 		func(f http.HandlerFunc) http.HandlerFunc { return f },
 		parts.Store, "", false, false, 0, log,
 		func(ctx context.Context) webapi.RulesRetriever {

@@ -155,7 +155,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 	for _, o := range l.cfg.Own {
 		address := o.Address
 		if o.Socket != "" {
-			address = o.host() + ":80" // without a port Prometheus' API says that it has none
+			address = o.host()
 		}
 		open[address] = true
 		want[o.Name] = []*targetgroup.Group{group(o.Name, address, l.withNode(o.Labels))}

@@ -251,7 +251,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		return err
 	}
 	ask := promapi.Default()
-	ask.Experimental, ask.Retention = r.cfg.ExperimentalPromQL, metricstore.Default().Retention
+	ask.Experimental, ask.Retention, ask.ExternalURL = r.cfg.ExperimentalPromQL, metricstore.Default().Retention, page
 	seconds, err := r.seconds(api, factory)
 	if err != nil {
 		return err
