@@ -87,22 +87,37 @@ func TestDetectSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+// fixture is a container's reader in a copy of testdata that can be written.
+func fixture(t *testing.T, layout string) (Tree, *Reader, func(name, text string)) {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.CopyFS(root, os.DirFS(filepath.Join("testdata", layout))); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := Detect(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := tree.Open("/perch/podA/c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return tree, r, func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestLooksReadWhatCanHaveChanged(t *testing.T) {
 	for layout, files := range map[string]struct{ cpu, use, detail, slow, throttling, hits string }{
 		"unified":  {"perch/podA/c1/cpu.stat", "perch/podA/c1/memory.current", "perch/podA/c1/memory.stat", "perch/podA/c1/pids.current", "", ""},
 		"separate": {"cpuacct/perch/podA/c1/cpuacct.usage", "memory/perch/podA/c1/memory.usage_in_bytes", "memory/perch/podA/c1/memory.stat", "pids/perch/podA/c1/pids.current", "cpu/perch/podA/c1/cpu.stat", "memory/perch/podA/c1/memory.failcnt"},
 	} {
 		t.Run(layout, func(t *testing.T) {
-			root := t.TempDir()
-			if err := os.CopyFS(root, os.DirFS(filepath.Join("testdata", layout))); err != nil {
-				t.Fatal(err)
-			}
-			write := func(name, text string) {
-				t.Helper()
-				if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+			_, r, write := fixture(t, layout)
 			cpu := func(n string) { // in µs
 				if layout == "unified" {
 					write(files.cpu, "usage_usec "+n+"\n")
@@ -110,15 +125,6 @@ func TestLooksReadWhatCanHaveChanged(t *testing.T) {
 					write(files.cpu, n+"000\n")
 				}
 			}
-			tree, err := Detect(root)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, err := tree.Open("/perch/podA/c1")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Close()
 			var u Use
 			if err := r.Read(&u); err != nil {
 				t.Fatal(err)
@@ -195,27 +201,13 @@ func TestABurstBetweenRefreshesIsNotStill(t *testing.T) {
 		},
 	} {
 		t.Run(layout, func(t *testing.T) {
-			root := t.TempDir()
-			if err := os.CopyFS(root, os.DirFS(filepath.Join("testdata", layout))); err != nil {
-				t.Fatal(err)
-			}
-			tree, err := Detect(root)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, err := tree.Open("/perch/podA/c1")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Close()
+			tree, r, write := fixture(t, layout)
 			var u, want Use
 			if err := r.Read(&u); err != nil || r.Ran() {
 				t.Fatalf("after a read nothing is left to read: %v %v", err, r.Ran())
 			}
 			for name, text := range files {
-				if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
+				write(name, text)
 			}
 			if idle, err := r.Look(&u); idle || err != nil || !r.Ran() {
 				t.Fatalf("a look at a burst: %v %v, ran %v", idle, err, r.Ran())
