@@ -154,7 +154,7 @@ func (p proc) open(pid int, known map[int]bool, now time.Time) (files, sockets i
 	if looked && before.files == files && now.Sub(before.at) < countedFor {
 		return files, before.sockets
 	}
-	sockets, ok := socketsByNumber(dir, files, known)
+	sockets, ok := socketsByNumber(dir, files, known, pid == os.Getpid())
 	if !ok {
 		_, sockets = list(dir, known)
 	}
@@ -172,8 +172,9 @@ func (p proc) forget(now time.Time) {
 }
 
 // socketsByNumber looks at the first numbers until so many files were seen; not
-// ok when there are many holes between them.
-func socketsByNumber(path string, files int, known map[int]bool) (sockets int, ok bool) {
+// ok when there are many holes between them. Of its own files, the process does
+// not see the one it looks through: files was counted before.
+func socketsByNumber(path string, files int, known map[int]bool, own bool) (sockets int, ok bool) {
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, true // it ended
@@ -181,6 +182,9 @@ func socketsByNumber(path string, files int, known map[int]bool) (sockets int, o
 	defer unix.Close(dir)
 	var name [20]byte
 	for fd, holes := 0, 0; files > 0; fd++ {
+		if own && fd == dir {
+			continue
+		}
 		if known[fd] {
 			files--
 			continue

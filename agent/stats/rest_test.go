@@ -223,6 +223,10 @@ func TestNetworkDisksAndProcesses(t *testing.T) {
 }
 
 func TestOpenFilesOfProcesses(t *testing.T) {
+	gap, err := os.Open(t.TempDir()) // a number below the others: where the look opens its directory
+	if err != nil {
+		t.Fatal(err)
+	}
 	file, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -235,6 +239,7 @@ func TestOpenFilesOfProcesses(t *testing.T) {
 	defer unix.Close(pair[0])
 	end := os.NewFile(uintptr(pair[1]), "socket")
 	defer end.Close()
+	gap.Close()
 	now := time.Now()
 	look := func(p proc, pid int, known map[int]bool) counts {
 		now = now.Add(countedFor)
