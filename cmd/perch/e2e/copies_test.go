@@ -56,6 +56,51 @@ type flock struct {
 	web *http.Client
 }
 
+// startServer makes three machines, ended with the test, and a server on the first.
+func (f flock) startServer(t *testing.T) (address map[string]string) {
+	t.Helper()
+	f.run(t, f.tool, "down") // an interrupted run
+	if err := os.RemoveAll(filepath.Dir(f.dir)); err != nil {
+		t.Fatal(err)
+	}
+	address = map[string]string{"na": serverIP, "nb": workerIP, "nc": machinesNet + ".13"}
+	f.run(t, f.tool, "hub")
+	for _, n := range []string{"na", "nb", "nc"} {
+		f.run(t, f.tool, "start", n, address[n])
+	}
+	t.Cleanup(func() {
+		for _, n := range []string{"nc", "nb", "na"} {
+			_ = exec.Command(f.tool, "start", n, address[n]).Run() // one that was lost; others run
+			if t.Failed() {
+				c := f.cluster
+				c.dir = f.data(n)
+				c.tellLogs(t)
+			}
+			if _, err := os.Stat(f.data(n) + "/config.json"); err == nil {
+				f.at(t, n, "down", "--data-dir", f.data(n), "--purge")
+			}
+		}
+		f.run(t, f.tool, "down")
+		if err := os.RemoveAll(filepath.Dir(f.dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	f.at(t, "na", "up", "--data-dir", f.dir, "--name", "na", "--node-name", "na", "--advertise-address", serverIP,
+		"--cluster-cidr", "10.72.0.0/16", "--service-cidr", "10.73.0.0/16", "--detach")
+	return address
+}
+
+// join makes a machine a worker of the server.
+func (f flock) join(t *testing.T, node, address string, flags ...string) {
+	t.Helper()
+	token, err := exec.Command(f.perch, "node", "token", "--data-dir", f.dir).Output() // the rest is for people
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.at(t, node, append([]string{"agent", "--server", "https://" + serverIP + ":6443", "--data-dir", f.data(node), "--name", node, "--node-name", node,
+		"--advertise-address", address, "--token", strings.TrimSpace(string(token)), "--detach"}, flags...)...)
+}
+
 func (f flock) data(node string) string { return filepath.Join(filepath.Dir(f.dir), node) }
 
 func (f flock) copy(t *testing.T, node string) copyStatus {
@@ -160,45 +205,14 @@ spec:
 func TestCopies(t *testing.T) {
 	m := openMachines(t)
 	f := flock{m, &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}}
-	m.run(t, m.tool, "down") // an interrupted run
-	if err := os.RemoveAll(filepath.Dir(m.dir)); err != nil {
-		t.Fatal(err)
-	}
 	images := filepath.Join(m.root, "out", "images")
 	m.build(t, "images/static.sh", images+"/perch-demo.tar", "docker.io/library/perch-demo:1", "./cmd/perch-demo")
-	address := map[string]string{"na": serverIP, "nb": workerIP, "nc": machinesNet + ".13"}
-	m.run(t, m.tool, "hub")
-	for _, n := range []string{"na", "nb", "nc"} {
-		m.run(t, m.tool, "start", n, address[n])
-	}
-	t.Cleanup(func() {
-		for _, n := range []string{"nc", "nb", "na"} {
-			if t.Failed() {
-				c := m.cluster
-				c.dir = f.data(n)
-				c.tellLogs(t)
-			}
-			if _, err := os.Stat(f.data(n) + "/config.json"); err == nil {
-				m.at(t, n, "down", "--data-dir", f.data(n), "--purge")
-			}
-		}
-		m.run(t, m.tool, "down")
-		if err := os.RemoveAll(filepath.Dir(m.dir)); err != nil {
-			t.Error(err)
-		}
-	})
-	m.at(t, "na", "up", "--data-dir", m.dir, "--name", "na", "--node-name", "na", "--advertise-address", serverIP,
-		"--cluster-cidr", "10.72.0.0/16", "--service-cidr", "10.73.0.0/16", "--detach")
+	address := f.startServer(t)
 	if s := f.copy(t, "na"); len(s.Members) != 0 || s.Own.Reason != "there is no other node" {
 		t.Errorf("alone the server's copy is %+v", s)
 	}
 	for _, n := range []string{"nb", "nc"} {
-		token, err := exec.Command(m.perch, "node", "token", "--data-dir", m.dir).Output() // the rest is for people
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.at(t, n, "agent", "--server", "https://"+serverIP+":6443", "--data-dir", f.data(n), "--name", n, "--node-name", n, "--advertise-address", address[n],
-			"--token", strings.TrimSpace(string(token)), "--detach")
+		f.join(t, n, address[n])
 	}
 	for n := range address {
 		m.run(t, m.perch, "images", "load", "--data-dir", f.data(n), images+"/perch-demo.tar")

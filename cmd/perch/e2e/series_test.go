@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,44 +18,12 @@ import (
 func TestSeriesStores(t *testing.T) {
 	m := openMachines(t)
 	f := flock{m, &http.Client{}}
-	m.run(t, m.tool, "down") // an interrupted run
-	if err := os.RemoveAll(filepath.Dir(m.dir)); err != nil {
-		t.Fatal(err)
-	}
-	address := map[string]string{"na": serverIP, "nb": workerIP, "nc": machinesNet + ".13"}
-	m.run(t, m.tool, "hub")
-	for _, n := range []string{"na", "nb", "nc"} {
-		m.run(t, m.tool, "start", n, address[n])
-	}
-	t.Cleanup(func() {
-		for _, n := range []string{"nc", "nb", "na"} {
-			_ = exec.Command(m.tool, "start", n, address[n]).Run() // one that was lost; others run
-			if t.Failed() {
-				c := m.cluster
-				c.dir = f.data(n)
-				c.tellLogs(t)
-			}
-			if _, err := os.Stat(f.data(n) + "/config.json"); err == nil {
-				m.at(t, n, "down", "--data-dir", f.data(n), "--purge")
-			}
-		}
-		m.run(t, m.tool, "down")
-		if err := os.RemoveAll(filepath.Dir(m.dir)); err != nil {
-			t.Error(err)
-		}
-	})
-	m.at(t, "na", "up", "--data-dir", m.dir, "--name", "na", "--node-name", "na", "--advertise-address", serverIP,
-		"--cluster-cidr", "10.72.0.0/16", "--service-cidr", "10.73.0.0/16", "--detach")
+	address := f.startServer(t)
 	if n := f.number(t, "na", "perch_share_stores"); n != 0 {
 		t.Errorf("alone the server shares with %v stores", n)
 	}
 	for _, n := range []string{"nb", "nc"} {
-		token, err := exec.Command(m.perch, "node", "token", "--data-dir", m.dir).Output() // the rest is for people
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.at(t, n, "agent", "--series-store", "--server", "https://"+serverIP+":6443", "--data-dir", f.data(n), "--name", n, "--node-name", n, "--advertise-address", address[n],
-			"--token", strings.TrimSpace(string(token)), "--detach")
+		f.join(t, n, address[n], "--series-store")
 	}
 	f.hasStores(t, 2, 0)
 	for _, n := range []string{"nb", "nc"} {
