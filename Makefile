@@ -97,6 +97,9 @@ bench-logs: ## figures of the log store: CPU seconds, disk and memory for 5 mill
 bench-metrics: build deps-test ## figures of numbers: CPU of each source, memory of the store, crash to webhook, on a cluster with 50 pods (about 14 minutes)
 	build/images/all.sh out/images
 	$(ASROOT) $(GO) run ./cmd/perch/bench -perch bin/perch -only samples,collect,crash,short
+	# The steps from cgroup file to store over and over, without what a pause costs: the sum is the way of a sample.
+	$(ASROOT) $(GO) test -run '^$$' -bench 'Fast|Rest' ./agent/stats
+	$(GO) test -run '^$$' -bench 'Send|Append' ./metrics/stream ./metrics/store
 
 .PHONY: clean
 clean: ## remove what was built
@@ -111,6 +114,9 @@ interop-logs: ## the doors for logs with real clients: Fluent, Loki, Elasticsear
 interop-metrics: ## remote write with Prometheus' own servers, and the cost of queries beside the pinned one
 	build/prometheus.sh out/interop/prometheus
 	$(GO) test -count=1 -v ./metrics/interop/
+
+.PHONY: interop
+interop: interop-logs interop-metrics ## both of the above
 
 .PHONY: lint
 lint: ## golangci-lint (built once into out/bin; takes minutes the first time)
