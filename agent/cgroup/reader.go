@@ -194,18 +194,19 @@ func (r *Reader) Limited(cpu, memory bool) {
 }
 
 // Read brings u, which is empty or was read before, up to date. ErrGone means
-// that the cgroup was removed; u then holds what could still be read. A file
-// that went away alone leaves its part out.
+// that the cgroup was removed; u is then, as after any error, what it was: the
+// last numbers there are. A file that went away alone leaves its part out.
 func (r *Reader) Read(u *Use) error {
-	had := u.Has
+	before := *u
 	u.Has = 0
 	for i := range r.files {
 		if err := r.read(u, &r.files[i]); err != nil {
+			*u = before
 			return err
 		}
 	}
 	r.ran = false
-	return r.finish(u, had, func(f *file) bool { return f.skip })
+	return r.finish(u, &before, func(f *file) bool { return f.skip })
 }
 
 // Refresh does the same at less cost: it says still, and reads no more, when
@@ -216,18 +217,19 @@ func (r *Reader) Refresh(u *Use) (still bool, err error) {
 	if r.ran {
 		return false, r.Read(u)
 	}
-	before, had := *u, u.Has
+	before := *u
 	u.Has = 0
 	for i := range r.files {
-		if i == r.tell && u.Has&had&HasCPU != 0 && u.CPU.Usage == before.CPU.Usage && u.Memory.Usage == before.Memory.Usage {
-			u.Has = had
+		if i == r.tell && u.Has&before.Has&HasCPU != 0 && u.CPU.Usage == before.CPU.Usage && u.Memory.Usage == before.Memory.Usage {
+			u.Has = before.Has
 			return true, nil
 		}
 		if err := r.read(u, &r.files[i]); err != nil {
+			*u = before
 			return false, err
 		}
 	}
-	return false, r.finish(u, had, func(f *file) bool { return f.skip })
+	return false, r.finish(u, &before, func(f *file) bool { return f.skip })
 }
 
 // Ran says that a Look saw tasks run since all files were read last: then those
@@ -241,7 +243,7 @@ func (r *Reader) Look(u *Use) (idle bool, err error) {
 	if r.tell == 0 || u.Has&HasCPU == 0 {
 		return false, r.Read(u)
 	}
-	before, had := *u, u.Has
+	before := *u
 	u.Has = 0
 	leave := func(f *file) bool {
 		return f.skip || f.when >= seldom || f.when == moved && u.Memory.Usage == before.Memory.Usage
@@ -251,21 +253,22 @@ func (r *Reader) Look(u *Use) (idle bool, err error) {
 			continue
 		}
 		if err := r.read(u, &r.files[i]); err != nil {
+			*u = before
 			return false, err
 		}
 		switch {
 		case i > 0:
 		case u.Has == 0: // the cgroup is gone, or only this
-			u.Has = had
+			u.Has = before.Has
 			return false, r.Read(u)
 		case u.CPU.Usage == before.CPU.Usage:
-			u.Has = had
+			u.Has = before.Has
 			return true, nil
 		default:
 			r.ran = true
 		}
 	}
-	return false, r.finish(u, had, leave)
+	return false, r.finish(u, &before, leave)
 }
 
 func (r *Reader) read(u *Use, f *file) error {
@@ -287,13 +290,14 @@ func (r *Reader) read(u *Use, f *file) error {
 }
 
 // finish takes the parts of files that were left for what they were.
-func (r *Reader) finish(u *Use, had Has, left func(*file) bool) error {
+func (r *Reader) finish(u, before *Use, left func(*file) bool) error {
 	if u.Has == 0 {
+		*u = *before
 		return fmt.Errorf("read cgroup %s: %w", r.path, ErrGone)
 	}
 	for i := range r.files {
 		if left(&r.files[i]) {
-			u.Has |= had & r.files[i].has
+			u.Has |= before.Has & r.files[i].has
 		}
 	}
 	u.Memory.WorkingSet = u.Memory.Usage - min(u.Memory.Usage, u.Memory.InactiveFile)

@@ -251,16 +251,16 @@ func TestARemovedCgroupIsGone(t *testing.T) {
 		t.Fatalf("%+v %v", u, err)
 	}
 	removeReal(tree, path)
-	if _, err := r.Look(&u); !errors.Is(err, ErrGone) {
-		t.Errorf("look after removal: %v", err)
+	last := u
+	if _, err := r.Look(&u); !errors.Is(err, ErrGone) || u != last {
+		t.Errorf("look after removal: %v, %+v", err, u)
 	}
-	if err := r.Read(&u); !errors.Is(err, ErrGone) {
-		t.Errorf("after removal: %v", err)
+	if err := r.Read(&u); !errors.Is(err, ErrGone) || u != last {
+		t.Errorf("after removal: %v, %+v", err, u)
 	}
-	u.Has = HasCPU | HasMemory | HasThrottling
 	r.Limited(false, false)
-	if _, err := r.Refresh(&u); !errors.Is(err, ErrGone) {
-		t.Errorf("refresh after removal: %v", err)
+	if _, err := r.Refresh(&u); !errors.Is(err, ErrGone) || u != last {
+		t.Errorf("refresh after removal: %v, %+v", err, u)
 	}
 }
 

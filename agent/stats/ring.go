@@ -44,7 +44,17 @@ type ring struct {
 	next   int // where the oldest is, once full
 }
 
+// add keeps times in order: a point that is not newer than the one before is
+// left out, and a clock that was set back begins anew.
 func (r *ring) add(p point) {
+	if n := len(r.points); n > 0 {
+		switch before := r.points[(r.next+n-1)%n].t; {
+		case before-p.t >= setBack:
+			r.points, r.next = r.points[:0], 0
+		case before >= p.t:
+			return
+		}
+	}
 	if len(r.points) < r.size {
 		r.points = append(r.points, p)
 		return

@@ -35,7 +35,8 @@ type Stats struct {
 	order   []*tracked // tracked by path; nil when it must be made anew
 	gone    []*tracked // ended, oldest first; rings only
 	lastID  uint64
-	sent    int // samples of the last warm round
+	sent    int       // samples of the last warm round
+	last    time.Time // of the last round
 	lists   map[string]listing
 	machine rest // what is of no cgroup
 	devices map[string]string
@@ -92,10 +93,10 @@ func (s *Stats) Run(ctx context.Context) error {
 // Round reads all cgroups once and queues what is due at that time; those that
 // nobody told of are found at warm times. Run calls it; tests may.
 func (s *Stats) Round(at time.Time) {
-	warm := at.UnixNano()%int64(s.cfg.Warm) == 0
-	cold := at.UnixNano()%int64(s.cfg.Cold) == 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	warm, cold := due(s.last, at, s.cfg.Warm), due(s.last, at, s.cfg.Cold)
+	s.last = at
 	if warm || len(s.tracked) == 0 {
 		s.find(cold)
 	}
@@ -137,6 +138,13 @@ func (s *Stats) Round(at time.Time) {
 		s.sent = len(batch)
 	}
 	s.outbox.put(batch)
+}
+
+// due says whether a multiple of the interval is at this time, or was passed
+// since the last round: on a crowded machine rounds are late.
+func due(last, at time.Time, every time.Duration) bool {
+	multiple := at.Truncate(every)
+	return multiple.Equal(at) || !last.IsZero() && multiple.After(last)
 }
 
 // read brings the numbers of a cgroup up to date, all of them only at cold times.
@@ -341,11 +349,15 @@ func (t *tracked) keep(at time.Time, whole bool) {
 	t.ring.add(pointOf(at, &t.state.use, whole))
 }
 
+// setBack tells a clock that was set back from two samples at nearly one time.
+// What is sent again for a time that had samples, the store takes or counts.
+const setBack = 5000 // ms
+
 // samples adds the fast series and, when asked, those of the specification.
 func (t *tracked) samples(batch []Sample, at time.Time, spec bool) []Sample {
 	ms := at.UnixMilli()
-	if ms <= t.sentAt {
-		return batch // Started or Ended came in between; time only goes forward
+	if ms <= t.sentAt && t.sentAt-ms < setBack {
+		return batch // Started or Ended came in between
 	}
 	t.first, t.sentAt = false, ms
 	list := t.series

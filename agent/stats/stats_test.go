@@ -240,6 +240,86 @@ func TestRatesAndTheLifeOfAContainer(t *testing.T) {
 	}
 }
 
+func TestARoundThatIsLateSendsWhatWasDue(t *testing.T) {
+	s := newStats(t, mount(t), nil)
+	s.Round(time.Unix(1500, 0))
+	for _, x := range []struct {
+		at         int64
+		fast, spec int
+	}{
+		{1504, 0, 0}, {1506, 1, 0}, {1507, 0, 0}, {1510, 1, 0}, {1514, 0, 0}, {1517, 1, 1}, {1518, 0, 0}, {1520, 1, 0}, {1560, 1, 1}, {1561, 0, 0},
+	} {
+		drain(s)
+		s.Round(time.Unix(x.at, 0))
+		got := drain(s)
+		if f, p := len(find(got, "container_memory_usage_bytes", "web")), len(find(got, "container_spec_memory_limit_bytes", "web")); f != x.fast || p != x.spec {
+			t.Errorf("at %d: %d fast and %d others, want %d and %d", x.at, f, p, x.fast, x.spec)
+		}
+	}
+}
+
+func TestAClockThatIsSetBackStopsNoSeries(t *testing.T) {
+	s := newStats(t, mount(t), nil)
+	s.Round(time.Unix(10000, 0))
+	s.Round(time.Unix(10005, 0))
+	drain(s)
+	s.Round(time.Unix(7000, 0))
+	s.Round(time.Unix(7005, 0))
+	if got := find(drain(s), "container_memory_usage_bytes", "web"); len(got) != 2 || got[1].T != 7005_000 {
+		t.Errorf("after the clock was set back: %v", got)
+	}
+	memory := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "container_memory_usage_bytes"), labels.MustNewMatcher(labels.MatchEqual, "container", "web")}
+	s.Round(time.Unix(7005, 0)) // the timer was early
+	if got, err := s.Seconds(memory, 0, 20000_000); err != nil || len(got) != 1 || !slices.Equal(got[0].T, []int64{7000_000, 7005_000}) {
+		t.Errorf("the ring has %+v, %v", got, err)
+	}
+}
+
+// TestTheLastNumbersAreThoseOfTheLastSecond: a cgroup that cannot be read any more
+// is told with what was read after the last warm round.
+func TestTheLastNumbersAreThoseOfTheLastSecond(t *testing.T) {
+	dir := mount(t)
+	s := newStats(t, dir, nil)
+	s.Round(time.Unix(1500, 0))
+	path := s.PathOf("burstable", "U1", "c1")
+	if err := os.WriteFile(filepath.Join(dir, path, "cpu.stat"), []byte("usage_usec 7000000\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for p := filepath.Dir(path); p != "/"; p = filepath.Dir(p) {
+		if err := os.WriteFile(filepath.Join(dir, p, "cpu.stat"), []byte("usage_usec 8000000\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Round(time.Unix(1501, 0))
+	drain(s)
+
+	files := map[int]bool{}
+	s.tracked[path].reader.Descriptors(files)
+	broken, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) // a directory has nothing to read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(broken)
+	for fd := range files {
+		if err := syscall.Dup3(broken, fd, syscall.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Round(time.Unix(1505, 0))
+	got := drain(s)
+	if last := find(got, "container_cpu_usage_seconds_total", "web"); len(last) != 1 || last[0].V != 7 {
+		t.Errorf("the last sample: %v", last)
+	}
+	s.Ended(path, Exit{Code: 3})
+	got = drain(s)
+	if last := find(got, "container_cpu_usage_seconds_total", "web"); len(last) != 1 || last[0].V != 7 {
+		t.Errorf("with its exit code: %v", last)
+	}
+	if code := find(got, "perch_container_exit_code", "web"); len(code) != 1 || code[0].V != 3 {
+		t.Errorf("exit code %v", code)
+	}
+}
+
 func TestACgroupThatVanishesEndsWithItsLastNumbers(t *testing.T) {
 	dir := mount(t)
 	s := newStats(t, dir, nil)
