@@ -75,11 +75,13 @@ type Rules struct {
 	parser  parser.Parser
 	refresh func(context.Context) error
 	within  func(context.Context, string) context.Context
+	stored  storage.Queryable
 	prompt  *prompt
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards what follows
 	problems []Problem
-	homes    map[string]string // namespace of sources that do not see everything
+	homes    map[string]string          // namespace of sources that do not see everything
+	before   map[ruleKey][]*rules.Alert // what fired when this process began; nil after a whole answer
 }
 
 // loader is what the manager reads; it is replaced as a whole before each
@@ -90,8 +92,8 @@ type loader struct{ loaded }
 // that fire or have just resolved, and must not block for long: it holds up the
 // evaluation of its group.
 func New(cfg Config, data Data, objects func() []Source, send func(context.Context, ...Alert) error, log *slog.Logger, reg prometheus.Registerer) *Rules {
-	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, within: data.Within, prompt: newPrompt(reg),
-		parser: parser.NewParser(parser.Options{}),
+	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, within: data.Within, stored: data.Queryable, prompt: newPrompt(reg),
+		parser: parser.NewParser(parser.Options{}), before: map[ruleKey][]*rules.Alert{},
 		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rules, or whole sources of rules, that are not in force because they cannot be read."})}
 	r.held = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_held_alerts_total", Help: "Times that an alert went on to fire because the answer that lacked it was partial."})
 	reg.MustRegister(r.broken, r.held)
@@ -105,7 +107,7 @@ func New(cfg Config, data Data, objects func() []Source, send func(context.Conte
 		Context:              context.Background(),
 		Logger:               log,
 		Registerer:           reg,
-		OutageTolerance:      time.Hour,
+		OutageTolerance:      outage,
 		ForGracePeriod:       cfg.Interval,
 		ResendDelay:          resendDelay,
 		GroupLoader:          r.loader,
@@ -203,6 +205,7 @@ func (r *Rules) use(sources []Source) error {
 	}
 	r.prompt.state = stateReaders(groups, r.parser)
 	r.prompt.keep(r.manager.RuleGroups())
+	r.forget(r.manager.RuleGroups())
 	r.log.Info("rules loaded", "count", len(groups))
 	return nil
 }

@@ -1,0 +1,154 @@
+package rule
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/rules"
+)
+
+// pods answers rules about a series down with a label for each pod.
+type pods struct {
+	mu      sync.Mutex
+	names   []string
+	partial error
+}
+
+func (p *pods) say(partial error, names ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.names, p.partial = names, partial
+}
+
+func (p *pods) query(_ context.Context, expr string, at time.Time) (out promql.Vector, _ error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if expr != "down" {
+		return nil, nil
+	}
+	for _, name := range p.names {
+		out = append(out, promql.Sample{Metric: labels.FromStrings("__name__", "down", "pod", name), T: at.UnixMilli(), F: 1})
+	}
+	return out, p.partial
+}
+
+func TestAPartialAnswerAfterARestartResolvesNothing(t *testing.T) {
+	const text = `groups: [{name: g, rules: [
+		{alert: Down, expr: down, labels: {severity: page, team: '{{ $labels.pod }}'}},
+		{alert: Down, expr: down, labels: {severity: ticket}},
+		{alert: Slow, expr: down, for: 1s, annotations: {summary: '{{ $value }} of {{ $labels.pod }}'}}]}]`
+	page, err := url.Parse("https://perch.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, answer := data(t), &pods{}
+	stored := d.Query
+	d.Query = answer.query
+	var rs *Rules
+	start := func() (stop func()) {
+		rs = New(Config{Interval: 20 * time.Millisecond, ExternalURL: page}, d, func() []Source { return []Source{{Name: "f", Text: text}} },
+			func(context.Context, ...Alert) error { return nil }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- rs.Run(ctx) }()
+		return func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	until := func(about string, good func() bool) {
+		t.Helper()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(time.Minute); !good(); <-tick.C {
+			if time.Now().After(end) {
+				t.Fatalf("%s, after a minute", about)
+			}
+		}
+	}
+	fires := func() string {
+		var out []string
+		for _, a := range rs.Manager().AlertingRules() {
+			if a.LastError() != nil {
+				t.Errorf("%s: %v", a.Name(), a.LastError())
+			}
+			for _, x := range a.ActiveAlerts() {
+				if x.State == rules.StateFiring {
+					out = append(out, a.Name()+" "+a.Labels().Get("severity")+" "+x.Labels.Get("pod"))
+				}
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, ", ")
+	}
+	fire := func(about string, want string) {
+		t.Helper()
+		until(about+": "+want+" do not fire", func() bool { return fires() == want })
+	}
+	evaluated := func(times int) {
+		t.Helper()
+		for range times {
+			began := time.Now()
+			until("no evaluation", func() bool {
+				for _, g := range rs.Manager().RuleGroups() {
+					if strings.HasPrefix(g.File(), "f") && g.GetLastEvaluation().After(began) {
+						return true
+					}
+				}
+				return false
+			})
+		}
+	}
+	inStore := func(want int) {
+		t.Helper()
+		until("what fires is not stored", func() bool {
+			v, err := stored(t.Context(), `ALERTS{alertstate="firing"}`, time.Now())
+			return err == nil && len(v) == want
+		})
+	}
+	const all = "Down page a, Down page b, Down ticket a, Down ticket b, Slow  a, Slow  b"
+	const onlyA = "Down page a, Down ticket a, Slow  a"
+
+	answer.say(nil, "a", "b", "c")
+	stop := start()
+	inStore(9)
+	answer.say(nil, "a", "b") // c ends before
+	inStore(6)
+	stop()
+
+	answer.say(ErrPartial, "a")
+	stop = start()
+	fire("after a restart", all)
+	evaluated(10)
+	fire("a while later", all)
+	inStore(6)
+	stop()
+
+	stop = start() // once more, while the answer is still partial
+	fire("after another restart", all)
+	answer.say(nil, "a")
+	fire("when the answer is whole", onlyA)
+	answer.say(ErrPartial)
+	evaluated(3)
+	fire("when it is partial again", onlyA)
+	stop()
+
+	answer.say(nil)
+	stop = start()
+	defer stop()
+	evaluated(3)
+	answer.say(ErrPartial)
+	evaluated(3)
+	fire("when what fired before was not in the first whole answer", "")
+}
