@@ -81,6 +81,15 @@ func GapOf(newest int64, repaired bool, now time.Time) Gap {
 // with is the shortest gap that has both.
 func (g Gap) with(other Gap) Gap { return Gap{min(g.From, other.From), max(g.To, other.To)} }
 
+// left is what of the gap may still be somewhere: no store keeps what is older than
+// retention. The reason is empty when nothing changed.
+func (g Gap) left(now time.Time, retention time.Duration) (Gap, string) {
+	if oldest := now.Add(-retention); g != NoGap() && g.To < oldest.UnixMilli() {
+		return NoGap(), fmt.Sprintf("no store keeps samples of before %s", oldest.UTC().Format(time.RFC3339))
+	}
+	return g, ""
+}
+
 // within is the part of a time that is in the gap.
 func (g Gap) within(mint, maxt int64) (from, to int64, some bool) {
 	from, to = max(g.From, mint), min(g.To, maxt)

@@ -22,7 +22,8 @@
 // now when it starts with an empty store, the end of a write-ahead log that was
 // damaged. Only a query that reaches into that time asks the other stores; when
 // one of them does not answer, the answer has the warning that it is partial. (A
-// store that lost its place is forgotten with a restart of the server.)
+// store that lost its place is forgotten with a restart of the server.) The gap ends
+// with the retention: nobody has samples of then any more.
 //
 // Start reading at Decide in decide.go, then Run in sender.go, then Fan in fan.go.
 package share

@@ -33,7 +33,7 @@ func DefaultLimits() Limits {
 // FanParts are a Fan's collaborators.
 type FanParts struct {
 	Own    *store.Store   // the server's
-	Gap    Gap            // of Own, see Sender.Gap
+	Gap    func() Gap     // of Own, see Sender.Gap
 	Stores func() []Store // the further ones, see Sender.Stores
 	// At says where a store answers, see Serve.
 	At func(Store) (url string, client *http.Client)
@@ -120,7 +120,7 @@ func (f *Fan) follow() error {
 		}
 		want = append(want, p)
 	}
-	if gap := f.parts.Gap; gap != NoGap() {
+	if gap := f.parts.Gap(); gap != NoGap() {
 		for _, p := range have {
 			if p.view().has(gap.To) && !slices.ContainsFunc(want, func(w *peer) bool { return w.store.Name == p.store.Name }) {
 				want = append(want, p)
@@ -168,7 +168,7 @@ func (f *Fan) away() (out []string) {
 // question asks at once all peers that may have something of up to a time. What it
 // returns has an entry for each that answered; the warning names those that did
 // not.
-func question[T any](ctx context.Context, f *Fan, to int64, ask func(*peer) (T, error)) (out []T, warning annotations.Annotations) {
+func question[T any](ctx context.Context, f *Fan, gap Gap, to int64, ask func(*peer) (T, error)) (out []T, warning annotations.Annotations) {
 	select {
 	case <-f.looked:
 	case <-ctx.Done():
@@ -211,7 +211,7 @@ func question[T any](ctx context.Context, f *Fan, to int64, ask func(*peer) (T, 
 	if len(silent) > 0 {
 		slices.Sort(silent)
 		warning = annotations.New().Add(fmt.Errorf("partial answer: the server lost series of before %s, and stores that may have them do not answer: %s",
-			time.UnixMilli(f.parts.Gap.To).UTC().Format(time.RFC3339), strings.Join(silent, ", ")))
+			time.UnixMilli(gap.To).UTC().Format(time.RFC3339), strings.Join(silent, ", ")))
 	}
 	return out, warning
 }
@@ -219,23 +219,25 @@ func question[T any](ctx context.Context, f *Fan, to int64, ask func(*peer) (T, 
 // Querier is storage.Queryable over all stores; times are ms and inclusive.
 func (f *Fan) Querier(mint, maxt int64) (storage.Querier, error) {
 	own, err := f.Store.Querier(mint, maxt)
-	if err != nil || !f.lacks(mint, maxt) {
+	gap := f.parts.Gap()
+	if err != nil || !f.lacks(gap, mint, maxt) {
 		return own, err
 	}
-	return querier{labelQuerier{f, mint, maxt, own}, own}, nil
+	return querier{labelQuerier{f, gap, mint, maxt, own}, own}, nil
 }
 
 // ChunkQuerier is storage.ChunkQueryable over all stores.
 func (f *Fan) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	own, err := f.Store.ChunkQuerier(mint, maxt)
-	if err != nil || !f.lacks(mint, maxt) {
+	gap := f.parts.Gap()
+	if err != nil || !f.lacks(gap, mint, maxt) {
 		return own, err
 	}
-	return chunkQuerier{labelQuerier{f, mint, maxt, own}, own}, nil
+	return chunkQuerier{labelQuerier{f, gap, mint, maxt, own}, own}, nil
 }
 
 // lacks answers whether others may have what the server's store has not.
-func (f *Fan) lacks(mint, maxt int64) bool {
-	_, to, some := f.parts.Gap.within(mint, maxt)
+func (f *Fan) lacks(gap Gap, mint, maxt int64) bool {
+	_, to, some := gap.within(mint, maxt)
 	return some && slices.ContainsFunc(f.now(), func(p *peer) bool { return p.view().has(to) })
 }

@@ -163,7 +163,7 @@ func (h *History) seen() []Seen {
 	return h.now.Seen
 }
 
-// gap does not change while the process runs.
+// gap is what the server's store lacks.
 func (h *History) gap() Gap {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -171,14 +171,14 @@ func (h *History) gap() Gap {
 }
 
 // became begins an epoch at the end of the WAL if the names changed, and keeps who
-// was seen. The first stores ever get what the WAL has.
-func (h *History) became(seen []Seen, now time.Time) (changed bool, _ error) {
+// was seen and what gap is left. The first stores ever get what the WAL has.
+func (h *History) became(seen []Seen, gap Gap, now time.Time) (changed bool, _ error) {
 	e := &epoch{Names: namesOf(seen)}
 	// No forwarder looks at a record meanwhile, so none has gone beyond the end
 	// that is found here with the stores of before.
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	next := remembered{Epochs: slices.Clone(h.now.Epochs), Seen: seen, Gap: h.now.Gap}
+	next := remembered{Epochs: slices.Clone(h.now.Epochs), Seen: seen, Gap: gap}
 	var had []string
 	if n := len(next.Epochs); n > 0 {
 		had = next.Epochs[n-1].Names
@@ -203,7 +203,7 @@ func (h *History) became(seen []Seen, now time.Time) (changed bool, _ error) {
 		}
 	}
 	same := slices.EqualFunc(seen, h.now.Seen, func(a, b Seen) bool { return a.Store == b.Store })
-	if changed || !same || now.Sub(h.saved) > saveSeen && len(seen) > 0 {
+	if changed || !same || gap != h.now.Gap || now.Sub(h.saved) > saveSeen && len(seen) > 0 {
 		if err := h.save(next); err != nil {
 			return false, err
 		}

@@ -141,6 +141,21 @@ func TestWhatAServerLacks(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		about string
+		gap   Gap
+		want  Gap
+		why   string
+	}{
+		{"nothing is nothing", NoGap(), NoGap(), ""},
+		{"its end may still be somewhere", Gap{math.MinInt64, ms - hour}, Gap{math.MinInt64, ms - hour}, ""},
+		{"all of it is too old", Gap{math.MinInt64, ms - hour - 1}, NoGap(), "no store keeps samples of before 1970-01-02T02:46:40Z"},
+		{"the clock was set back", Gap{ms - hour, ms + 2*hour}, Gap{ms - hour, ms + 2*hour}, ""},
+	} {
+		if got, why := tc.gap.left(now, time.Hour); got != tc.want || why != tc.why {
+			t.Errorf("%s: got %v because %q", tc.about, got, why)
+		}
+	}
+	for _, tc := range []struct {
+		about string
 		view  View
 		want  bool
 	}{

@@ -48,6 +48,7 @@ func (q chunkQuerier) Select(ctx context.Context, sorted bool, hints *storage.Se
 // labelQuerier is what both have.
 type labelQuerier struct {
 	fan        *Fan
+	gap        Gap
 	mint, maxt int64
 	here       storage.LabelQuerier
 }
@@ -59,11 +60,11 @@ func (q labelQuerier) lists(ctx context.Context, hints *storage.SelectHints, ms 
 	if hints != nil {
 		mint, maxt = max(mint, hints.Start), min(maxt, hints.End)
 	}
-	mint, maxt, some := q.fan.parts.Gap.within(mint, maxt)
+	mint, maxt, some := q.gap.within(mint, maxt)
 	if !some {
 		return nil, nil
 	}
-	return question(ctx, q.fan, maxt, func(p *peer) ([]storage.Series, error) { return p.list(ctx, mint, maxt, hints, ms) })
+	return question(ctx, q.fan, q.gap, maxt, func(p *peer) ([]storage.Series, error) { return p.list(ctx, mint, maxt, hints, ms) })
 }
 
 // LabelValues is storage.LabelQuerier.
@@ -83,7 +84,7 @@ func (q labelQuerier) LabelNames(ctx context.Context, hints *storage.LabelHints,
 func (q labelQuerier) union(ctx context.Context, name string, hints *storage.LabelHints, ms []*labels.Matcher,
 	ask func(storage.LabelQuerier) ([]string, annotations.Annotations, error)) ([]string, annotations.Annotations, error) {
 	out, warnings, err := ask(q.here)
-	from, to, some := q.fan.parts.Gap.within(q.mint, q.maxt)
+	from, to, some := q.gap.within(q.mint, q.maxt)
 	if err != nil || !some {
 		return out, warnings, err
 	}
@@ -91,7 +92,7 @@ func (q labelQuerier) union(ctx context.Context, name string, hints *storage.Lab
 	if hints != nil {
 		what.Limit = hints.Limit
 	}
-	lists, warning := question(ctx, q.fan, to, func(p *peer) ([]string, error) { return p.labels(ctx, what) })
+	lists, warning := question(ctx, q.fan, q.gap, to, func(p *peer) ([]string, error) { return p.labels(ctx, what) })
 	for _, l := range lists {
 		out = append(out, l...)
 	}

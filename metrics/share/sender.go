@@ -22,6 +22,8 @@ type Config struct {
 	Dir  string        // for what must survive a restart
 	Lost Gap           // of the server's store, see GapOf
 	Look time.Duration // between looks who the stores are
+	// Retention is how long the stores keep samples.
+	Retention time.Duration
 	// Forget is how long a store that is away keeps its place, and how long the WAL
 	// is kept for it.
 	Forget time.Duration
@@ -85,7 +87,8 @@ func (s *Sender) Stores() (out []Store) {
 	return out
 }
 
-// Gap is the time of which the server's store may lack what the others have.
+// Gap is the time of which the server's store may lack what the others have. It ends
+// when that time is older than Config.Retention.
 func (s *Sender) Gap() Gap { return s.history.gap() }
 
 // Run looks who the stores are, and sends, until ctx ends.
@@ -119,9 +122,14 @@ func (s *Sender) look(ctx context.Context) error {
 	s.holds.afford(!s.parts.Full())
 	now := time.Now()
 	want, reason := Decide(s.history.seen(), s.parts.Stores(ctx), now, s.cfg.Forget)
-	changed, err := s.history.became(want, now)
+	had := s.history.gap()
+	gap, why := had.left(now, s.cfg.Retention)
+	changed, err := s.history.became(want, gap, now)
 	if err != nil {
 		return err
+	}
+	if why != "" {
+		s.log.Info("other stores are not asked any more for what the server lost", "lost until", time.UnixMilli(had.To), "reason", why)
 	}
 	if changed {
 		s.changes.Inc()

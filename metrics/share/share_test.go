@@ -152,6 +152,35 @@ func TestAnAnswerWithoutAStoreThatMayHaveWhatTheServerLostSaysSo(t *testing.T) {
 	s.same("all are back")
 }
 
+func TestALossIsForgottenWithTheRetention(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	s := newSite(t, "b", "c")
+	s.set("b", "c")
+	for k := range 5 {
+		s.write(random, time.Now().UnixMilli()-60_000+int64(k))
+	}
+	s.copied("all are well")
+	s.loseDisk()
+	until(t, "b and c are asked", func() bool { return len(s.fan.away()) == 0 })
+	s.kept["b"].away.Store(true)
+	s.set("c")
+	until(t, "b is known to be away", func() bool { return slices.Equal(s.fan.away(), []string{"b"}) })
+	if _, warning := all(t, s.fan); !strings.HasSuffix(warning, ": b") {
+		t.Errorf("before, the warning is %q", warning)
+	}
+	if _, err := s.sender.history.became(s.sender.history.seen(), NoGap(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "nobody is asked for what is too old", func() bool { return len(s.fan.away()) == 0 })
+	s.stop()
+	s.start(Gap{math.MinInt64, time.Now().Add(-s.keep).UnixMilli()})
+	until(t, "what is lost is too old", func() bool { return s.sender.Gap() == NoGap() })
+	s.restart()
+	if gap := s.sender.Gap(); gap != NoGap() {
+		t.Errorf("after the next start the gap is %v", gap)
+	}
+}
+
 func TestNobodyIsAskedWhatTheServerHas(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	s := newSite(t, "b")
@@ -282,7 +311,7 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 			if _, err := own.Inlet("test").Append(t.Context(), []store.Sample{{1, series(1), 1000, 1}}); err != nil {
 				t.Fatal(err)
 			}
-			f, err := NewFan(Limits{Timeout: 300 * time.Millisecond, Bytes: 8 << 10, AtOnce: 1, Look: time.Hour}, FanParts{Own: own, Gap: Gap{0, 1 << 50},
+			f, err := NewFan(Limits{Timeout: 300 * time.Millisecond, Bytes: 8 << 10, AtOnce: 1, Look: time.Hour}, FanParts{Own: own, Gap: func() Gap { return Gap{0, 1 << 50} },
 				Stores: func() []Store { return []Store{{"b", "b:1"}, {"c", "c:1"}} },
 				At:     func(Store) (string, *http.Client) { return srv.URL, &http.Client{} }}, quiet, prometheus.NewRegistry())
 			if err != nil {

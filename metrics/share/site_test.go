@@ -129,6 +129,7 @@ type site struct {
 	sender *Sender
 	fan    *Fan
 	forget time.Duration // see Config
+	keep   time.Duration // Config.Retention
 	full   atomic.Bool
 	held   atomic.Bool
 	stop   func()
@@ -151,7 +152,7 @@ func (s *site) set(names ...string) {
 }
 
 func newSite(t *testing.T, keepers ...string) *site {
-	s := &site{t: t, kept: map[string]*keeper{}, recv: map[string]*atomic.Pointer[stream.Receiver]{}, whole: newStore(t), own: newStore(t), dir: t.TempDir(), forget: -1}
+	s := &site{t: t, kept: map[string]*keeper{}, recv: map[string]*atomic.Pointer[stream.Receiver]{}, whole: newStore(t), own: newStore(t), dir: t.TempDir(), forget: -1, keep: time.Hour}
 	for _, k := range keepers {
 		s.kept[k], s.recv[k] = newKeeper(t, k)
 	}
@@ -185,7 +186,7 @@ func fast(c stream.ForwardConfig) stream.ForwardConfig {
 func (s *site) start(lost Gap) {
 	s.t.Helper()
 	cfg := Default()
-	cfg.Look, cfg.Forget, cfg.WAL, cfg.Dir, cfg.Lost, cfg.Forward = 50*time.Millisecond, s.forget, s.own.Dir(), s.dir, lost, fast(cfg.Forward)
+	cfg.Look, cfg.Forget, cfg.WAL, cfg.Dir, cfg.Lost, cfg.Retention, cfg.Forward = 50*time.Millisecond, s.forget, s.own.Dir(), s.dir, lost, s.keep, fast(cfg.Forward)
 	sender, err := NewSender(cfg, Parts{Stores: s.stores, Full: s.full.Load,
 		Hold: func(on bool) { s.held.Store(on); s.own.HoldWAL(on) },
 		To:   func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/in", &http.Client{} }}, quiet, prometheus.NewRegistry())
@@ -194,7 +195,7 @@ func (s *site) start(lost Gap) {
 	}
 	limits := DefaultLimits()
 	limits.Look, limits.Timeout = 100*time.Millisecond, 20*time.Second
-	fan, err := NewFan(limits, FanParts{Own: s.own, Gap: sender.Gap(), Stores: sender.Stores,
+	fan, err := NewFan(limits, FanParts{Own: s.own, Gap: sender.Gap, Stores: sender.Stores,
 		At: func(x Store) (string, *http.Client) { return s.kept[x.Name].url + "/ask", &http.Client{} }}, quiet, prometheus.NewRegistry())
 	if err != nil {
 		s.t.Fatal(err)

@@ -93,7 +93,7 @@ func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[r
 		return nil, err
 	}
 	cfg := share.Default()
-	cfg.WAL, cfg.Dir, cfg.Lost = n.store.Dir(), r.cfg.Path("series-sent"), n.lost
+	cfg.WAL, cfg.Dir, cfg.Lost, cfg.Retention = n.store.Dir(), r.cfg.Path("series-sent"), n.lost, n.store.Retention()
 	limit := fullShare * float64(metricstore.Default().SeriesLimit)
 	sender, err := share.NewSender(cfg, share.Parts{Stores: seriesStores(members), Hold: n.store.HoldWAL,
 		Full: func() bool { return float64(n.store.Series()) > limit || n.store.Room() < leastRoom },
@@ -101,7 +101,7 @@ func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[r
 	if err != nil {
 		return nil, err
 	}
-	fan, err := share.NewFan(share.DefaultLimits(), share.FanParts{Own: n.store, Gap: sender.Gap(), Stores: sender.Stores,
+	fan, err := share.NewFan(share.DefaultLimits(), share.FanParts{Own: n.store, Gap: sender.Gap, Stores: sender.Stores,
 		At: func(s share.Store) (string, *http.Client) { return "https://" + s.Addr + seriesAsk, client }}, r.part("share"), r.reg)
 	if err != nil {
 		return nil, err
