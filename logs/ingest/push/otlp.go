@@ -27,20 +27,7 @@ func (p *Push) OTLP() http.Handler {
 	return telling(func(w http.ResponseWriter, r *http.Request) {
 		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // "" is refused below
 		_, err := p.receive("otlp", w, r, func(body []byte, b *batch) error {
-			var logs plog.Logs
-			var err error
-			switch kind {
-			case typeJSON:
-				logs, err = (&plog.JSONUnmarshaler{}).UnmarshalLogs(body)
-			case typeProto:
-				logs, err = (&plog.ProtoUnmarshaler{}).UnmarshalLogs(body)
-			default:
-				return fmt.Errorf("%w: content type %q is neither %s nor %s", errFormat, kind, typeProto, typeJSON)
-			}
-			if err != nil {
-				return fmt.Errorf("%w: %w", errFormat, err)
-			}
-			return b.otlp(logs)
+			return decodeOTLP(kind, body, b)
 		})
 		if kind != typeJSON {
 			kind = typeProto
@@ -65,6 +52,28 @@ func (p *Push) OTLP() http.Handler {
 		out := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), uint64(rpc))
 		_, _ = w.Write(protowire.AppendString(protowire.AppendTag(out, 2, protowire.BytesType), err.Error())) // as above
 	})
+}
+
+// decodeOTLP reads a request in one of its two forms.
+func decodeOTLP(kind string, body []byte, b *batch) error {
+	var logs plog.Logs
+	var err error
+	switch kind {
+	case typeJSON:
+		if err = shallowJSON(body); err == nil {
+			logs, err = (&plog.JSONUnmarshaler{}).UnmarshalLogs(body)
+		}
+	case typeProto:
+		if err = shallowLogs(body); err == nil {
+			logs, err = (&plog.ProtoUnmarshaler{}).UnmarshalLogs(body)
+		}
+	default:
+		return fmt.Errorf("%w: content type %q is neither %s nor %s", errFormat, kind, typeProto, typeJSON)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errFormat, err)
+	}
+	return b.otlp(logs)
 }
 
 func (b *batch) otlp(logs plog.Logs) error {

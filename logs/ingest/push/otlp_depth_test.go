@@ -1,0 +1,72 @@
+package push
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// nested is an ExportLogsServiceRequest with a value that is lists, or maps,
+// within each other. The last step of way is the field that holds the value.
+func nested(depth int, maps bool, way ...protowire.Number) []byte {
+	room := make([]byte, 24*depth+64) // is filled from its end: each level stands around the one before
+	at := len(room)
+	around := func(n protowire.Number) {
+		head := protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.BytesType), uint64(len(room)-at))
+		at -= len(head)
+		copy(room[at:], head)
+	}
+	for range depth {
+		if maps {
+			around(2) // KeyValue.value
+			around(1) // KeyValueList.values
+			around(6) // AnyValue.kvlist_value
+			continue
+		}
+		around(1) // ArrayValue.values
+		around(5) // AnyValue.array_value
+	}
+	for i := range way {
+		around(way[len(way)-1-i])
+	}
+	return room[at:]
+}
+
+func TestValuesThatAreTooDeepAreRefused(t *testing.T) {
+	const more = 1 << 20 // would take all of the stack, and the process with it
+	json := func(depth int) []byte {
+		return []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":` + strings.Repeat(`{"arrayValue":{"values":[`, depth) +
+			`{"stringValue":"in"}` + strings.Repeat(`]}}`, depth) + `}]}]}]}`)
+	}
+	for _, test := range []struct {
+		what string
+		kind string
+		make func(depth int) []byte
+	}{
+		{"a body of lists", typeProto, func(n int) []byte { return nested(n, false, 1, 2, 2, 5) }},
+		{"a body of maps", typeProto, func(n int) []byte { return nested(n, true, 1, 2, 2, 5) }},
+		{"an attribute of a record", typeProto, func(n int) []byte { return nested(n, false, 1, 2, 2, 6, 2) }},
+		{"an attribute of a scope", typeProto, func(n int) []byte { return nested(n, true, 1, 2, 1, 3, 2) }},
+		{"an attribute of a resource", typeProto, func(n int) []byte { return nested(n, false, 1, 1, 1, 2) }},
+		{"a body as JSON", typeJSON, json},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			b := &batch{limit: 1 << 20}
+			if err := decodeOTLP(test.kind, test.make(maxValueDepth), b); err != nil {
+				t.Errorf("%d deep: %v", maxValueDepth, err)
+			}
+			if err := decodeOTLP(test.kind, test.make(more), b); !errors.Is(err, errDeep) {
+				t.Errorf("%d deep: %v", more, err)
+			}
+		})
+	}
+	if err := shallowJSON([]byte(`{"a":"` + strings.Repeat(`\"[{`, 2000) + `"}`)); err != nil {
+		t.Errorf("brackets in a text: %v", err)
+	}
+	if err := shallowLogs(bytes.Repeat([]byte{0xff}, 20)); !errors.Is(err, errFormat) {
+		t.Errorf("what is no message: %v", err)
+	}
+}
