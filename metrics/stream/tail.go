@@ -48,7 +48,8 @@ type Pick func(at Position) func(ref uint64, l labels.Labels) bool
 
 // tail reads a WAL that another part of this process writes.
 type tail struct {
-	dir     string // of the WAL
+	dir     string                                        // of the WAL
+	list    func(dir string) (first, last int, err error) // its segments
 	log     *slog.Logger
 	metrics *wlog.LiveReaderMetrics
 	decoder record.Decoder
@@ -71,15 +72,33 @@ const manySeries = 20_000
 
 func openTail(storeDir string, from Position, pick Pick, log *slog.Logger) *tail {
 	return &tail{
-		dir: filepath.Join(storeDir, "wal"), log: log, metrics: wlog.NewLiveReaderMetrics(nil),
+		dir: filepath.Join(storeDir, "wal"), list: wlog.Segments, log: log, metrics: wlog.NewLiveReaderMetrics(nil),
 		decoder: record.NewDecoder(labels.NewSymbolTable(), log),
 		series:  map[chunks.HeadSeriesRef]labels.Labels{}, at: from, pick: pick, many: manySeries,
 	}
 }
 
+// tries are how often a list of segments may be out of date when they are opened:
+// the store deletes what is in blocks.
+const tries = 20
+
+func (t *tail) again(try func() error) (err error) {
+	for range tries {
+		if err = try(); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return err
+}
+
 // start learns the series described before the position.
 func (t *tail) start() error {
-	first, last, err := wlog.Segments(t.dir)
+	oldest := t.at == Position{}
+	return t.again(func() error { return t.begin(oldest) })
+}
+
+func (t *tail) begin(oldest bool) error {
+	first, last, err := t.list(t.dir)
 	if err != nil {
 		return fmt.Errorf("list WAL %s: %w", t.dir, err)
 	}
@@ -90,7 +109,7 @@ func (t *tail) start() error {
 		t.at = Position{Segment: first}
 	}
 	if t.at.Segment < first {
-		if t.at != (Position{}) {
+		if !oldest {
 			t.lost += first - t.at.Segment
 		}
 		t.at = Position{Segment: first}
@@ -188,7 +207,7 @@ func (t *tail) next(batch []Sample, limit int) ([]Sample, error) {
 	for len(batch) < limit {
 		// Asked before reading: a segment that has a successor now grows no
 		// more, so its end is its end.
-		_, last, err := wlog.Segments(t.dir)
+		_, last, err := t.list(t.dir)
 		if err != nil {
 			return batch, fmt.Errorf("list WAL %s: %w", t.dir, err)
 		}
@@ -198,7 +217,7 @@ func (t *tail) next(batch []Sample, limit int) ([]Sample, error) {
 		if last <= t.at.Segment {
 			return batch, nil
 		}
-		if err := t.advance(); err != nil {
+		if err := t.again(t.advance); err != nil {
 			return batch, err
 		}
 	}
@@ -247,18 +266,21 @@ func (t *tail) read(batch []Sample, limit int) ([]Sample, error) {
 
 // advance goes to the next segment that still exists.
 func (t *tail) advance() error {
-	first, _, err := wlog.Segments(t.dir)
+	first, _, err := t.list(t.dir)
 	if err != nil {
 		return fmt.Errorf("list WAL %s: %w", t.dir, err)
 	}
-	want := t.at.Segment + 1
-	if want < first {
-		t.lost += first - want
-		want = first
+	want := max(t.at.Segment+1, first)
+	skipped := want - t.at.Segment - 1
+	if skipped > 0 { // the series that they described go on
+		if err := t.learnBefore(first); err != nil {
+			return err
+		}
 	}
 	if err := t.enter(want); err != nil {
 		return err
 	}
+	t.lost += skipped
 	t.forget(first)
 	return nil
 }
