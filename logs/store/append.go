@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -222,7 +223,7 @@ func (s *Store) source(stream *record.Stream) *source {
 	h := stream.Hash()
 	src, ok := s.sources[h]
 	if !ok {
-		src = &source{stream: stream, hash: h, idle: time.Now()}
+		src = &source{stream: stream, hash: h, next: s.numberAfter(h), idle: time.Now()}
 		s.sources[h] = src
 	}
 	if src.stream == nil { // known only by a checkpoint
@@ -233,6 +234,17 @@ func (s *Store) source(stream *record.Stream) *source {
 	}
 	s.byPointer[stream] = src
 	return src
+}
+
+// numberAfter is the number of the next line of a stream that was forgotten while
+// it was silent. No two lines that are stored have the same.
+func (s *Store) numberAfter(hash uint64) uint64 {
+	for _, p := range slices.Backward(s.parts) {
+		if n, ok := p.ends[hash]; ok {
+			return n
+		}
+	}
+	return 0
 }
 
 const maxPointers = 1 << 14

@@ -66,7 +66,7 @@ func (s *Store) cut(h *head) error {
 	}
 	s.mu.Lock()
 	n := len(p.metas)
-	p.metas = append(p.metas, m)
+	p.know(m)
 	s.sealed[0] = nil // or the array keeps its memory
 	s.sealed = s.sealed[1:]
 	s.sealedBytes -= h.memory

@@ -21,7 +21,8 @@ type partition struct {
 	file  *block.File
 	lent  bool // of another store's copy: only read
 
-	metas []*block.Meta // append-only; guarded by Store.mu
+	metas []*block.Meta     // append-only; guarded by Store.mu
+	ends  map[uint64]uint64 // number after the last line of each stream; guarded by Store.mu
 
 	mu     sync.RWMutex // guards what follows
 	idx    *index.Index // nil while there is none
@@ -57,7 +58,8 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 	if err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
-	p.file, p.metas = file, metas
+	p.file = file
+	p.know(metas...)
 	if lost.Skipped > 0 { // blocks have other numbers than the index knows
 		if err := os.RemoveAll(p.indexDir()); err != nil {
 			return nil, 0, errors.Join(fmt.Errorf("open partition %s: %w", name, err), file.Close())
@@ -81,13 +83,26 @@ func lend(dir, name string, codec *block.Codec, verified int64) (*partition, int
 	if err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
-	p.file, p.metas = file, metas
+	p.file = file
+	p.know(metas...)
 	if lost.Skipped == 0 && index.Exists(p.indexDir()) {
 		if x, err := index.OpenRead(p.indexDir(), len(metas)); err == nil { // else blocks are scanned
 			p.idx = x
 		}
 	}
 	return p, 0, nil // blocks that are not there yet are not damage
+}
+
+// know takes blocks that are in the file. Called with Store.mu held, or before
+// others have the partition.
+func (p *partition) know(metas ...*block.Meta) {
+	if p.ends == nil {
+		p.ends = map[uint64]uint64{}
+	}
+	p.metas = append(p.metas, metas...)
+	for _, m := range metas {
+		p.ends[m.Hash] = max(p.ends[m.Hash], m.First+uint64(m.Lines))
+	}
 }
 
 func (p *partition) blocksFile() string { return filepath.Join(p.dir, "blocks.dat") }
