@@ -29,17 +29,19 @@ type Config struct {
 	Forget time.Duration // rows of a node that has not asked for so long are gone
 	Rows   int           // of one node
 	Bytes  int64         // of one request
+	Blind  time.Duration // so long it waits at most until what it looks at is known
 }
 
 // Default suits clusters of some hundred nodes.
 func Default() Config {
-	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 5 * time.Second, Forget: 2 * time.Minute, Rows: 2000, Bytes: 8 << 20}
+	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 5 * time.Second, Forget: 2 * time.Minute, Rows: 2000, Bytes: 8 << 20, Blind: 2 * time.Minute}
 }
 
 // Parts are the collaborators.
 type Parts struct {
 	World   func() target.World // from memory
 	Objects func() []target.Object
+	Known   func() bool                         // World and Objects are complete; nil: always
 	NodeOf  func(*http.Request) (string, error) // who asks
 }
 
@@ -58,6 +60,7 @@ type Desk struct {
 
 // plan is what is to be scraped by all nodes.
 type plan struct {
+	made bool // else nodes are told nothing, and keep what they have
 	jobs []target.Job
 	left []target.Dropped
 	part map[string]part // by node, as far as asked for
@@ -99,13 +102,20 @@ func NewDesk(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registere
 // Changed says that World or Objects may answer differently. It never blocks.
 func (d *Desk) Changed() { d.stale.Store(true) }
 
-// Run plans anew after changes until ctx ends.
+// Run plans anew after changes until ctx ends. It begins when what it looks at is
+// known: a plan of less would end series on all nodes at each start.
 func (d *Desk) Run(ctx context.Context) error {
 	tick := time.NewTicker(d.cfg.Soon)
 	defer tick.Stop()
-	last := time.Time{}
+	began, last := time.Now(), time.Time{}
 	for {
-		if now := time.Now(); d.stale.Swap(false) || now.Sub(last) >= d.cfg.Every {
+		now := time.Now()
+		known := !last.IsZero() || d.parts.Known == nil || d.parts.Known()
+		if !known && now.Sub(began) >= d.cfg.Blind {
+			d.log.Warn("targets are planned though not all objects are known", "waited", d.cfg.Blind)
+			known = true
+		}
+		if known && (d.stale.Swap(false) || now.Sub(last) >= d.cfg.Every) {
 			last = now
 			d.planAnew(now)
 		}
@@ -130,7 +140,7 @@ func (d *Desk) planAnew(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	close(d.plan.next)
-	d.plan = plan{jobs: jobs, left: left, part: map[string]part{}, next: make(chan struct{})}
+	d.plan = plan{made: true, jobs: jobs, left: left, part: map[string]part{}, next: make(chan struct{})}
 	maps.DeleteFunc(d.nodes, func(_ string, r rows) bool { return now.Sub(r.at) > d.cfg.Forget })
 	d.metrics.nodes.Set(float64(len(d.nodes)))
 }
@@ -200,8 +210,11 @@ func (d *Desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for waiting := true; ; {
 		d.mu.Lock()
 		d.nodes[node] = rows{ask.Here, ask.Left, time.Now()}
-		have, next := d.partOf(node), d.plan.next
+		have, next, made := d.partOf(node), d.plan.next, d.plan.made
 		d.mu.Unlock()
+		if !made {
+			have.mark = ask.Mark
+		}
 		if have.mark != ask.Mark || !waiting {
 			out := answer{Mark: have.mark}
 			if have.mark != ask.Mark {

@@ -59,6 +59,16 @@ func onChange(i cache.SharedIndexInformer, changed func()) error {
 	return err
 }
 
+// known answers whether all objects were read once.
+func (s *scrapeObjects) known() bool {
+	for _, w := range s.watched {
+		if !w.informer.HasSynced() {
+			return false
+		}
+	}
+	return true
+}
+
 // list are the objects as they are now, sorted.
 func (s *scrapeObjects) list() []target.Object {
 	s.mu.Lock()

@@ -52,7 +52,19 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 		return nil, fmt.Errorf("read CA: %w", err)
 	}
 	core := f.Core().V1()
-	for what, i := range map[string]cache.SharedIndexInformer{"pods": core.Pods().Informer(), "services": core.Services().Informer(), "endpoints": core.Endpoints().Informer()} {
+	seen := map[string]cache.SharedIndexInformer{"pods": core.Pods().Informer(), "services": core.Services().Informer(), "endpoints": core.Endpoints().Informer(), "nodes": core.Nodes().Informer()}
+	known := func() bool {
+		for _, i := range seen {
+			if !i.HasSynced() {
+				return false
+			}
+		}
+		return objects.known()
+	}
+	for what, i := range seen {
+		if what == "nodes" {
+			continue // their heartbeats change no target; the next plan sees them
+		}
 		if err := onChange(i, changed); err != nil {
 			return nil, fmt.Errorf("watch %s for targets: %w", what, err)
 		}
@@ -67,7 +79,7 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 			return target.World{Pods: all(pods.List), Services: all(services.List), Nodes: all(nodes.List), Endpoints: all(endpoints.List),
 				Home: r.cfg.NodeName, Prober: proberHost, Value: values.value, Account: target.Account{CA: string(ca), Token: account.now()}, Limit: 20_000}
 		},
-		Objects: objects.list, NodeOf: nodeOfCaller,
+		Objects: objects.list, Known: known, NodeOf: nodeOfCaller,
 	}, r.part("targets"), r.reg)
 	if err != nil {
 		return nil, err
