@@ -198,6 +198,31 @@ func TestMetricsAreServedInTheShapesOfKubernetes(t *testing.T) {
 	}
 }
 
+func TestASumOfLessThanAllIsNoAnswer(t *testing.T) {
+	s := source(t, nil)
+	full := s.Query
+	s.Query = func(ctx context.Context, expr string, at time.Time) ([]Value, []string, error) {
+		v, _, err := full(ctx, expr, at)
+		return v, []string{"partial answer: no recent samples from n2"}, err
+	}
+	for path, code := range map[string]int{
+		"custom.metrics.k8s.io/v1beta2/namespaces/shop/metrics/waiting":    503,
+		"custom.metrics.k8s.io/v1beta2/namespaces/shop/pods/*/waiting":     200, // the pods that have values
+		"external.metrics.k8s.io/v1beta1/namespaces/shop/waiting":          503,
+		"external.metrics.k8s.io/v1beta1/namespaces/shop/nothing/of/these": 400,
+	} {
+		gv := customv1beta2.SchemeGroupVersion
+		if strings.HasPrefix(path, externalv1beta1.GroupName) {
+			gv = externalv1beta1.SchemeGroupVersion
+		}
+		w := httptest.NewRecorder()
+		s.Handler(gv).ServeHTTP(w, httptest.NewRequest("GET", "/apis/"+path, nil))
+		if w.Code != code || code == 503 && !strings.Contains(w.Body.String(), "from n2") {
+			t.Errorf("%s: %d, want %d: %s", path, w.Code, code, w.Body)
+		}
+	}
+}
+
 func TestNothingIsToldApartFromAFailure(t *testing.T) {
 	s := source(t, map[string]string{"shop/nan": `0 * (waiting / 0) / 0`, "shop/broken": `sum(`})
 	if _, _, err := s.Values(t.Context(), Want{Namespace: "shop", Metric: "nan"}, time.Now()); !errors.Is(err, ErrNone) {

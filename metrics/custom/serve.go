@@ -129,9 +129,12 @@ func (s Source) external(r *http.Request, path []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	values, _, err := s.Values(r.Context(), Want{Namespace: path[1], Metric: path[2], Selector: selector}, time.Now())
+	values, missing, err := s.Values(r.Context(), Want{Namespace: path[1], Metric: path[2], Selector: selector}, time.Now())
 	if err != nil {
 		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, lacks(path[2], missing)
 	}
 	out := externalv1beta1.ExternalMetricValueList{TypeMeta: metav1.TypeMeta{Kind: "ExternalMetricValueList", APIVersion: externalv1beta1.SchemeGroupVersion.String()}, Items: []externalv1beta1.ExternalMetricValue{}}
 	for _, v := range values {
@@ -139,6 +142,11 @@ func (s Source) external(r *http.Request, path []string) (any, error) {
 		out.Items = append(out.Items, externalv1beta1.ExternalMetricValue{MetricName: path[2], MetricLabels: v.Labels, Timestamp: metav1.NewTime(v.At), Value: Quantity(v.Value)})
 	}
 	return out, nil
+}
+
+// lacks refuses a sum of less than all: who asks for it scales by it.
+func lacks(metric string, missing []string) error {
+	return apierrors.NewServiceUnavailable(fmt.Sprintf("metric %s: %s", metric, strings.Join(missing, "; ")))
 }
 
 // asked is a custom metric's path.
@@ -192,9 +200,12 @@ func (s Source) custom(r *http.Request, gv schema.GroupVersion, path []string) (
 	case !objects.Empty():
 		return nil, apierrors.NewBadRequest("labelSelector is served for pods; name the object instead of *")
 	}
-	values, _, err := s.Values(r.Context(), ask.Want, time.Now())
+	values, missing, err := s.Values(r.Context(), ask.Want, time.Now())
 	if err != nil {
 		return nil, err
+	}
+	if len(missing) > 0 && ask.what.kind != "Pod" { // a pod that has a value has all of it
+		return nil, lacks(ask.Metric, missing)
 	}
 	return ask.listed(gv, values), nil
 }

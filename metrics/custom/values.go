@@ -25,8 +25,8 @@ const maxValues = 10_000
 
 // Source is where values come from.
 type Source struct {
-	// Query evaluates PromQL over all namespaces. Warnings say that nodes are missing.
-	Query func(ctx context.Context, expr string, at time.Time) (values []Value, warnings []string, err error)
+	// Query evaluates PromQL over all namespaces; missing says what the answer lacks.
+	Query func(ctx context.Context, expr string, at time.Time) (values []Value, missing []string, err error)
 	// Stored is the PromQL of a MetricQuery; false when there is none.
 	Stored func(namespace, name string) (query string, found bool, err error)
 	// Names lists the MetricQuery objects of a namespace; all when it is empty.
@@ -52,7 +52,7 @@ type Want struct {
 }
 
 // Values answers one value for each object that has one, or for an external
-// metric each series; none at all is ErrNone.
+// metric each series; none at all is ErrNone. The strings say what is missing.
 func (s Source) Values(ctx context.Context, want Want, at time.Time) ([]Value, []string, error) {
 	home := cmp.Or(want.Namespace, wide)
 	query, stored, err := s.Stored(home, want.Metric)
@@ -70,9 +70,9 @@ func (s Source) Values(ctx context.Context, want Want, at time.Time) ([]Value, [
 	if err != nil {
 		return nil, nil, fmt.Errorf("metric %s of %s: %w", want.Metric, home, err)
 	}
-	got, warnings, err := s.Query(ctx, expr, at)
+	got, missing, err := s.Query(ctx, expr, at)
 	if err != nil {
-		return nil, warnings, fmt.Errorf("metric %s of %s: %w", want.Metric, home, err)
+		return nil, missing, fmt.Errorf("metric %s of %s: %w", want.Metric, home, err)
 	}
 	got = slices.DeleteFunc(got, func(v Value) bool { return math.IsNaN(v.Value) })
 	if stored {
@@ -86,12 +86,12 @@ func (s Source) Values(ctx context.Context, want Want, at time.Time) ([]Value, [
 				what += fmt.Sprintf(" with the label %s of what is asked for", want.By)
 			}
 		}
-		return nil, warnings, fmt.Errorf("metric %s of %s: %w: %s", want.Metric, home, ErrNone, what)
+		return nil, missing, fmt.Errorf("metric %s of %s: %w: %s", want.Metric, home, ErrNone, what)
 	}
 	if len(got) > maxValues {
-		return nil, warnings, fmt.Errorf("metric %s of %s has %d values, %d are allowed: aggregate in the query", want.Metric, home, len(got), maxValues)
+		return nil, missing, fmt.Errorf("metric %s of %s has %d values, %d are allowed: aggregate in the query", want.Metric, home, len(got), maxValues)
 	}
-	return got, warnings, nil
+	return got, missing, nil
 }
 
 // of picks from the answer of a stored query what is asked for. Series of one

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -53,6 +54,9 @@ func (r role) customSource(p apiserver.Parts) custom.Source {
 			return out, warnings, err
 		},
 		Stored: func(namespace, metric string) (string, bool, error) {
+			if !queries.informer.HasSynced() { // else a series of the name would be taken for it
+				return "", false, errUnread
+			}
 			text, found := storedQuery(queries.informer.GetStore().List(), namespace, metric)
 			return text, found, nil
 		},
@@ -74,6 +78,9 @@ func (r role) customSource(p apiserver.Parts) custom.Source {
 		},
 	}
 }
+
+// errUnread lasts for the first moments of a server.
+var errUnread = errors.New("objects are not read yet")
 
 // metricName is what autoscalers call the metric of a MetricQuery.
 func metricName(u *unstructured.Unstructured) string {

@@ -1,7 +1,12 @@
 package daemon
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"reflect"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -31,4 +36,46 @@ func TestAMetricIsFoundByTheNameThatItsObjectGivesIt(t *testing.T) {
 			t.Errorf("%s of %s is %q, want %q", c.metric, c.namespace, got, c.want)
 		}
 	}
+}
+
+func TestAnswersOfTheTelemetryRole(t *testing.T) {
+	at := time.Unix(1500, 0)
+	for name, c := range map[string]struct {
+		text    string
+		want    []sample
+		missing []string
+		fails   bool
+	}{
+		"series": {text: `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"pod":"a"},"value":[1500,"2.5"]}]}}`,
+			want: []sample{{map[string]string{"pod": "a"}, at, 2.5}}},
+		"a scalar is one sample": {text: `{"status":"success","data":{"resultType":"scalar","result":[1500,"7"]}}`, want: []sample{{map[string]string{}, at, 7}}},
+		"nothing":                {text: `{"status":"success","data":{"resultType":"vector","result":[]}}`},
+		"a node is missing, and the expression is doubtful": {
+			text:    `{"status":"success","warnings":["PromQL warning: bucket label \"le\" is missing","partial answer: no recent samples from n2"],"data":{"resultType":"vector","result":[]}}`,
+			missing: []string{"partial answer: no recent samples from n2"}},
+		"a refusal":     {text: `{"status":"error","error":"parse error"}`, fails: true},
+		"not an answer": {text: `<html>`, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			role := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(c.text)) }))
+			defer role.Close()
+			got, missing, err := asker{&http.Client{Transport: toServer(role.URL)}}.query(t.Context(), "x", at)
+			if (err != nil) != c.fails || !reflect.DeepEqual(got, c.want) || len(missing)+len(c.missing) > 0 && !reflect.DeepEqual(missing, c.missing) {
+				t.Errorf("%+v, missing %q, %v", got, missing, err)
+			}
+		})
+	}
+}
+
+// toServer sends everything to one server.
+type toServer string
+
+func (to toServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	u, err := url.Parse(string(to))
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	r.URL.Scheme, r.URL.Host = u.Scheme, u.Host
+	return http.DefaultTransport.RoundTrip(r)
 }

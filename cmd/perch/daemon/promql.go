@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"perch/controlplane/apiserver"
+	"perch/metrics/promapi"
 	"perch/metrics/resource"
 )
 
@@ -32,8 +34,9 @@ type asker struct{ client *http.Client }
 
 func (r role) asker() asker { return asker{unixClient(r.cfg.Socket("telemetry"))} }
 
-// query evaluates at a time. partial is true when nodes are missing.
-func (a asker) query(ctx context.Context, expr string, at time.Time) (out []sample, warnings []string, _ error) {
+// query evaluates at a time; a scalar is one sample without labels. missing says
+// what the answer lacks, other warnings are left out.
+func (a asker) query(ctx context.Context, expr string, at time.Time) (out []sample, missing []string, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	ask := url.Values{"query": {expr}, "time": {strconv.FormatFloat(float64(at.UnixMilli())/1000, 'f', 3, 64)}}
@@ -50,10 +53,8 @@ func (a asker) query(ctx context.Context, expr string, at time.Time) (out []samp
 		Status, Error string
 		Warnings      []string
 		Data          struct {
-			Result []struct {
-				Metric map[string]string
-				Value  [2]json.RawMessage
-			}
+			ResultType string
+			Result     json.RawMessage
 		}
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
@@ -62,7 +63,21 @@ func (a asker) query(ctx context.Context, expr string, at time.Time) (out []samp
 	if answer.Status != "success" {
 		return nil, nil, fmt.Errorf("query metrics: %s", answer.Error)
 	}
-	for _, s := range answer.Data.Result {
+	type series struct {
+		Metric map[string]string
+		Value  [2]json.RawMessage
+	}
+	var result []series
+	if answer.Data.ResultType == "scalar" {
+		result = []series{{Metric: map[string]string{}}}
+		err = json.Unmarshal(answer.Data.Result, &result[0].Value)
+	} else {
+		err = json.Unmarshal(answer.Data.Result, &result)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read metrics: %w", err)
+	}
+	for _, s := range result {
 		var t float64
 		var v string
 		if err := errors.Join(json.Unmarshal(s.Value[0], &t), json.Unmarshal(s.Value[1], &v)); err != nil {
@@ -74,7 +89,7 @@ func (a asker) query(ctx context.Context, expr string, at time.Time) (out []samp
 		}
 		out = append(out, sample{s.Metric, time.UnixMilli(int64(t * 1000)), f})
 	}
-	return out, answer.Warnings, nil
+	return out, slices.DeleteFunc(answer.Warnings, func(w string) bool { return !promapi.Partial([]string{w}) }), nil
 }
 
 // apiGroups are the groups served beside Kubernetes' own: metrics.k8s.io from
