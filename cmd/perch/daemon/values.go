@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	valueLife   = 15 * time.Second // what is read of a Secret holds so long
+	valueLife   = 15 * time.Second // what is read of a Secret holds so long; while the API is away, on
 	failureLife = 2 * time.Second
 	valueWait   = 3 * time.Second // for one answer
 )
@@ -60,10 +60,14 @@ func (v *values) value(ref target.Ref) (string, error) {
 				delete(v.have, k)
 			}
 		}
+		before := set
 		set = v.get(ref)
 		set.till = now.Add(valueLife)
 		if set.err != nil {
 			set.till = now.Add(failureLife)
+			if before.data != nil && !apierrors.IsForbidden(set.err) && !apierrors.IsNotFound(set.err) {
+				set.data, set.err = before.data, nil // the API is away: targets are not to be lost for that
+			}
 		}
 		v.have[object] = set
 	}
