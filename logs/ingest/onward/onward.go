@@ -82,7 +82,7 @@ func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer
 	m := &metrics{
 		lines:  counter("lines_total", "Lines the receiver has acknowledged."),
 		chunks: counter("chunks_total", "Chunks the receiver has acknowledged."),
-		lost:   counter("lost_lines_total", "Lines the retention removed before they were sent."),
+		lost:   counter("lost_lines_total", "Lines that retention removed before they were sent, or that damage of the disk made unreadable."),
 		failed: counter("failures_total", "Chunks that were not acknowledged; they are sent again."),
 		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_onward_unsent_lines", Help: "Lines that are not sent yet, at the last look."}),
 	}
@@ -185,14 +185,16 @@ func (o *Onward) skip(ctx context.Context, pieces []store.Piece) error {
 	return nil
 }
 
-// forget drops positions of streams the store no longer has lines of.
+// forget drops positions of streams the store no longer has lines of, and of
+// those whose numbers began anew because it had none for a while.
 func (o *Onward) forget(pieces []store.Piece) {
-	have := map[uint64]struct{}{}
+	ends := map[uint64]uint64{}
 	for i := range pieces {
-		have[pieces[i].Hash] = struct{}{}
+		p := &pieces[i]
+		ends[p.Hash] = max(ends[p.Hash], p.First+uint64(p.Lines))
 	}
-	for hash := range o.sent {
-		if _, ok := have[hash]; !ok {
+	for hash, sent := range o.sent {
+		if sent > ends[hash] {
 			delete(o.sent, hash)
 			o.store.Forget(o.file(), hash)
 		}
@@ -212,6 +214,11 @@ func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
 		next = p.First
 	}
 	lines, err := p.Read(&block.Lines{})
+	if errors.Is(err, block.ErrDamaged) { // it stays so; the lines after it must not wait for it
+		o.m.lost.Add(float64(end - next))
+		o.log.Error("lines of a damaged block were not sent on", "count", end-next, "err", err)
+		return o.remember(ctx, p.Hash, end)
+	}
 	if err != nil {
 		return fmt.Errorf("send lines on: %w", err)
 	}
@@ -224,13 +231,21 @@ func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
 			return fmt.Errorf("send %d lines on to %s: %w", n, o.cfg.Address, err)
 		}
 		next += uint64(n)
-		o.sent[p.Hash] = next
 		o.m.lines.Add(float64(n))
 		o.m.chunks.Inc()
-		at := record.Position{File: o.file(), Inode: p.Hash, Stdout: int64(next)}
-		if err := o.store.Append(ctx, nil, []record.Position{at}); err != nil { // sent again after a restart
-			return fmt.Errorf("remember what was sent on: %w", err)
+		if err := o.remember(ctx, p.Hash, next); err != nil { // sent again after a restart
+			return err
 		}
+	}
+	return nil
+}
+
+// remember notes that the lines of a stream before number next are dealt with.
+func (o *Onward) remember(ctx context.Context, hash, next uint64) error {
+	o.sent[hash] = next
+	at := record.Position{File: o.file(), Inode: hash, Stdout: int64(next)}
+	if err := o.store.Append(ctx, nil, []record.Position{at}); err != nil {
+		return fmt.Errorf("remember what was sent on: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,103 @@
+package onward
+
+import (
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"perch/logs/record"
+	"perch/logs/store"
+)
+
+// came is how often each line came.
+func (r *receiver) came() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.got)
+}
+
+// A block that cannot be read any more is told, and does not hold up what comes
+// after it for ever.
+func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
+	dir := t.TempDir()
+	s, err := store.Open(store.Default(dir), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, 0, 200) // half of them of each of two streams
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "parts", "*", "blocks.dat"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-1] ^= 1 // of the last block's lines
+	if err := os.WriteFile(files[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir)
+	put(t, s, 200, 100)
+	r := &receiver{got: map[string]int{}}
+	addr, stopFar := r.open(t, "127.0.0.1:0")
+	defer stopFar()
+	cfg := Default(addr, "n1")
+	cfg.Key = "s3"
+	o, err := New(cfg, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.begun = true
+	defer o.hangUp()
+	for range 2 { // the second time nothing is lost or sent again
+		if err := o.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if lost := testutil.ToFloat64(o.m.lost); lost != 100 || len(r.came()) != 200 {
+			t.Errorf("%d lines came, %v were lost", len(r.came()), lost)
+		}
+	}
+	came := r.came()
+	for i := range 100 {
+		if line := "line " + strconv.Itoa(200+i); came[line] != 1 {
+			t.Errorf("%s came %d times", line, came[line])
+		}
+	}
+}
+
+func TestAStreamWhoseNumbersBeginAnewIsSent(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	put(t, s, 0, 100)
+	r := &receiver{got: map[string]int{}}
+	addr, stopFar := r.open(t, "127.0.0.1:0")
+	defer stopFar()
+	cfg := Default(addr, "n1")
+	cfg.Key = "s3"
+	o, err := New(cfg, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.begun = true
+	defer o.hangUp()
+	st := record.Stream{Namespace: "shop", Pod: "p0"} // retention had removed all of its 1,000 lines
+	o.sent[st.Hash()] = 1000
+	if err := o.pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.came()); n != 100 {
+		t.Errorf("%d lines came, want 100", n)
+	}
+}
