@@ -170,20 +170,42 @@ func (t *tracked) read(warm, cold bool) (err error) {
 }
 
 // find starts to follow cgroups that are new, and marks those that are gone.
-// Unless it looks anew, it misses one that was made while another was removed.
+// Unless it looks anew, it misses one that was made while another was removed and
+// of which nobody told.
 func (s *Stats) find(anew bool) {
 	if anew {
 		clear(s.lists)
 	}
-	paths := s.list()
-	live := make(map[string]bool, len(paths))
-	for _, p := range paths {
-		live[p] = true
+	live := s.live()
+	if s.outdated(live) {
+		live = s.live()
+	}
+	for p := range live {
 		s.watch(p)
 	}
 	for p, t := range s.tracked {
 		t.missing = !live[p]
 	}
+}
+
+func (s *Stats) live() map[string]bool {
+	paths := s.list()
+	live := make(map[string]bool, len(paths))
+	for _, p := range paths {
+		live[p] = true
+	}
+	return live
+}
+
+// outdated drops the lists that lack a cgroup which is there.
+func (s *Stats) outdated(live map[string]bool) (some bool) {
+	for p := range s.tracked {
+		if !live[p] && !s.tree.Created(p).IsZero() {
+			delete(s.lists, path.Dir(p))
+			some = true
+		}
+	}
+	return some
 }
 
 // inOrder lists what is tracked, parents before their children.

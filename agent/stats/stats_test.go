@@ -350,6 +350,26 @@ func TestACgroupThatVanishesEndsWithItsLastNumbers(t *testing.T) {
 	}
 }
 
+// TestACgroupMadeWhileAnotherWentDoesNotEnd: with as many links as before nothing
+// is listed anew, and what was told of is in no list.
+func TestACgroupMadeWhileAnotherWentDoesNotEnd(t *testing.T) {
+	dir := mount(t)
+	s := newStats(t, dir, nil)
+	s.Round(time.Unix(1500, 0))
+	old, path := s.PathOf("burstable", "U1", "pause"), s.PathOf("burstable", "U1", "c2")
+	if err := os.Rename(filepath.Join(dir, old), filepath.Join(dir, path)); err != nil {
+		t.Fatal(err)
+	}
+	s.Started(path)
+	s.Round(time.Unix(1505, 0))
+	if got := s.tracked[path]; got == nil || got.stale {
+		t.Error("it is taken for gone")
+	}
+	if got := s.tracked[old]; got == nil || !got.stale {
+		t.Error("the other is not")
+	}
+}
+
 func TestAContainerIsSilentUntilItHasAName(t *testing.T) {
 	known := false
 	s := newStats(t, mount(t), func(_ *Config, p *Parts) {
