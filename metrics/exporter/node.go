@@ -1,6 +1,7 @@
 package exporter
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"regexp"
@@ -42,9 +43,12 @@ type Node struct {
 	proc  procfs.FS
 	block blockdevice.FS
 	takes *regexp.Regexp // fields of netstat
+	size  func(string, *unix.Statfs_t) error
 
-	mu   sync.Mutex
-	told map[string]bool // collectors whose failure was logged
+	mu    sync.Mutex
+	told  map[string]bool          // collectors whose failure was logged
+	cpus  map[int64]procfs.CPUStat // the newest told
+	asked map[string]*statAsked    // mount points that did not answer yet
 }
 
 // NewNode checks that /proc is there.
@@ -57,7 +61,8 @@ func NewNode(cfg NodeConfig, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: log, proc: proc, block: block, takes: regexp.MustCompile(netstatTaken), told: map[string]bool{}}, nil
+	return &Node{cfg: cfg, log: log, proc: proc, block: block, takes: regexp.MustCompile(netstatTaken), size: unix.Statfs,
+		told: map[string]bool{}, cpus: map[int64]procfs.CPUStat{}, asked: map[string]*statAsked{}}, nil
 }
 
 // Describe sends nothing: the series depend on the machine.
@@ -147,6 +152,7 @@ func (n *Node) cpu(s *sender) error {
 		return err
 	}
 	for cpu, c := range st.CPU {
+		c = n.forward(cpu, c)
 		guests(s, strconv.FormatInt(cpu, 10), c)
 		for mode, v := range map[string]float64{
 			"user": c.User, "nice": c.Nice, "system": c.System, "idle": c.Idle,
@@ -162,6 +168,24 @@ func (n *Node) cpu(s *sender) error {
 	s.gauge("node_procs_running", "Processes that run.", float64(st.ProcessesRunning))
 	s.gauge("node_procs_blocked", "Processes that wait for input or output.", float64(st.ProcessesBlocked))
 	return nil
+}
+
+// jumpBack is how far, in seconds, idle time goes back when a cpu was switched off
+// and on: then all its times begin anew.
+const jumpBack = 3
+
+// forward holds the times of a cpu to what was told before: the kernel's idle and
+// iowait go back a little now and then, which a query would take for a restart and
+// count all of the time again.
+func (n *Node) forward(cpu int64, c procfs.CPUStat) procfs.CPUStat {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p, known := n.cpus[cpu]; known && p.Idle-c.Idle < jumpBack {
+		c = procfs.CPUStat{User: max(p.User, c.User), Nice: max(p.Nice, c.Nice), System: max(p.System, c.System), Idle: max(p.Idle, c.Idle), Iowait: max(p.Iowait, c.Iowait),
+			IRQ: max(p.IRQ, c.IRQ), SoftIRQ: max(p.SoftIRQ, c.SoftIRQ), Steal: max(p.Steal, c.Steal), Guest: max(p.Guest, c.Guest), GuestNice: max(p.GuestNice, c.GuestNice)}
+	}
+	n.cpus[cpu] = c
+	return c
 }
 
 func (n *Node) load(s *sender) error {
@@ -294,8 +318,8 @@ func (n *Node) filesystem(s *sender) error {
 		}
 		seen[m.MountPoint] = true
 		pairs := []string{"device", m.Source, "mountpoint", m.MountPoint, "fstype", m.FSType, "device_error", ""}
-		var st unix.Statfs_t
-		if err := unix.Statfs(m.MountPoint, &st); err != nil {
+		st, err := n.statfs(m.MountPoint)
+		if err != nil {
 			pairs[7] = err.Error()
 			s.gauge("node_filesystem_device_error", "1 if the file system could not be read.", 1, pairs...)
 			continue
@@ -314,6 +338,45 @@ func (n *Node) filesystem(s *sender) error {
 		s.gauge("node_filesystem_readonly", "1 if it cannot be written.", readOnly, pairs...)
 	}
 	return nil
+}
+
+// mountPatience is how long a file system may take to say how full it is: that of
+// a server that is away never answers.
+const mountPatience = 5 * time.Second
+
+var errStuck = errors.New("mountpoint timeout") // the word of node_exporter
+
+// statAsked is a question to a file system.
+type statAsked struct {
+	began time.Time
+	done  chan struct{} // then the rest is known
+	stat  unix.Statfs_t
+	err   error
+}
+
+// statfs asks a file system. While one does not answer, one goroutine waits for
+// it, and nobody else.
+func (n *Node) statfs(at string) (unix.Statfs_t, error) {
+	n.mu.Lock()
+	ask := n.asked[at]
+	if ask == nil {
+		ask = &statAsked{began: time.Now(), done: make(chan struct{})}
+		n.asked[at] = ask
+		go func() {
+			ask.err = n.size(at, &ask.stat)
+			n.mu.Lock()
+			delete(n.asked, at)
+			n.mu.Unlock()
+			close(ask.done)
+		}()
+	}
+	n.mu.Unlock()
+	select {
+	case <-ask.done:
+		return ask.stat, ask.err
+	case <-time.After(mountPatience - time.Since(ask.began)):
+		return unix.Statfs_t{}, errStuck
+	}
 }
 
 func (n *Node) pressure(s *sender) error {

@@ -1,6 +1,7 @@
 package exporter
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -97,18 +98,41 @@ func job(s *sender, j *batchv1.Job) {
 	s.gauge("kube_job_status_succeeded", "Pods that succeeded.", float64(j.Status.Succeeded), own...)
 	moment(s, "kube_job_status_start_time", "When a job started, unix time.", j.Status.StartTime, own)
 	moment(s, "kube_job_status_completion_time", "When a job succeeded, unix time.", j.Status.CompletionTime, own)
-	why := ""
-	for _, c := range j.Status.Conditions {
-		if c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue {
-			why = c.Reason
-		}
-		name := map[batchv1.JobConditionType]string{batchv1.JobComplete: "kube_job_complete", batchv1.JobFailed: "kube_job_failed", batchv1.JobSuspended: "kube_job_status_suspended"}[c.Type]
-		if name == "" {
-			continue
-		}
-		condition(s, name, own, "", c.Status)
+	ready := int32(0)
+	if j.Status.Ready != nil {
+		ready = *j.Status.Ready
 	}
-	s.gauge("kube_job_status_failed", "Pods that failed.", float64(j.Status.Failed), join(own, "reason", why)...)
+	s.gauge("kube_job_status_ready", "Pods ready.", float64(ready), own...)
+	for _, c := range j.Status.Conditions {
+		switch c.Type {
+		case batchv1.JobComplete:
+			condition(s, "kube_job_complete", own, "", c.Status)
+		case batchv1.JobFailed:
+			condition(s, "kube_job_failed", own, "", c.Status)
+		case batchv1.JobSuspended:
+			s.gauge("kube_job_status_suspended", "1 if suspended.", yes(c.Status == corev1.ConditionTrue), own...)
+		}
+	}
+	failedPods(s, j, own)
+}
+
+// failedPods writes, as kube-state-metrics does, the number of pods that failed
+// until it is known why the job failed, and then a 1 beside the reason.
+func failedPods(s *sender, j *batchv1.Job, own []string) {
+	reasons := []string{batchv1.JobReasonBackoffLimitExceeded, batchv1.JobReasonDeadlineExceeded, "Evicted"}
+	send := func(v float64, reason string) {
+		s.gauge("kube_job_status_failed", "Pods that failed, or 1 for the reason why the job failed.", v, join(own, "reason", reason)...)
+	}
+	why := ""
+	if i := slices.IndexFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool { return c.Type == batchv1.JobFailed }); i >= 0 && j.Status.Failed > 0 {
+		why = j.Status.Conditions[i].Reason
+		for _, r := range reasons {
+			send(yes(r == why), r)
+		}
+	}
+	if !slices.Contains(reasons, why) {
+		send(float64(j.Status.Failed), "")
+	}
 }
 
 func cronJob(s *sender, c *batchv1.CronJob) {
