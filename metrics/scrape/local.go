@@ -94,7 +94,7 @@ func (s *local) samples(families []*dto.MetricFamily, at time.Time, err error) [
 				add(name, m, m.Untyped.GetValue())
 			case m.Summary != nil:
 				for _, q := range m.Summary.GetQuantile() {
-					add(name, m, q.GetValue(), "quantile", strconv.FormatFloat(q.GetQuantile(), 'g', -1, 64))
+					add(name, m, q.GetValue(), "quantile", bound(q.GetQuantile()))
 				}
 				add(name+"_sum", m, m.Summary.GetSampleSum())
 				add(name+"_count", m, float64(m.Summary.GetSampleCount()))
@@ -157,7 +157,8 @@ func (s *local) zero(x Sample, c *dto.Counter, fresh bool) (Sample, bool) {
 	return x, true
 }
 
-// bound writes a bucket's limit as the text format does: 1.0, not 1.
+// bound writes a bucket's limit or a quantile as Prometheus stores what it
+// scrapes: 1.0, not 1.
 func bound(v float64) string {
 	if math.IsInf(v, 1) {
 		return "+Inf"

@@ -179,7 +179,9 @@ func TestALocalRegistryBecomesTheSeriesOfItsText(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "took", Buckets: []float64{1, 2.5}}, []string{"node"})
 	h.WithLabelValues("x").Observe(2)
-	reg.MustRegister(h)
+	waited := prometheus.NewSummary(prometheus.SummaryOpts{Name: "took_all", Objectives: map[float64]float64{0.5: 0, 1: 0}})
+	waited.Observe(4)
+	reg.MustRegister(h, waited)
 	s := &local{labels: map[string]string{"job": "j", "node": "n1"}, series: map[string]*localSeries{}}
 	families, err := reg.Gather()
 	var got []string
@@ -192,7 +194,11 @@ func TestALocalRegistryBecomesTheSeriesOfItsText(t *testing.T) {
 {__name__="took_bucket", exported_node="x", job="j", le="2.5", node="n1"} 1
 {__name__="took_bucket", exported_node="x", job="j", le="+Inf", node="n1"} 1
 {__name__="took_sum", exported_node="x", job="j", node="n1"} 2
-{__name__="took_count", exported_node="x", job="j", node="n1"} 1`
+{__name__="took_count", exported_node="x", job="j", node="n1"} 1
+{__name__="took_all", job="j", node="n1", quantile="0.5"} 4
+{__name__="took_all", job="j", node="n1", quantile="1.0"} 4
+{__name__="took_all_sum", job="j", node="n1"} 4
+{__name__="took_all_count", job="j", node="n1"} 1`
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}
@@ -202,7 +208,7 @@ func TestALocalRegistryBecomesTheSeriesOfItsText(t *testing.T) {
 			ended++
 		}
 	}
-	if ended != 5 || len(s.series) != 3 {
+	if ended != 9 || len(s.series) != 3 {
 		t.Errorf("%d series ended, %d left", ended, len(s.series))
 	}
 }
