@@ -33,9 +33,10 @@ type File interface {
 
 // segment is one file, the last of the list is open for writing.
 type segment struct {
-	number uint64
-	first  uint64 // sequence number of its first entry
-	size   int64  // valid bytes
+	number   uint64
+	first    uint64 // sequence number of its first entry
+	size     int64  // valid bytes
+	headless bool   // its header is broken
 }
 
 func segmentPath(dir string, number uint64) string {
@@ -60,7 +61,10 @@ func appendHeader(dst []byte, first uint64, before int64) []byte {
 	return append(dst, 0, 0, 0, 0)
 }
 
-var errHeader = errors.New("segment header is broken")
+var (
+	errHeader = errors.New("segment header is broken")
+	errBegun  = errors.New("segment was only begun")
+)
 
 func parseHeader(b []byte) (first uint64, before int64, err error) {
 	if len(b) < headerBytes || string(b[:8]) != magic || crc32.Checksum(b[:24], castagnoli()) != binary.LittleEndian.Uint32(b[24:]) {
@@ -79,28 +83,57 @@ func appendEntry(dst []byte, seq uint64, payload []byte) []byte {
 	return dst
 }
 
-// walk calls fn for each valid entry of b, which starts after the header, and
-// returns the number of valid bytes. seq is the number the first must have.
-func walk(b []byte, seq uint64, fn func(seq uint64, payload []byte) error) (valid int, next uint64, err error) {
-	table := castagnoli()
-	for len(b)-valid >= entryBytes {
-		e := b[valid:]
-		n := int(binary.LittleEndian.Uint32(e))
-		if n > MaxEntry || len(e) < entryBytes+n {
-			break
-		}
-		if binary.LittleEndian.Uint64(e[8:]) != seq || crc32.Checksum(e[8:entryBytes+n], table) != binary.LittleEndian.Uint32(e[4:]) {
-			break
-		}
-		if fn != nil {
-			if err := fn(seq, e[entryBytes:entryBytes+n]); err != nil {
-				return valid, seq, err
+// entryAt returns the payload of the entry at the begin of b and its number. It
+// is not ok when that is not whole and as it was written.
+func entryAt(b []byte) (seq uint64, payload []byte, ok bool) {
+	n := lengthAt(b)
+	if n < 0 || crc32.Checksum(b[8:entryBytes+n], castagnoli()) != binary.LittleEndian.Uint32(b[4:]) {
+		return 0, nil, false
+	}
+	return binary.LittleEndian.Uint64(b[8:]), b[entryBytes : entryBytes+n], true
+}
+
+// lengthAt is the length of the payload that the entry at the begin of b says it
+// has, less than 0 when b does not hold that.
+func lengthAt(b []byte) int {
+	if len(b) < entryBytes {
+		return -1
+	}
+	if n := int(binary.LittleEndian.Uint32(b)); n <= MaxEntry && n <= len(b)-entryBytes {
+		return n
+	}
+	return -1
+}
+
+// walk calls fn for each valid entry of b, which starts after the header. It
+// returns the bytes up to the end of the last, and how many of them are of
+// damaged entries, which are left out. seq is the number the first must have.
+func walk(b []byte, seq uint64, fn func(seq uint64, payload []byte) error) (valid, damaged int, next uint64, err error) {
+	for at := 0; ; {
+		have, payload, ok := entryAt(b[at:])
+		if !ok || have != seq {
+			// What a damaged entry says of its length is believed when there is
+			// the next one. Nothing is searched for: lines can look like entries.
+			to, number := at, seq
+			for have = seq - 1; !ok || have != number; {
+				n := lengthAt(b[to:])
+				if n < 0 {
+					return valid, damaged, seq, nil
+				}
+				to += entryBytes + n
+				number++
+				have, payload, ok = entryAt(b[to:])
 			}
+			damaged += to - at
+			at, seq = to, number
 		}
-		valid += entryBytes + n
+		if err := fn(seq, payload); err != nil {
+			return valid, damaged, seq, err
+		}
+		at += entryBytes + len(payload)
+		valid = at
 		seq++
 	}
-	return valid, seq, nil
 }
 
 func syncDir(dir string) error {

@@ -78,18 +78,17 @@ func Open(cfg Config, replay func(seq uint64, payload []byte) error, log *slog.L
 }
 
 func (l *Log) load(replay func(uint64, []byte) error) error {
-	headless, err := scan(l.cfg.Dir, replay, func(s segment, lost int64, last bool) error {
+	headless, err := scan(l.cfg.Dir, replay, func(s segment, lost, torn int64) error {
 		l.segments = append(l.segments, s)
-		switch {
-		case lost == 0:
-		case last:
-			l.log.Info("torn tail cut", "bytes", lost)
-			return os.Truncate(segmentPath(l.cfg.Dir, s.number), s.size)
-		default:
+		if lost > 0 || s.headless {
 			l.m.broken.Inc()
 			l.log.Error("write-ahead segment was damaged", "count", s.number, "bytes", lost)
 		}
-		return nil
+		if torn == 0 {
+			return nil
+		}
+		l.log.Info("torn tail cut", "bytes", torn)
+		return os.Truncate(segmentPath(l.cfg.Dir, s.number), s.size)
 	}, &l.next)
 	if err == nil && headless != 0 { // died while the segment was made
 		err = os.Remove(segmentPath(l.cfg.Dir, headless))
@@ -101,16 +100,17 @@ func (l *Log) load(replay func(uint64, []byte) error) error {
 // nothing there. What is torn or damaged is left out.
 func Read(dir string, replay func(seq uint64, payload []byte) error) error {
 	next := uint64(1)
-	if _, err := scan(dir, replay, func(segment, int64, bool) error { return nil }, &next); err != nil {
+	if _, err := scan(dir, replay, func(segment, int64, int64) error { return nil }, &next); err != nil {
 		return fmt.Errorf("read write-ahead log %s: %w", dir, err)
 	}
 	return nil
 }
 
 // scan replays the segments of dir. It tells found of each, with how many bytes
-// of it are lost, and in next the number after the last entry. A last segment
-// without a good header is returned by its number.
-func scan(dir string, replay func(uint64, []byte) error, found func(s segment, lost int64, last bool) error, next *uint64) (headless uint64, err error) {
+// of it are lost, and how many of the last one were never whole, and in next the
+// number after the last entry. A last segment that was only begun is returned by
+// its number.
+func scan(dir string, replay func(uint64, []byte) error, found func(s segment, lost, torn int64) error, next *uint64) (headless uint64, err error) {
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
@@ -124,20 +124,21 @@ func scan(dir string, replay func(uint64, []byte) error, found func(s segment, l
 	slices.Sort(numbers)
 	// limits[i] is what the next segment says is valid of segment i.
 	limits := make([]int64, len(numbers))
-	heads := make([]uint64, len(numbers))
+	heads := make([]uint64, len(numbers)) // 0: the header is broken
 	for i := len(numbers) - 1; i >= 0; i-- {
 		first, before, err := readHeader(segmentPath(dir, numbers[i]))
-		if err != nil {
-			if i == len(numbers)-1 {
-				headless = numbers[i]
-				numbers = numbers[:i]
-				continue
-			}
+		switch {
+		case errors.Is(err, errBegun) && i == len(numbers)-1:
+			headless = numbers[i]
+			numbers = numbers[:i]
+		case errors.Is(err, errHeader), errors.Is(err, errBegun): // its entries tell their numbers
+		case err != nil:
 			return 0, fmt.Errorf("segment %d: %w", numbers[i], err)
-		}
-		heads[i] = first
-		if i > 0 {
-			limits[i-1] = before
+		default:
+			heads[i] = first
+			if i > 0 {
+				limits[i-1] = before
+			}
 		}
 	}
 	for i, n := range numbers {
@@ -145,19 +146,28 @@ func scan(dir string, replay func(uint64, []byte) error, found func(s segment, l
 		if err != nil {
 			return 0, err
 		}
-		last := i == len(numbers)-1
-		if !last && limits[i] > 0 && limits[i] < int64(len(b)) {
+		s := segment{number: n, first: heads[i], headless: heads[i] == 0}
+		if last := i == len(numbers)-1; !last && limits[i] > 0 && limits[i] < int64(len(b)) {
 			b = b[:limits[i]]
 		}
-		valid, after, err := walk(b[headerBytes:], heads[i], replay)
+		body := b[min(headerBytes, len(b)):]
+		if seq, _, ok := entryAt(body); s.headless && ok && seq >= *next {
+			s.first = seq
+		}
+		s.first = max(s.first, *next) // in any case they ascend
+		valid, damaged, after, err := walk(body, s.first, replay)
 		if err != nil {
 			return 0, fmt.Errorf("replay segment %d: %w", n, err)
 		}
-		size := int64(headerBytes + valid)
-		if err := found(segment{number: n, first: heads[i], size: size}, int64(len(b))-size, last); err != nil {
+		s.size = int64(len(b) - len(body) + valid)
+		lost, torn := int64(damaged), int64(len(body)-valid)
+		if i < len(numbers)-1 {
+			lost, torn = lost+torn, 0
+		}
+		if err := found(s, lost, torn); err != nil {
 			return 0, err
 		}
-		*next = max(after, heads[i])
+		*next = max(after, s.first)
 	}
 	return headless, nil
 }
@@ -170,9 +180,17 @@ func readHeader(path string) (uint64, int64, error) {
 	defer f.Close() // read only
 	var b [headerBytes]byte
 	if _, err := io.ReadFull(f, b[:]); err != nil {
-		return 0, 0, errHeader
+		return 0, 0, errBegun
 	}
-	return parseHeader(b[:])
+	first, before, err := parseHeader(b[:])
+	if err == nil {
+		return first, before, nil
+	}
+	// Nothing is written after a header before it is durable.
+	if info, statErr := f.Stat(); statErr != nil || info.Size() == headerBytes {
+		return 0, 0, errors.Join(errBegun, statErr)
+	}
+	return 0, 0, err
 }
 
 // Append makes payload durable and then calls apply with its sequence number.

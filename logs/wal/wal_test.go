@@ -243,9 +243,16 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 func FuzzWalk(f *testing.F) {
 	f.Add(appendEntry(appendEntry(nil, 1, []byte("a")), 2, []byte("bb")))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		valid, next, err := walk(b, 1, func(uint64, []byte) error { return nil })
-		if err != nil || valid > len(b) || next < 1 {
-			t.Fatal(valid, next, err)
+		before := uint64(0)
+		valid, damaged, next, err := walk(b, 1, func(seq uint64, _ []byte) error {
+			if seq <= before {
+				t.Fatalf("entry %d after %d", seq, before)
+			}
+			before = seq
+			return nil
+		})
+		if err != nil || valid > len(b) || damaged > valid || next != before+1 {
+			t.Fatal(valid, damaged, next, before, err)
 		}
 	})
 }
