@@ -59,6 +59,9 @@ type Sender struct {
 	history *History
 	holds   *holds
 	changes prometheus.Counter
+
+	mu      sync.Mutex // guards sending
+	sending map[string]*stream.Forwarder
 }
 
 // NewSender reads what it remembers.
@@ -67,7 +70,7 @@ func NewSender(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registe
 	if err != nil {
 		return nil, err
 	}
-	s := &Sender{cfg: cfg, parts: parts, log: log, reg: reg, history: h, holds: &holds{hold: parts.Hold},
+	s := &Sender{cfg: cfg, parts: parts, log: log, reg: reg, history: h, holds: &holds{hold: parts.Hold}, sending: map[string]*stream.Forwarder{},
 		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_share_changes_total", Help: "Times that further stores of series came or went for good."})}
 	for _, c := range []prometheus.Collector{s.changes,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_share_stores", Help: "Stores over which the second copies of series are spread; 0: only the server has series."},
@@ -86,6 +89,34 @@ func (s *Sender) Stores() (out []Store) {
 	}
 	return out
 }
+
+// Standing is how a store does that has a place.
+type Standing struct {
+	Name   string        `json:"name"`
+	Behind time.Duration `json:"behind"` // how old the newest sample is that it was sent
+	Seen   time.Time     `json:"seen"`   // when it was last there
+	Until  time.Time     `json:"until"`  // it is away: then its place goes to others; else zero
+}
+
+// Standings are those of the stores, by name.
+func (s *Sender) Standings(now time.Time) (out []Standing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range s.history.seen() {
+		one := Standing{Name: x.Name, Seen: x.At}
+		if f := s.sending[x.Name]; f != nil {
+			one.Behind = f.Behind()
+		}
+		if now.Sub(x.At) > awayAfter*s.cfg.Look {
+			one.Until = x.At.Add(s.cfg.Forget)
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// awayAfter looks that did not find a store it is told to be away.
+const awayAfter = 3
 
 // Gap is the time of which the server's store may lack what the others have. It ends
 // when that time is older than Config.Retention.
@@ -179,6 +210,9 @@ func (s *Sender) forward(ctx context.Context, to Store, failed chan<- error) (*f
 	if err := s.reg.Register(numbers); err != nil {
 		return nil, fmt.Errorf("register metrics of sharing: %w", err)
 	}
+	s.mu.Lock()
+	s.sending[to.Name] = f
+	s.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { // ends with stop
@@ -190,7 +224,14 @@ func (s *Sender) forward(ctx context.Context, to Store, failed chan<- error) (*f
 			}
 		}
 	}()
-	return &forwarding{to, func() { cancel(); <-done; s.reg.Unregister(numbers) }}, nil
+	return &forwarding{to, func() {
+		cancel()
+		<-done
+		s.reg.Unregister(numbers)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.sending, to.Name)
+	}}, nil
 }
 
 // holds keeps a WAL as long as one of several readers needs it.

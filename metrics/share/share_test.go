@@ -215,6 +215,22 @@ func TestTheLogIsKeptForWhoIsAwayUnlessTheServerIsFull(t *testing.T) {
 	s.kept["b"].away.Store(true)
 	s.write(random, time.Now().UnixMilli())
 	until(t, "it is kept", s.held.Load)
+	stands := func(behind, away bool) func() bool {
+		return func() bool {
+			all := s.sender.Standings(time.Now())
+			return len(all) == 1 && all[0].Name == "b" && (all[0].Behind > time.Second) == behind && !all[0].Until.IsZero() == away
+		}
+	}
+	until(t, "it is told that b is behind", stands(true, false))
+	there := s.stores(t.Context())
+	s.mu.Lock()
+	s.there = nil
+	s.mu.Unlock()
+	until(t, "it is told that b is away", stands(true, true))
+	s.mu.Lock()
+	s.there = there
+	s.mu.Unlock()
+	until(t, "it is told that b is there", stands(true, false))
 	s.full.Store(true)
 	until(t, "it is not kept", func() bool { return !s.held.Load() })
 	s.full.Store(false)
@@ -222,6 +238,10 @@ func TestTheLogIsKeptForWhoIsAwayUnlessTheServerIsFull(t *testing.T) {
 	s.kept["b"].away.Store(false)
 	until(t, "it need not be kept", func() bool { return !s.held.Load() })
 	s.copied("b is back")
+	until(t, "it is told that b is not behind", func() bool {
+		s.write(random, time.Now().UnixMilli())
+		return stands(false, false)()
+	})
 }
 
 func TestLabelsOfAllStoresAndNoneTwice(t *testing.T) {
@@ -317,11 +337,8 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.look(t.Context())
+			until(t, "both are there", func() bool { f.look(t.Context()); return len(f.away()) == 0 })
 			close(f.looked)
-			if a := f.away(); len(a) > 0 {
-				t.Fatalf("%v are away", a)
-			}
 			got, warning := all(t, f)
 			if len(got) != 1 || !strings.Contains(warning, "b, c") || len(f.away()) != 2 {
 				t.Errorf("got %v, warned %q, away are %v", got, warning, f.away())

@@ -70,6 +70,10 @@ func NewForwarder(cfg ForwardConfig, storeDir string, client *Client, log *slog.
 	return f, nil
 }
 
+// Behind is how old the newest sample was that the receiver had, when something was
+// sent last.
+func (f *Forwarder) Behind() time.Duration { return time.Duration(f.metrics.behind.Load()) }
+
 // Run sends until ctx ends.
 func (f *Forwarder) Run(ctx context.Context) error {
 	defer f.release()
@@ -91,7 +95,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 			if !f.deliver(ctx, batch) {
 				return nil
 			}
-			f.metrics.behind.Set(time.Since(time.UnixMilli(batch[len(batch)-1].T)).Seconds())
+			f.metrics.behind.Store(int64(time.Since(time.UnixMilli(batch[len(batch)-1].T))))
 		}
 		if t.at != f.from {
 			f.keep(t.at)
@@ -129,7 +133,7 @@ func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
 			f.log.Warn("samples were not taken, they wait on disk", "store", f.cfg.Name, "err", err)
 			told = true
 		}
-		f.metrics.behind.Set(time.Since(time.UnixMilli(batch[0].T)).Seconds())
+		f.metrics.behind.Store(int64(time.Since(time.UnixMilli(batch[0].T))))
 		f.hold()
 		select {
 		case <-ctx.Done():

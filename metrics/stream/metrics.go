@@ -1,6 +1,11 @@
 package stream
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 func counter(name, help, who string) prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{
@@ -57,17 +62,16 @@ func newReceiverMetrics(who string, reg prometheus.Registerer) *receiverMetrics 
 }
 
 type forwardMetrics struct {
-	behind prometheus.Gauge
+	behind atomic.Int64 // ns
 	lost   prometheus.Counter
 }
 
 func newForwardMetrics(who string, reg prometheus.Registerer) *forwardMetrics {
-	m := &forwardMetrics{
-		behind: gauge("behind_seconds", "Age of the newest sample the receiver has acknowledged.", who),
-		lost:   counter("lost_segments_total", "WAL segments that were deleted before they were sent.", who),
-	}
+	m := &forwardMetrics{lost: counter("lost_segments_total", "WAL segments that were deleted before they were sent.", who)}
 	if reg != nil {
-		reg.MustRegister(m.behind, m.lost)
+		reg.MustRegister(m.lost, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "perch_stream_behind_seconds", Help: "Age of the newest sample the receiver has acknowledged.", ConstLabels: prometheus.Labels{"stream": who},
+		}, func() float64 { return time.Duration(m.behind.Load()).Seconds() }))
 	}
 	return m
 }

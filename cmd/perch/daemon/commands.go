@@ -273,7 +273,10 @@ func statusCommand(out io.Writer) *cobra.Command {
 		if err := tw.Flush(); err != nil {
 			return err
 		}
-		return showUse(c.Context(), cfg, out)
+		if err := showUse(c.Context(), cfg, out); err != nil {
+			return err
+		}
+		return showStores(c.Context(), cfg, out)
 	}
 	return c
 }

@@ -237,7 +237,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 		return nodesIn.Missing(want, time.Now(), nodePatience)
 	}
 
-	everywhere, err := r.shareSeries(api.rest, n, members)
+	everywhere, err := r.shareSeries(api.rest, n, members, own)
 	if err != nil {
 		return err
 	}

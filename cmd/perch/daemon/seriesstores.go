@@ -2,13 +2,18 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"sync/atomic"
+	"text/tabwriter"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
+	"perch/cmd/perch/daemon/config"
 	"perch/logs/ring"
 	"perch/metrics/share"
 	metricstore "perch/metrics/store"
@@ -85,7 +90,7 @@ const leastRoom = 512 << 20
 
 // shareSeries keeps the second copies at the workers, and completes from them what
 // the server's store lost.
-func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[ring.Ring]) (*share.Fan, error) {
+func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[ring.Ring], own *http.ServeMux) (*share.Fan, error) {
 	rc := rest.CopyConfig(api)
 	rc.NextProtos = []string{"http/1.1"} // see nodeHTTP
 	client, err := towardsNodes(rc)
@@ -106,7 +111,55 @@ func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[r
 	if err != nil {
 		return nil, err
 	}
+	own.HandleFunc("GET "+standingsPath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(sender.Standings(time.Now())) // the asker is gone if this fails
+	})
 	r.group.Go("share", sender.Run)
 	r.group.Go("stores", fan.Run)
 	return fan, nil
+}
+
+// standingsPath is where the telemetry role of a server tells on its socket how the
+// stores of series do.
+const standingsPath = "/perch/v1/seriesstores"
+
+// showStores prints which nodes have second copies of the series; nothing where
+// there are none, on workers, and while the telemetry role does not answer.
+func showStores(ctx context.Context, cfg config.Config, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://telemetry"+standingsPath, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("ask for stores of series: %w", err)
+	}
+	resp, err := unixClient(cfg.Socket("telemetry")).Do(req)
+	if err != nil {
+		return nil // the table says that the role is away
+	}
+	defer resp.Body.Close() // read only
+	if resp.StatusCode != http.StatusOK {
+		return nil // a worker
+	}
+	var all []share.Standing
+	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
+		return fmt.Errorf("read stores of series: %w", err)
+	}
+	return writeStores(out, all, time.Now())
+}
+
+func writeStores(out io.Writer, all []share.Standing, now time.Time) error {
+	if len(all) == 0 {
+		return nil
+	}
+	tw := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+	fmt.Fprintf(tw, "\nCOPIES OF SERIES\tBEHIND\tSTATE\n")
+	for _, s := range all {
+		state := "there"
+		if !s.Until.IsZero() {
+			state = fmt.Sprintf("away since %s (%s), its part goes to others at %s", s.Seen.Local().Format(time.TimeOnly), now.Sub(s.Seen).Truncate(time.Second), s.Until.Local().Format(time.TimeOnly))
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", s.Name, s.Behind.Truncate(time.Second), state)
+	}
+	return tw.Flush()
 }

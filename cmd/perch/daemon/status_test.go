@@ -1,10 +1,19 @@
 package daemon
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/supervisor"
+	"perch/metrics/share"
 )
 
 func TestARoleThatIsNotReadyIsNamedAndSinceWhen(t *testing.T) {
@@ -40,5 +49,53 @@ func TestStatusTellsSinceWhenARoleRestarts(t *testing.T) {
 	}
 	if got := stateOf(supervisor.Status{State: supervisor.Ready, Since: since}, now); got != "ready" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestStatusTellsHowStoresOfSeriesDo(t *testing.T) {
+	now := time.Date(2026, 11, 21, 8, 12, 0, 0, time.Local)
+	var out bytes.Buffer
+	if err := writeStores(&out, []share.Standing{
+		{Name: "w1", Behind: 1400 * time.Millisecond, Seen: now.Add(-2 * time.Second)},
+		{Name: "w2", Behind: 12 * time.Minute, Seen: now.Add(-12 * time.Minute), Until: now.Add(63 * time.Minute)},
+	}, now); err != nil {
+		t.Fatal(err)
+	}
+	const want = `
+COPIES OF SERIES   BEHIND   STATE
+w1                 1s       there
+w2                 12m0s    away since 08:00:00 (12m0s), its part goes to others at 09:15:00
+`
+	if out.String() != want {
+		t.Errorf("got %s", out.String())
+	}
+}
+
+func TestStatusSaysNothingOfStoresOfSeriesWhereThereAreNone(t *testing.T) {
+	for about, answer := range map[string]http.HandlerFunc{
+		"a worker": http.NotFound,
+		"a server without them": func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode([]share.Standing(nil))
+		},
+		"no role": nil,
+	} {
+		cfg := config.Default()
+		cfg.DataDir = t.TempDir()
+		if answer != nil {
+			if err := os.MkdirAll(filepath.Dir(cfg.Socket("telemetry")), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.Listen("unix", cfg.Socket("telemetry"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv := &http.Server{Handler: answer}
+			go func() { _ = srv.Serve(l) }() // until Close
+			defer srv.Close()
+		}
+		var out bytes.Buffer
+		if err := showStores(context.Background(), cfg, &out); err != nil || out.Len() > 0 {
+			t.Errorf("%s: %v, %s", about, err, out.String())
+		}
 	}
 }
