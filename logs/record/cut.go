@@ -16,3 +16,23 @@ func Cut(body []byte, dropped int64) []byte {
 	body = strconv.AppendInt(body, dropped, 10)
 	return append(body, " bytes more]"...)
 }
+
+// CutFields returns fields of which the values have no more than MaxFields bytes
+// together, markers of what is missing aside. The first ones stay whole, and so
+// do names of a sensible length.
+func CutFields(fields []Field) []Field {
+	const name = 1 << 10
+	out, left := make([]Field, len(fields)), MaxFields
+	for i, f := range fields {
+		out[i] = Field{Key: cutText(f.Key, name), Value: cutText(f.Value, left)}
+		left = max(0, left-len(f.Value))
+	}
+	return out
+}
+
+func cutText(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + " …[cut: " + strconv.Itoa(len(s)-most) + " bytes more]"
+}

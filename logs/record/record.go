@@ -24,6 +24,10 @@ const HostNamespace = "_host"
 // are cut by Cut.
 const MaxBody = 256 << 10
 
+// MaxFields is the most bytes that a record's fields have together when they are
+// stored. CutFields cuts those that have more.
+const MaxFields = 1 << 20
+
 // Stream names one source of lines. Two records with equal streams are stored
 // beside each other.
 type Stream struct {

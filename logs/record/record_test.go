@@ -91,6 +91,21 @@ func TestCutSaysHowMuchIsMissing(t *testing.T) {
 	}
 }
 
+func TestCutFieldsSayHowMuchIsMissing(t *testing.T) {
+	long := strings.Repeat("x", MaxFields)
+	got := CutFields([]Field{{"a", "whole"}, {"b", long}, {"c", "after"}, {long, ""}})
+	for i, want := range []Field{
+		{"a", "whole"},
+		{"b", long[5:] + " …[cut: 5 bytes more]"},
+		{"c", " …[cut: 5 bytes more]"},
+		{long[:1024] + " …[cut: 1047552 bytes more]", ""},
+	} {
+		if got[i] != want {
+			t.Errorf("field %d is …%q: …%q", i, got[i].Key[max(0, len(got[i].Key)-40):], got[i].Value[max(0, len(got[i].Value)-40):])
+		}
+	}
+}
+
 func TestStreamHashTellsLabelsApart(t *testing.T) {
 	a := Stream{Namespace: "ab", Pod: "c"}
 	b := Stream{Namespace: "a", Pod: "bc"}

@@ -62,7 +62,8 @@ const maxBatch = 100 << 20
 
 // Append stores records and positions together. When it returns nil both are
 // durable and visible to views; when it fails neither is. Records' levels are
-// filled in. Bodies longer than record.MaxBody are cut with a marker.
+// filled in. Bodies longer than record.MaxBody, and fields longer than
+// record.MaxFields, are cut with a marker.
 func (s *Store) Append(ctx context.Context, records []record.Record, positions []record.Position) error {
 	if len(records) == 0 && len(positions) == 0 {
 		return nil
@@ -85,9 +86,15 @@ func (s *Store) Append(ctx context.Context, records []record.Record, positions [
 		}
 		raw += len(r.Body)
 		size += recordRoom
+		beside := 0
 		for _, f := range r.Fields {
-			size += fieldRoom + len(f.Key) + len(f.Value)
+			beside += len(f.Key) + len(f.Value)
 		}
+		if beside > record.MaxFields { // a head and an answer have limits too
+			r.Fields = record.CutFields(r.Fields)
+			beside = record.MaxFields
+		}
+		size += beside + fieldRoom*len(r.Fields)
 	}
 	plain := record.AppendBatch(s.buffers.get(size+raw), records, positions)
 	if len(plain) > maxBatch {
