@@ -254,6 +254,15 @@ func TestNamespacesThatMayNotBeReadAreNamed(t *testing.T) {
 	if strings.Contains(body, `"line"`) {
 		t.Fatal(body)
 	}
+	var hidden struct{ ID string }
+	_, body = get(t, serve(t, s, Access{All: true}), "query", "q", "namespace:default", "limit", "1")
+	if err := json.NewDecoder(strings.NewReader(body)).Decode(&hidden); err != nil {
+		t.Fatal(err, body)
+	}
+	_, body = get(t, srv, "context", "id", hidden.ID)
+	if strings.Contains(body, `"line"`) || !strings.Contains(body, `"hidden":["default"]`) {
+		t.Fatal(body)
+	}
 }
 
 func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
@@ -329,6 +338,29 @@ func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
 		c = l.Cursor
 		if l.Time == 1<<40 {
 			return
+		}
+	}
+}
+
+// Whatever values a field has, the answer is JSON.
+func TestFiguresOfNumbersBeyondAllSums(t *testing.T) {
+	s := testStore(t, 1<<20)
+	var records []record.Record
+	for i, v := range []string{"1e308", "1.5e308", "-1", "Inf", "NaN", "1e400", "x"} {
+		records = append(records, record.Record{Time: int64(i) + 1, Stream: &record.Stream{Namespace: "shop"}, Body: []byte("size=" + v)})
+	}
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	for _, raw := range []string{"0", "1"} { // raw is what another node asks for
+		var have FieldStats
+		status, body := get(t, srv, "stats", "field", "size", "raw", raw)
+		if err := json.Unmarshal([]byte(body), &have); err != nil || status != 200 || len(have.Groups) != 1 {
+			t.Fatal(status, err, body)
+		}
+		if g := have.Groups[0]; g.Count != 7 || g.Numbers != 3 || g.Max != 1.5e308 || g.Sum != math.MaxFloat64 {
+			t.Errorf("%+v", g)
 		}
 	}
 }

@@ -64,9 +64,11 @@ func (s *search) pieces() []store.Piece {
 }
 
 func (s *search) want(st *record.Stream) bool {
-	if s.root.ask(st) == no {
-		return false
-	}
+	return s.root.ask(st) != no && s.may(st)
+}
+
+// may tells whether the asker may read a stream, and notes what is left out.
+func (s *search) may(st *record.Stream) bool {
 	if !s.r.allows(st.Namespace) {
 		s.hidden[cmp.Or(st.Namespace, "(none)")] = struct{}{}
 		return false

@@ -82,11 +82,16 @@ func (s *Stat) add(v string, ok bool) {
 	}
 	s.Min, s.Max = min(s.Min, f), max(s.Max, f)
 	s.Numbers++
-	s.Sum += f
+	s.Sum = plus(s.Sum, f)
 	if s.Marks == nil {
 		s.Marks = map[int]int64{}
 	}
 	s.Marks[mark(f)]++
+}
+
+// plus adds up to the largest number there is: JSON has no infinity.
+func plus(a, b float64) float64 {
+	return min(max(a+b, -math.MaxFloat64), math.MaxFloat64)
 }
 
 // hash keeps the smallest hashes, sorted.
@@ -112,7 +117,7 @@ func (s *Stat) merge(o *Stat) {
 		}
 		s.Min, s.Max = min(s.Min, o.Min), max(s.Max, o.Max)
 	}
-	s.Count, s.With, s.Numbers, s.Sum = s.Count+o.Count, s.With+o.With, s.Numbers+o.Numbers, s.Sum+o.Sum
+	s.Count, s.With, s.Numbers, s.Sum = s.Count+o.Count, s.With+o.With, s.Numbers+o.Numbers, plus(s.Sum, o.Sum)
 	for _, h := range o.Hashes {
 		s.hash(h)
 	}
