@@ -156,6 +156,27 @@ func TestRotateKeepsWhatIsNotDrained(t *testing.T) {
 	}
 }
 
+// A container may end between the rename and the runtime's answer, and write its
+// last lines into a new file of the old name before.
+func TestAFileThatWasBegunMeanwhileIsNotOverwritten(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "0.log")
+	put(t, path, record(1, "stdout", "F", "before"))
+	last := record(2, "stdout", "F", "last words")
+	ended := errors.New("container is in CONTAINER_EXITED")
+	rotated, _, err := Rotate(t.Context(), path, 1, 2, t0, func(context.Context) error {
+		put(t, path, last)
+		return ended
+	}, func(context.Context, string) bool { return false })
+	if !rotated || err != nil {
+		t.Errorf("rotated %t: %v", rotated, err)
+	}
+	var out strings.Builder
+	if err := Read(t.Context(), path, Options{Tail: -1, Limit: -1}, dead, &out); err != nil || out.String() != "before\nlast words\n" {
+		t.Errorf("have %q: %v", out.String(), err)
+	}
+}
+
 func TestRemoveWaitsForDrained(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ns_p_u")
 	if err := os.MkdirAll(filepath.Join(dir, "c"), 0o700); err != nil {

@@ -171,6 +171,9 @@ func lastRecords(parts []string, n int64) (position, error) {
 	buf := make([]byte, block)
 	for i := len(parts) - 1; i >= 0; i-- {
 		f, err := os.Open(parts[i])
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // rotated away since it was listed
+		}
 		if err != nil {
 			return position{}, fmt.Errorf("open output: %w", err)
 		}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Drained says whether all lines of a file are stored elsewhere.
@@ -38,8 +40,12 @@ func Rotate(ctx context.Context, path string, limit int64, keep int, now time.Ti
 			return false, Removed{}, fmt.Errorf("rotate output: %w", err)
 		}
 		if err := reopen(ctx); err != nil {
-			// The runtime still writes to the old file: give it back its name.
-			return false, Removed{}, errors.Join(fmt.Errorf("rotate output %s: %w", path, err), os.Rename(aside, path))
+			// Who writes by name may have begun a new file already, and its lines must
+			// stay. Else the old one is still written: give it back its name.
+			back := unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+			if !errors.Is(back, fs.ErrExist) {
+				return false, Removed{}, errors.Join(fmt.Errorf("rotate output %s: %w", path, err), back)
+			}
 		}
 		rotated = true
 	}
