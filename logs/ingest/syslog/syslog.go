@@ -206,7 +206,7 @@ func (s *Syslog) serve(ctx context.Context, c net.Conn) error {
 		return source.Rest(ctx, wait) // meanwhile nothing is read: the sender feels it
 	}
 	for {
-		if in.Buffered() == 0 || len(records) >= batchLines || size >= batchBytes {
+		if !whole(in) || len(records) >= batchLines || size >= batchBytes { // what came does not wait for what may come
 			if err := store(); err != nil {
 				return err
 			}
@@ -238,13 +238,58 @@ func (s *Syslog) serve(ctx context.Context, c net.Conn) error {
 // next reads one message: "<length> <message>", or up to a newline. A message
 // that goes on beyond limit is cut into several.
 func next(in *bufio.Reader, limit int) ([]byte, error) {
-	first, err := in.Peek(1)
-	if err != nil {
+	if _, err := in.Peek(1); err != nil {
 		return nil, err
 	}
-	if first[0] >= '1' && first[0] <= '9' {
-		return counted(in, limit)
+	for want := 2; ; want++ {
+		b, err := in.Peek(want)
+		n, digits, more := length(b)
+		switch {
+		case digits > 0:
+			return counted(in, n, digits, limit)
+		case !more || errors.Is(err, io.EOF):
+			return line(in, limit)
+		case err != nil:
+			return nil, err
+		}
 	}
+}
+
+// length reads the length before a message. digits is 0 when there is none: a
+// message with its length begins with its priority, any other text may begin with
+// a number. more says that b is too short to tell.
+func length(b []byte) (n, digits int, more bool) {
+	const most = 9
+	for i, c := range b {
+		switch {
+		case c == ' ' && i > 0:
+			if i+1 == len(b) {
+				return 0, 0, true
+			}
+			if b[i+1] == '<' {
+				return n, i, false
+			}
+			return 0, 0, false
+		case c < '0' || c > '9' || i == 0 && c == '0' || i == most:
+			return 0, 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return 0, 0, true
+}
+
+// whole tells whether the next message is here to its end.
+func whole(in *bufio.Reader) bool {
+	b, _ := in.Peek(in.Buffered()) // it has so many
+	n, digits, more := length(b)
+	if digits > 0 {
+		return len(b) > digits+n
+	}
+	return !more && bytes.IndexByte(b, '\n') >= 0
+}
+
+// line reads up to a newline.
+func line(in *bufio.Reader, limit int) ([]byte, error) {
 	var out []byte
 	for {
 		part, err := in.ReadSlice('\n')
@@ -259,23 +304,13 @@ func next(in *bufio.Reader, limit int) ([]byte, error) {
 	}
 }
 
-func counted(in *bufio.Reader, limit int) ([]byte, error) {
-	n := 0
-	for digits := 0; ; digits++ {
-		c, err := in.ReadByte()
-		if err != nil {
-			return nil, err
-		}
-		if c == ' ' && digits > 0 {
-			break
-		}
-		if c < '0' || c > '9' || digits > 8 {
-			return nil, fmt.Errorf("%w: a length was expected", errFormat)
-		}
-		n = n*10 + int(c-'0')
-	}
+// counted reads a message of n bytes after their number.
+func counted(in *bufio.Reader, n, digits, limit int) ([]byte, error) {
 	if n > limit {
 		return nil, fmt.Errorf("%w: a message of %d bytes, %d are allowed", errFormat, n, limit)
+	}
+	if _, err := in.Discard(digits + 1); err != nil {
+		return nil, err
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(in, b); err != nil {

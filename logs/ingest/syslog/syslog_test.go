@@ -62,8 +62,8 @@ func TestFraming(t *testing.T) {
 		{name: "octets", in: "4 <1>a6 <1>b\nc", want: []string{"<1>a", "<1>b\nc"}},
 		{name: "both mixed", in: "4 <1>a<1>b\n4 <1>c", want: []string{"<1>a", "<1>b", "<1>c"}},
 		{name: "longer than the buffer", in: long + "\nb\n", want: []string{long, "b"}},
-		{name: "octets that are none", in: "4x <1>a", bad: true},
-		{name: "more octets than allowed", in: "99999999 a", bad: true},
+		{name: "text that begins with a number", in: "2026-11-21 up\n12\n7 dwarfs\n1234567890 <1>x\n4 <1>a9", want: []string{"2026-11-21 up", "12", "7 dwarfs", "1234567890 <1>x", "<1>a", "9"}},
+		{name: "more octets than allowed", in: "99999999 <1>a", bad: true},
 		{name: "half a message", in: "10 <1>a", want: nil},
 	} {
 		in := bufio.NewReaderSize(strings.NewReader(c.in), 64<<10)
@@ -160,6 +160,29 @@ func TestLinesOverBothTransportsHaveThePodsIdentity(t *testing.T) {
 		}
 		if n := testutil.ToFloat64(s.m.lines.WithLabelValues(network)); n != 100 {
 			t.Errorf("%s: %v lines counted", network, n)
+		}
+	}
+}
+
+func TestWholeMessagesDoNotWaitForTheRestOfTheNext(t *testing.T) {
+	for _, begin := range []string{"<11>half", "40 <11>half", "4"} {
+		m := &memory{}
+		c, err := net.Dial("tcp", open(t, m, true).Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(c, "<11>one\n7 <11>two12 plain words\n%s", begin); err != nil {
+			t.Fatal(err)
+		}
+		var have []string
+		for _, r := range m.until(t, 3) {
+			have = append(have, string(r.Body))
+		}
+		if strings.Join(have, ",") != "one,two,12 plain words" {
+			t.Errorf("before %q: %q", begin, have)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
