@@ -74,14 +74,24 @@ type Courier struct {
 	seconds prometheus.Histogram
 	without *prometheus.CounterVec
 
-	known map[string]map[string]string // evidence of what fires, by labels; Run's own
+	known map[string]told // what fires, by labels; Run's own
 }
+
+// told is an alert as it was told last.
+type told struct {
+	Alert
+	evidence map[string]string
+}
+
+// sweep is how often alerts are looked for that are not told any more: those of a
+// rule that is gone, or that ended while nobody ran.
+const sweep = 15 * time.Second
 
 // New makes a courier. before are alerts that fired when the process before
 // ended: they are no beginnings. deliver takes alerts in order; note is told of
 // each beginning and end.
 func New(cfg Config, from Sources, before []Alert, deliver func(context.Context, ...Alert) error, note func(context.Context, Transition), log *slog.Logger, reg prometheus.Registerer) *Courier {
-	c := &Courier{cfg: cfg, from: from, deliver: deliver, note: note, log: log, queue: make(chan []Alert, cfg.Queue), known: map[string]map[string]string{},
+	c := &Courier{cfg: cfg, from: from, deliver: deliver, note: note, log: log, queue: make(chan []Alert, cfg.Queue), known: map[string]told{},
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perch_evidence_seconds", Help: "Time to look up what belongs to new alerts.", Buckets: []float64{0.01, 0.03, 0.1, 0.2, 0.4}}),
 		without: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_evidence_left_out_total", Help: "Alerts that went out without evidence: busy (too many at once), known (too many fire)."}, []string{"reason"})}
 	reg.MustRegister(c.seconds, c.without)
@@ -93,7 +103,7 @@ func New(cfg Config, from Sources, before []Alert, deliver func(context.Context,
 					evidence[k] = v
 				}
 			}
-			c.known[key(a)] = evidence
+			c.known[key(a)] = told{a, evidence}
 		}
 	}
 	return c
@@ -112,8 +122,12 @@ func (c *Courier) Send(ctx context.Context, alerts ...Alert) error {
 // Run hands alerts on until ctx ends; what is queued then is handed on without
 // evidence.
 func (c *Courier) Run(ctx context.Context) error {
+	tick := time.NewTicker(sweep)
+	defer tick.Stop()
 	for {
 		select {
+		case <-tick.C:
+			c.end(ctx, time.Now())
 		case <-ctx.Done():
 			for {
 				select {
@@ -129,8 +143,20 @@ func (c *Courier) Run(ctx context.Context) error {
 	}
 }
 
+// end notes the end of alerts that were not told again in time; so the router takes
+// it too.
+func (c *Courier) end(ctx context.Context, now time.Time) {
+	for k, t := range c.known {
+		if !t.Ends.After(now) {
+			delete(c.known, k)
+			c.note(ctx, Transition{t.Alert, false, t.Ends})
+		}
+	}
+}
+
 func (c *Courier) handOn(ctx context.Context, batch []Alert, look bool) {
 	now := time.Now()
+	c.end(ctx, now)
 	var fresh []int
 	for i, a := range batch {
 		k := key(a)
@@ -160,12 +186,15 @@ func (c *Courier) handOn(ctx context.Context, batch []Alert, look bool) {
 	for i, a := range batch {
 		k := key(a)
 		firing := a.Ends.After(now)
-		evidence, known := c.known[k]
+		was, known := c.known[k]
+		evidence := was.evidence
 		switch {
+		case firing && known:
+			c.known[k] = told{a, evidence}
 		case firing && !known:
 			evidence = found[i]
 			if len(c.known) < c.cfg.Known {
-				c.known[k] = evidence
+				c.known[k] = told{a, evidence}
 				turns = append(turns, Transition{a, true, a.Starts})
 			} else {
 				c.without.WithLabelValues("known").Inc()

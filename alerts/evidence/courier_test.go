@@ -211,3 +211,36 @@ func TestWhatFiredBeforeARestartBeginsNoSecondTime(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAlertThatIsNotToldAnyMoreHasEndedAndMayBeginAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		before := crash("web-1", 2*time.Minute)
+		before.Annotations = map[string]string{noteLines: "as it was"}
+		c, stop := run(t, w, []Alert{before}, nil)
+		began := time.Now()
+		send := func(a Alert) {
+			t.Helper()
+			if err := c.Send(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		send(crash("web-2", time.Minute))
+		<-time.After(50 * time.Second)
+		send(crash("web-2", 4*time.Minute)) // it is told again, so it goes on
+		<-time.After(10 * time.Minute)
+		send(crash("web-1", time.Hour))
+		stop()
+		var got []string
+		for _, x := range w.turns {
+			got = append(got, fmt.Sprint(x.Labels["pod"], " ", x.Firing, " ", x.At.Sub(began)))
+		}
+		if want := "web-2 true 0s, web-1 false 2m0s, web-2 false 4m50s, web-1 true 10m50s"; strings.Join(got, ", ") != want {
+			t.Errorf("noted %s, want %s", strings.Join(got, ", "), want)
+		}
+		if last := w.out[len(w.out)-1][0].Annotations[noteLines]; last == "as it was" || last == "" {
+			t.Errorf("the second time it has the lines %q", last)
+		}
+	})
+}
