@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 
 	"perch/metrics/store"
 )
@@ -26,7 +27,8 @@ type Sample = store.Sample
 // Series are numbered 1, 2, … in the order they are described in a session.
 // A value is a uvarint: 0 = as before, 1 = 8 raw bytes follow, else
 // zigzag(difference)+2 of whole numbers. Before means the last value of the
-// series in this session.
+// series in this session. A series whose last value was a stale marker is not
+// named again.
 const magic = "PMS1"
 
 // Limits of the decoder; an encoder stays far below.
@@ -51,7 +53,7 @@ type session struct {
 	seq  uint64          // of the last batch both have
 	last []float64       // per number-1: last value
 	sum  uint32          // of that batch, receiver only
-	sets []labels.Labels // per number-1, receiver only
+	sets []labels.Labels // per number-1, receiver only; empty when it ended
 
 	scratch []int32 // per number-1: 1 + place among the changes of this batch
 }
@@ -69,6 +71,8 @@ type staging struct {
 	v      float64
 }
 
+// commit forgets the labels of series that ended: should one go on, its sender
+// describes it anew.
 func (s *session) commit(st *staged) {
 	s.seq, s.sum = st.seq, st.sum
 	s.sets = append(s.sets, st.sets...)
@@ -77,6 +81,9 @@ func (s *session) commit(st *staged) {
 			s.last = append(s.last, 0)
 		}
 		s.last[x.number-1] = x.v
+		if value.IsStaleNaN(x.v) && x.number <= uint64(len(s.sets)) {
+			s.sets[x.number-1] = labels.EmptyLabels()
+		}
 	}
 }
 
@@ -265,11 +272,11 @@ func (r *reader) decode(s *session, h header, decorate func(*labels.Builder)) ([
 		}
 		build.Reset(labels.EmptyLabels())
 		for range r.uvarint("count of labels", maxLabels) {
-			name, value := r.text("label name"), r.text("label value")
+			name, text := r.text("label name"), r.text("label value")
 			if r.err != nil {
 				break
 			}
-			build.Set(name, value)
+			build.Set(name, text)
 		}
 		if decorate != nil {
 			decorate(build)

@@ -140,6 +140,34 @@ func TestSamplesArriveOnceWhateverHappens(t *testing.T) {
 	}
 }
 
+func TestASeriesThatEndedIsNotRemembered(t *testing.T) {
+	into := newStore(t, t.TempDir())
+	recv := NewReceiver("local", DefaultReceiver(), into, quiet, nil)
+	d, srv := serve(t, recv)
+	c := NewClient("local", ClientConfig{URL: srv.URL}, srv.Client(), nil)
+	at := time.Now().UnixMilli()
+	for k, v := range []float64{1, 2, math.Float64frombits(value.StaleNaN), 3, 4} {
+		batch := []Sample{{ID: 1, Labels: name(1), T: at + int64(k)*1000, V: v}, {ID: 2, Labels: name(2), T: at + int64(k)*1000, V: 7}}
+		if v == 3 { // the answer is lost
+			d.mute.Store(true)
+			if c.Send(t.Context(), batch) == nil {
+				t.Fatal("no error")
+			}
+		}
+		if err := c.Send(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range recv.sessions {
+		if sets := s.s.sets; len(sets) != 3 || !sets[0].IsEmpty() || sets[1].IsEmpty() || !labels.Equal(sets[2], name(1)) {
+			t.Errorf("it knows %v", sets)
+		}
+	}
+	if got := read(t, into)[name(1).String()]; len(got) != 5 || got[4] != fmt.Sprintf("4@%d", at+4000) {
+		t.Errorf("stored %v", got)
+	}
+}
+
 func TestARepeatIsCountedAndADifferentBatchIsNotTakenForIt(t *testing.T) {
 	into := newStore(t, t.TempDir())
 	recv := NewReceiver("nodes", DefaultReceiver(), into, quiet, nil)
