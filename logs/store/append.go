@@ -68,10 +68,11 @@ func (s *Store) Append(ctx context.Context, records []record.Record, positions [
 	if len(records) == 0 && len(positions) == 0 {
 		return nil
 	}
-	if err := s.room(); err != nil {
+	if err := s.begin(); err != nil {
 		s.m.refused.WithLabelValues("full").Inc()
 		return err
 	}
+	defer s.appending.Done()
 	raw, size := 0, appendRoom // of bodies, and of all that is written
 	for i := range records {
 		r := &records[i]
@@ -134,9 +135,9 @@ func (s *spare) put(b []byte) {
 	}
 }
 
-// room refuses when lines cannot be cut and heads have grown to twice their
-// budget.
-func (s *Store) room() error {
+// begin counts an append that Close waits for. It refuses when lines cannot be cut
+// and heads have grown to twice their budget.
+func (s *Store) begin() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
@@ -148,6 +149,7 @@ func (s *Store) room() error {
 	if s.cutErr != nil && s.headBytes > 2*s.cfg.HeadBytes {
 		return fmt.Errorf("%w: %w", ErrFull, s.cutErr)
 	}
+	s.appending.Add(1)
 	return nil
 }
 

@@ -35,6 +35,8 @@ type Store struct {
 	entries spare // of the write-ahead log
 	views   atomic.Int64
 
+	appending sync.WaitGroup // of Append; none begins once closed is set
+
 	cutting sync.Mutex // held by the one that cuts; guards what follows
 	encoded []byte
 	learner *index.Learner // of the partition being written; nil when it has a vocabulary
@@ -238,7 +240,7 @@ func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name st
 }
 
 // Close cuts nothing: uncut lines stay in the write-ahead log. It waits for
-// the maintenance under way and closes all files.
+// appends and maintenance under way and closes all files.
 func (s *Store) Close() error {
 	err := s.checkpoint()
 	s.mu.Lock()
@@ -248,6 +250,7 @@ func (s *Store) Close() error {
 		close(f.lines)
 	}
 	s.mu.Unlock()
+	s.appending.Wait()
 	return errors.Join(err, s.closeFiles())
 }
 
