@@ -26,7 +26,9 @@ type Config struct {
 
 	File string // scrape_configs in Prometheus' format; empty: none
 
-	Sockets map[string]string // host names in URLs of jobs that mean a unix socket
+	// Sockets are host names that mean a unix socket. Every object may name them, with
+	// any path.
+	Sockets map[string]string
 
 	Own   []Own   // perch's parts in other processes
 	Local []Local // registries of this process

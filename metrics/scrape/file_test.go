@@ -47,23 +47,23 @@ scrape_configs:
 	cfg.File = filepath.Join(dir, "prometheus.yml")
 	l := runLoop(t, s, cfg, Parts{}, nil)
 	here := func() string { return fmt.Sprintf("%+v", l.List()) }
-	eventually(t, 40*time.Second, func() bool {
+	eventually(t, 2*time.Minute, func() bool {
 		got, _ := latest(t, s, "good")
 		return got[`{__name__="good", exported_job="its own", instance="`+address+`", job="shop", module="m", node="n1", team="a"}`] == 1
 	}, here)
-	eventually(t, 40*time.Second, func() bool {
+	eventually(t, 2*time.Minute, func() bool {
 		text := here()
 		return strings.Contains(text, "{From:file/shop Targets:1 Up:1 Why:[]}") && strings.Contains(text, "found:by-file") && strings.Contains(text, "sample limit exceeded")
 	}, here)
 	write("prometheus.yml", "scrape_configs: [{job_name: shop, metrics_pth: /x}]")
-	eventually(t, 40*time.Second, func() bool { return strings.Contains(here(), "prometheus.yml: line 1: metrics_pth is not known") }, here)
+	eventually(t, 2*time.Minute, func() bool { return strings.Contains(here(), "prometheus.yml: line 1: metrics_pth is not known") }, here)
 	if text := here(); !strings.Contains(text, "{From:file/shop Targets:1 Up:1 Why:[]}") {
 		t.Errorf("a broken file took away what was: %s", text)
 	}
 	write("prometheus.yml", "scrape_configs: [{job_name: pods}]")
-	eventually(t, 40*time.Second, func() bool { return strings.Contains(here(), `the job name "pods" is perch's own`) }, here)
+	eventually(t, 2*time.Minute, func() bool { return strings.Contains(here(), `the job name "pods" is perch's own`) }, here)
 	write("prometheus.yml", "scrape_configs: []")
-	eventually(t, 40*time.Second, func() bool { return len(l.Here()) == 0 && len(l.Dropped()) == 0 }, here)
+	eventually(t, 2*time.Minute, func() bool { return len(l.Here()) == 0 && len(l.Dropped()) == 0 }, here)
 }
 
 func TestWhatAFileDoesNotGetSaysWhy(t *testing.T) {
@@ -106,7 +106,7 @@ scrape_configs:
 		"rule_files is not read: name their directory by --rules-dir",
 		"external_labels does nothing",
 	} {
-		eventually(t, 40*time.Second, func() bool { return strings.Contains(here(), want) }, func() string { return want + " is not in " + here() })
+		eventually(t, 2*time.Minute, func() bool { return strings.Contains(here(), want) }, func() string { return want + " is not in " + here() })
 	}
 	// What was missing comes.
 	if err := os.WriteFile(filepath.Join(dir, "more-1.yml"), []byte("scrape_configs: [{job_name: more, metrics_path: /good, static_configs: [{targets: ['"+address+"']}]}]"), 0o600); err != nil {
@@ -116,7 +116,7 @@ scrape_configs:
 		t.Fatal(err)
 	}
 	for _, want := range []string{"{From:file/no-ca Targets:1 Up:1 Why:[]}", "{From:file/more "} {
-		eventually(t, 40*time.Second, func() bool { return strings.Contains(here(), want) }, func() string { return want + " is not in " + here() })
+		eventually(t, 2*time.Minute, func() bool { return strings.Contains(here(), want) }, func() string { return want + " is not in " + here() })
 	}
 	if err := <-said; err != nil {
 		t.Errorf("refused: %v", err)
@@ -180,7 +180,7 @@ func TestATargetWhoseClockIsWrongLosesOnlyWhatCannotBeStored(t *testing.T) {
 		}
 		return 0
 	}
-	eventually(t, 40*time.Second, func() bool { return value("before") >= 3 && value("after") == 1 && value("twice") > 0 }, here)
+	eventually(t, 2*time.Minute, func() bool { return value("before") >= 3 && value("after") == 1 && value("twice") > 0 }, here)
 	if text := here(); text != "[{From:file/clock Targets:1 Up:1 Why:[]}]" {
 		t.Errorf("the target is %s", text)
 	}

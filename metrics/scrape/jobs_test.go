@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,7 +98,7 @@ func eventually(t *testing.T, limit time.Duration, good func() bool, say func() 
 
 func jobOf(name, address, path, settings string) target.Job {
 	return target.Job{Name: name, From: "servicemonitor/red/" + name, Settings: target.Settings(settings), Targets: []target.Target{{
-		Scheme: "http", Address: address, Path: path, From: "servicemonitor/red/" + name,
+		Scheme: "http", Address: address, Path: path, From: "servicemonitor/red/" + name, OfPod: true,
 		Labels: map[string]string{"job": name, "instance": address, "namespace": "red", "pod": name, "__param_module": "m"}}}}
 }
 
@@ -123,7 +125,7 @@ func TestWhatTargetsSendTooMuchIsCutOffCountedAndNamed(t *testing.T) {
 		CutOff: func(s Status) { mu.Lock(); told[s.Labels["job"]] = s.CutOff; mu.Unlock() },
 	}, reg)
 	want := map[string]string{"garbage": cutGarbage, "million": cutSamples, "endless": cutBody, "few": cutSamples}
-	eventually(t, 40*time.Second, func() bool {
+	eventually(t, 2*time.Minute, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		for job, reason := range want {
@@ -178,7 +180,7 @@ func TestANamespaceOverItsBudgetKeepsWhatItHas(t *testing.T) {
 		return []target.Job{jobOf("many", address, "/many", "")}, nil
 	}}, nil)
 	var have []Status
-	eventually(t, 20*time.Second, func() bool {
+	eventually(t, 2*time.Minute, func() bool {
 		have = l.Here()
 		_, samples := latest(t, s, "many")
 		return len(have) == 1 && have[0].Refused >= 60 && have[0].CutOff == cutSeries && have[0].Health == "up" && samples >= 2*30
@@ -192,7 +194,7 @@ func TestObjectsMayNotNameTheMachineThatScrapes(t *testing.T) {
 	address, _, _ := apps(t)
 	s := newStore(t)
 	static := jobOf("static", address, "/many", "")
-	delete(static.Targets[0].Labels, "pod")
+	static.Targets[0].OfPod = false // whatever its labels say
 	other := static
 	other.Name, other.Targets = "name", []target.Target{static.Targets[0]}
 	other.Targets[0].Address = "shop.red.svc:80"
@@ -200,7 +202,7 @@ func TestObjectsMayNotNameTheMachineThatScrapes(t *testing.T) {
 		Jobs:    func() ([]target.Job, []target.Dropped) { return []target.Job{static, other}, nil },
 		Resolve: func(host string) (string, bool) { return "169.254.169.254", host == "shop.red.svc" },
 	}, nil)
-	eventually(t, 20*time.Second, func() bool {
+	eventually(t, 2*time.Minute, func() bool {
 		refused := 0
 		for _, s := range l.Here() {
 			if strings.Contains(s.Error, "the machine that scrapes, which objects may not name") {
@@ -209,6 +211,51 @@ func TestObjectsMayNotNameTheMachineThatScrapes(t *testing.T) {
 		}
 		return refused == 2
 	}, func() string { return fmt.Sprintf("%+v", l.Here()) })
+}
+
+// TestObjectsDoNotReachPerchsOwnSockets: neither by an address, nor by a redirect,
+// nor by a proxy; what is behind them knows all namespaces.
+func TestObjectsDoNotReachPerchsOwnSockets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	door, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "secret{path=%q} 1\n", r.URL.Path)
+	}), ReadHeaderTimeout: time.Minute}
+	go func() { _ = own.Serve(door) }()
+	defer own.Close()
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://agent.socket/redirected", http.StatusFound)
+	}))
+	defer app.Close()
+
+	s := newStore(t)
+	cfg := Default()
+	cfg.Own = []Own{{Name: "agent", Labels: map[string]string{"job": "agent", "instance": "n1"}, Socket: path}}
+	l := runLoop(t, s, cfg, Parts{Jobs: func() ([]target.Job, []target.Dropped) {
+		return []target.Job{
+			jobOf("named", "agent.socket:80", "/named", ""), jobOf("redirected", strings.TrimPrefix(app.URL, "http://"), "/", ""),
+			jobOf("proxied", "shop.red.svc:80", "/proxied", "proxy_url: http://agent.socket:80\n"),
+		}, nil
+	}}, nil)
+	eventually(t, 2*time.Minute, func() bool {
+		down, up := 0, 0
+		for _, row := range l.Here() {
+			switch {
+			case row.Pool == "agent" && row.Health == "up" && row.URL == "http://agent.socket/metrics":
+				up++
+			case row.Pool != "agent" && row.Health == "down":
+				down++
+			}
+		}
+		return up == 1 && down == 3
+	}, func() string { return fmt.Sprintf("%+v", l.Here()) })
+	series, _ := latest(t, s, "secret")
+	if want := `{__name__="secret", instance="n1", job="agent", node="n1", path="/metrics"}`; len(series) != 1 || series[want] != 1 {
+		t.Errorf("stored: %v", series)
+	}
 }
 
 func TestRowsOfOtherNodesAreTargetsOfPrometheus(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -59,7 +60,7 @@ func (l *Loop) Here() []Status {
 	for pool, list := range l.active() {
 		for _, t := range list {
 			live[t] = true
-			s := Status{Node: l.cfg.Node, Pool: pool, URL: t.URL().String(), Labels: t.Labels(labels.NewBuilder(labels.EmptyLabels())).Map(),
+			s := Status{Node: l.cfg.Node, Pool: pool, URL: l.shown(t), Labels: t.Labels(labels.NewBuilder(labels.EmptyLabels())).Map(),
 				Health: string(t.Health()), Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), Refused: l.gate.of(t).refused, From: t.GetValue(fromLabel)}
 			err := t.LastError()
 			if err != nil {
@@ -74,6 +75,11 @@ func (l *Loop) Here() []Status {
 	l.gate.forget(live)
 	slices.SortFunc(rows, byURL)
 	return rows
+}
+
+// shown is a target's URL for people.
+func (l *Loop) shown(t *scrape.Target) string {
+	return strings.Replace(t.URL().String(), "."+l.word, ".socket", 1)
 }
 
 // active are the library's targets. One that has only changed its interval is a

@@ -18,8 +18,9 @@ import (
 // fallbackProtocol is what an answer without a content type is read as.
 const fallbackProtocol = "PrometheusText0.0.4"
 
-// host stands for a socket in a URL.
-func (o Own) host() string { return o.Name + ".socket" }
+// host stands for a socket in a URL. The word is this process' secret: an address
+// in an object, a redirect or a proxy must not lead to perch's own sockets.
+func (o Own) host(word string) string { return o.Name + "." + word }
 
 func seconds(d time.Duration) string { return model.Duration(d).String() }
 

@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,7 @@ type Loop struct {
 	gate    *gate
 	pools   *config.Config // those that are always there
 	sockets map[string]string
+	word    string // see Own.host
 	metrics *metrics
 	cuts    cuts
 	files   *fileJobs // nil without Config.File
@@ -69,7 +71,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		return nil, err
 	}
 	l := &Loop{
-		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, most: int(cfg.SampleLimit), known: map[*scrape.Target]answered{}}, sockets: map[string]string{},
+		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, most: int(cfg.SampleLimit), known: map[*scrape.Target]answered{}}, sockets: map[string]string{}, word: rand.Text(),
 		since: map[string]time.Time{}, jobPools: map[string]pool{}, metrics: newMetrics(reg), cuts: cuts{},
 	}
 	if cfg.File != "" {
@@ -80,11 +82,11 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	for _, o := range cfg.Own {
 		if o.Socket != "" {
-			l.sockets[o.host()+":80"], l.sockets[o.host()] = o.Socket, o.Socket
+			l.sockets[o.host(l.word)+":80"] = o.Socket
 		}
 	}
 	for name, path := range cfg.Sockets {
-		l.sockets[name+":80"], l.sockets[name] = path, path
+		l.sockets[name+":80"] = path
 	}
 	l.manager, err = scrape.NewManager(&scrape.Options{
 		DiscoveryReloadInterval:  model.Duration(lookInterval),
@@ -155,7 +157,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 	for _, o := range l.cfg.Own {
 		address := o.Address
 		if o.Socket != "" {
-			address = o.host()
+			address = o.host(l.word)
 		}
 		open[address] = true
 		want[o.Name] = []*targetgroup.Group{group(o.Name, address, l.withNode(o.Labels))}
@@ -196,7 +198,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 			return
 		}
 		live[id] = true
-		if t.Labels["pod"] != "" {
+		if t.OfPod {
 			open[t.Address] = true // on the host's network it may be this machine
 		}
 		if l.since[id].IsZero() {

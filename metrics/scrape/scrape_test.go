@@ -133,7 +133,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 
 	node := `instance="` + host + ":" + port + `", job="red/web", namespace="red", node="n1", `
 	want := `{__name__="requests_total", container="c", exported_pod="said-by-app", ` + node + `pod="web-1"}`
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		requests, n := latest(t, s, "requests_total")
 		ups, _ := latest(t, s, "up")

@@ -18,9 +18,10 @@ type Target struct {
 	Scheme  string            `json:"scheme"`  // http or https
 	Address string            `json:"address"` // host:port
 	Path    string            `json:"path"`
-	Labels  map[string]string `json:"labels"`         // job, instance, namespace, pod, container, node, service; __param_NAME, __scrape_*
-	From    string            `json:"from"`           // the object that asks: pod/NAMESPACE/NAME or service/…
-	Node    string            `json:"node,omitempty"` // that scrapes it; set by Plan
+	Labels  map[string]string `json:"labels"`          // job, instance, namespace, pod, container, node, service; __param_NAME, __scrape_*
+	From    string            `json:"from"`            // the object that asks: pod/NAMESPACE/NAME or service/…
+	Node    string            `json:"node,omitempty"`  // that scrapes it; set by Plan
+	OfPod   bool              `json:"ofPod,omitempty"` // Address is that of a pod: no object's word
 }
 
 // Key tells targets apart.
@@ -140,7 +141,7 @@ func targetsOf(from, node string, pod *corev1.Pod, service *corev1.Service, mark
 		if l["container"] == "" {
 			delete(l, "container")
 		}
-		out = append(out, Target{Scheme: scheme, Address: address, Path: path, Labels: l, From: from})
+		out = append(out, Target{Scheme: scheme, Address: address, Path: path, Labels: l, From: from, OfPod: true})
 	}
 	return out, ""
 }

@@ -318,11 +318,11 @@ func (p *planner) candidate(o Object, e endpoint, pl place) ([]candidate, string
 			b.Set("__param_"+k, v[0])
 		}
 	}
-	what := "address " + address
+	c := candidate{labels: b, node: node, what: "address " + address}
 	if pl.pod != nil {
-		what = "pod " + pl.pod.Namespace + "/" + pl.pod.Name
+		c.what, c.ip = "pod "+pl.pod.Namespace+"/"+pl.pod.Name, pl.pod.Status.PodIP
 	}
-	return []candidate{{labels: b, node: node, what: what}}, ""
+	return []candidate{c}, ""
 }
 
 func (p *planner) fromPod(b *promlabels.Builder, m *monitorSpec, pod *corev1.Pod, number int32, container string) {

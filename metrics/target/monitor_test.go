@@ -54,6 +54,44 @@ func world() World {
 	}
 }
 
+// TestAnAddressIsAPodsOnlyWhereThePodHasIt: relabelings may name any address, and
+// any label.
+func TestAnAddressIsAPodsOnlyWhereThePodHasIt(t *testing.T) {
+	const pods = `{selector: {matchLabels: {app: web}}, podMetricsEndpoints: [{port: m`
+	const found = `{kubernetesSDConfigs: [{role: `
+	for name, c := range map[string]struct {
+		o    Object
+		want bool
+	}{
+		"a pod":                           {object(t, PodMonitor, "red", pods+`}]}`), true},
+		"a pod behind a service":          {object(t, ServiceMonitor, "red", `{selector: {matchLabels: {team: a}}, endpoints: [{port: metrics}]}`), true},
+		"another port of it":              {object(t, PodMonitor, "red", pods+`, relabelings: [{targetLabel: __address__, replacement: "10.42.0.5:1"}]}]}`), true},
+		"another address":                 {object(t, PodMonitor, "red", pods+`, relabelings: [{targetLabel: __address__, replacement: "127.0.0.1:2379"}]}]}`), false},
+		"the address of another pod":      {object(t, PodMonitor, "red", pods+`, relabelings: [{targetLabel: __address__, replacement: "10.42.1.5:1"}]}]}`), false},
+		"an address with a pod's label":   {object(t, ScrapeConfig, "red", `{staticConfigs: [{targets: ["192.0.2.7:1"], labels: {pod: web-1}}]}`), false},
+		"what somebody wrote":             {object(t, ServiceMonitor, "out", `{selector: {}, endpoints: [{port: metrics}]}`), false},
+		"a probe":                         {object(t, Probe, "red", `{targets: {staticConfig: {static: [a], labels: {pod: web-1}}}}`), false},
+		"pods that are found":             {object(t, ScrapeConfig, "red", found+`Pod, namespaces: {names: [red]}}]}`), true},
+		"endpoints that are found":        {object(t, ScrapeConfig, "red", found+`Endpoints, namespaces: {names: [red]}}]}`), true},
+		"nodes that are found":            {object(t, ScrapeConfig, "red", found+`Node}]}`), false},
+		"services that are found by name": {object(t, ScrapeConfig, "red", found+`Service, namespaces: {names: [red]}}]}`), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			jobs, left := Plan(world(), []Object{c.o})
+			if len(jobs) == 0 {
+				t.Fatalf("nothing is scraped: %v", left)
+			}
+			for _, j := range jobs {
+				for _, x := range j.Targets {
+					if x.OfPod != c.want {
+						t.Errorf("%s of %s: of a pod %v", x.Address, j.Name, x.OfPod)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestPlan(t *testing.T) {
 	service := func(spec string) Object { return object(t, ServiceMonitor, "red", spec) }
 	pods := func(spec string) Object { return object(t, PodMonitor, "red", spec) }

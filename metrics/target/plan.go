@@ -3,6 +3,7 @@ package target
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -158,6 +159,7 @@ type candidate struct {
 	labels *promlabels.Builder
 	node   string
 	what   string // for people
+	ip     string // of the pod, if it is one
 }
 
 func (c candidate) target(from string, run []*relabel.Config) (Target, string) {
@@ -180,6 +182,8 @@ func (c candidate) target(from string, run []*relabel.Config) (Target, string) {
 	if t.Address == "" {
 		return t, c.what + " has no address after relabelings"
 	}
+	host, _, err := net.SplitHostPort(t.Address)
+	t.OfPod = err == nil && c.ip != "" && host == c.ip
 	if t.Labels["instance"] == "" {
 		t.Labels["instance"] = t.Address
 	}

@@ -109,7 +109,7 @@ func (p *planner) probe(o Object) {
 		}
 		b.Set("__param_target", one).Set("instance", one).Set("__param_module", module)
 		b.Set("job", cmp.Or(s.JobName, o.pool())).Set("__address__", address).Set("__scheme__", scheme).Set("__metrics_path__", cmp.Or(s.Prober.Path, "/probe"))
-		found = append(found, candidate{b, p.Home, fmt.Sprintf("target %q", one)})
+		found = append(found, candidate{labels: b, node: p.Home, what: fmt.Sprintf("target %q", one)})
 	}
 	p.add(o, o.pool(), s.settings(), found, run)
 }

@@ -192,7 +192,7 @@ func (p *planner) config(o Object) {
 			for k, v := range st.Labels {
 				b.Set(k, v)
 			}
-			found = append(found, candidate{b.Set("__address__", t), p.Home, "target " + t})
+			found = append(found, candidate{labels: b.Set("__address__", t), node: p.Home, what: "target " + t})
 		}
 	}
 	for _, d := range s.KubernetesSDConfigs {
@@ -269,7 +269,7 @@ func nodeCandidate(b *promlabels.Builder, n *corev1.Node) (candidate, bool) {
 			port := cmp.Or(n.Status.DaemonEndpoints.KubeletEndpoint.Port, 10250)
 			metaNode(b, n)
 			b.Set("__address__", net.JoinHostPort(a.Address, strconv.Itoa(int(port)))).Set("instance", n.Name)
-			return candidate{b, n.Name, "node " + n.Name}, true
+			return candidate{labels: b, node: n.Name, what: "node " + n.Name}, true
 		}
 	}
 	return candidate{}, false
@@ -292,7 +292,7 @@ func (p *planner) podCandidates(d discovery, pod *corev1.Pod, base func() *proml
 		if port != nil {
 			address = net.JoinHostPort(address, strconv.Itoa(int(port.ContainerPort)))
 		}
-		out = append(out, candidate{b.Set("__address__", address), pod.Spec.NodeName, "pod " + pod.Namespace + "/" + pod.Name})
+		out = append(out, candidate{b.Set("__address__", address), pod.Spec.NodeName, "pod " + pod.Namespace + "/" + pod.Name, pod.Status.PodIP})
 	}
 	for _, c := range pod.Spec.Containers {
 		if len(c.Ports) == 0 {
@@ -310,13 +310,13 @@ func (p *planner) serviceCandidate(s *corev1.Service, port corev1.ServicePort, b
 	b.Set(metaPrefix+"service_port_name", port.Name).Set(metaPrefix+"service_port_number", strconv.Itoa(int(port.Port)))
 	b.Set(metaPrefix+"service_port_protocol", string(protocolOf(port.Protocol)))
 	b.Set("__address__", net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(port.Port))))
-	return candidate{b, p.Home, "service " + s.Namespace + "/" + s.Name}
+	return candidate{labels: b, node: p.Home, what: "service " + s.Namespace + "/" + s.Name}
 }
 
 // behind are the pods or written addresses of one port of a Service.
 func (p *planner) behind(d discovery, s *corev1.Service, sp corev1.ServicePort, base func() *promlabels.Builder) []candidate {
 	var out []candidate
-	add := func(b *promlabels.Builder, address, node, what string) {
+	add := func(b *promlabels.Builder, address, node, what, ip string) {
 		metaService(b, s)
 		for _, kind := range []string{"endpoints", "endpointslice"} {
 			b.Set(metaPrefix+kind+"_name", s.Name)
@@ -325,13 +325,13 @@ func (p *planner) behind(d discovery, s *corev1.Service, sp corev1.ServicePort, 
 			b.Set(metaPrefix+kind+"port_name", sp.Name).Set(metaPrefix+kind+"port_protocol", string(protocolOf(sp.Protocol)))
 		}
 		b.Set(metaPrefix+"endpoint_ready", "true").Set(metaPrefix+"endpointslice_endpoint_conditions_ready", "true")
-		out = append(out, candidate{b.Set("__address__", address), node, what})
+		out = append(out, candidate{b.Set("__address__", address), node, what, ip})
 	}
 	if len(s.Spec.Selector) == 0 {
 		for _, pl := range p.written(s) {
 			for _, port := range pl.ports {
 				if port.Name == sp.Name {
-					add(base(), net.JoinHostPort(pl.address, strconv.Itoa(int(port.Port))), p.Home, "address "+pl.address)
+					add(base(), net.JoinHostPort(pl.address, strconv.Itoa(int(port.Port))), p.Home, "address "+pl.address, "")
 				}
 			}
 		}
@@ -358,7 +358,7 @@ func (p *planner) behind(d discovery, s *corev1.Service, sp corev1.ServicePort, 
 			b.Set(metaPrefix+kind+"address_target_kind", "Pod").Set(metaPrefix+kind+"address_target_name", pod.Name)
 		}
 		b.Set(metaPrefix+"endpoint_node_name", pod.Spec.NodeName)
-		add(b, net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(number))), pod.Spec.NodeName, "pod "+pod.Namespace+"/"+pod.Name)
+		add(b, net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(number))), pod.Spec.NodeName, "pod "+pod.Namespace+"/"+pod.Name, pod.Status.PodIP)
 	}
 	return out
 }

@@ -58,7 +58,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		if r.cfg.AllServerSeries {
 			api.Keep, api.Drop, etcd.Keep = "", "", ""
 		}
-		cfg.Sockets = map[string]string{proberHost: r.cfg.Socket("telemetry")}
+		cfg.Sockets = map[string]string{proberHost: r.cfg.Socket("prober")}
 		cfg.Own = append(cfg.Own, api, etcd,
 			scrape.Own{Name: "perch-server", Labels: map[string]string{"job": "perch-server", "instance": instance}, Socket: r.cfg.Socket("server")})
 		cfg.Own = append(cfg.Own, components(component.Server(), r.cfg.Socket("server"), instance)...)

@@ -11,13 +11,13 @@ import (
 	"perch/metrics/scrape"
 )
 
-// proberHost is the name of the telemetry socket in URLs of Probe objects that
-// name no prober.
+// proberHost is the name of the prober's socket in URLs of Probe objects that name
+// no prober.
 const proberHost = "perch-prober"
 
-// openProber serves the prober on the telemetry socket of servers, which ask for
-// all Probe objects.
-func (r role) openProber(f informers.SharedInformerFactory, own *http.ServeMux) error {
+// openProber serves the prober of servers, which ask for all Probe objects. Its
+// socket has nothing else: every object may name it, with any path.
+func (r role) openProber(f informers.SharedInformerFactory) error {
 	if r.cfg.Kind != config.Server {
 		return nil
 	}
@@ -28,6 +28,12 @@ func (r role) openProber(f informers.SharedInformerFactory, own *http.ServeMux) 
 	if err != nil {
 		return err
 	}
-	own.Handle("GET /probe", p)
+	only := http.NewServeMux()
+	only.Handle("GET /probe", p)
+	socket, err := newUnixDoor(r.cfg.Socket("prober"), only)
+	if err != nil {
+		return err
+	}
+	r.group.Go("prober", socket.Run)
 	return nil
 }

@@ -82,7 +82,7 @@ func buildTelemetry(_ context.Context, r role) error {
 	if err != nil {
 		return err
 	}
-	if err := r.openProber(factory, own); err != nil {
+	if err := r.openProber(factory); err != nil {
 		return err
 	}
 	targets, err := r.collect(factory, pods, numbers, jobs, registryOf(lines.counts), facts.Tell, own)
