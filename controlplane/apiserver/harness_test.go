@@ -183,17 +183,17 @@ func namespace(t *testing.T) string {
 	return n.Name
 }
 
-// eventually asks until the answer is yes or ten seconds have passed.
+// eventually asks until the answer is yes or two minutes have passed.
 func eventually(t *testing.T, what string, ask func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ask() {
 		select {
 		case <-deadline.C:
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within two minutes: %s", what)
 		case <-tick.C:
 		}
 	}

@@ -70,7 +70,7 @@ func openReceiver(t *testing.T) *receiver {
 // wants waits until a query of the receiver has one value.
 func (r *receiver) wants(t *testing.T, expr string, want func(promql.Sample) bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		v, _, err := r.api.Instant(promapi.WithAccess(t.Context(), promapi.Everything()), expr, time.Now())
 		if err != nil {
@@ -90,7 +90,7 @@ func (r *receiver) wants(t *testing.T, expr string, want func(promql.Sample) boo
 // samples that are newer than the moment its goroutine first ran.
 func (r *receiver) begins(t *testing.T, from *store.Store) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		number(from, t, 1, "__name__", "begun")
 		v, _, err := r.api.Instant(promapi.WithAccess(t.Context(), promapi.Everything()), "begun", time.Now())

@@ -39,7 +39,7 @@ func TestAPartThatAnswersAgainIsNoLongerNamed(t *testing.T) {
 	go func() { done <- p.Run(ctx) }()
 	until := func(word, rest string) {
 		t.Helper()
-		if err := hears.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := hears.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		for {
