@@ -10,19 +10,20 @@ import (
 	"perch/logs/wal"
 )
 
-// slowFile tells that an fsync has begun, and waits until it may go on.
+// slowFile tells that the fsync of an entry has begun, and waits until it may go
+// on.
 type slowFile struct {
 	*os.File
+	header      bool // is durable
 	begun, goOn chan struct{}
 }
 
-func (f slowFile) Sync() error {
-	select {
-	case <-f.goOn:
-	default:
+func (f *slowFile) Sync() error {
+	if f.header {
 		f.begun <- struct{}{}
 		<-f.goOn
 	}
+	f.header = true
 	return f.File.Sync()
 }
 
@@ -30,7 +31,7 @@ func (f slowFile) Sync() error {
 // neither: its sender would send it again.
 func TestCloseWaitsForWhatIsBeingWritten(t *testing.T) {
 	cfg := small(t.TempDir())
-	slow := slowFile{begun: make(chan struct{}, 1), goOn: make(chan struct{})}
+	slow := &slowFile{begun: make(chan struct{}, 1), goOn: make(chan struct{})}
 	cfg.CreateWAL = func(path string) (wal.File, error) {
 		var err error
 		slow.File, err = os.Create(path)
