@@ -151,20 +151,28 @@ func readText(b []byte) (v, rest []byte, err error) {
 	return nil, nil, errFormat
 }
 
-// inflate unpacks gzip, also of several members, up to limit bytes.
-func inflate(b []byte, limit int64) ([]byte, error) {
+// inflate unpacks gzip, also of several members, up to limit bytes. When they are
+// more than few it asks before it goes on.
+func inflate(b []byte, few, limit int64, ask func() error) ([]byte, error) {
 	z, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errFormat, err)
 	}
-	out, err := io.ReadAll(io.LimitReader(z, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errFormat, err)
+	var out bytes.Buffer
+	for most := few; ; most = limit {
+		if _, err := out.ReadFrom(io.LimitReader(z, most+1-int64(out.Len()))); err != nil {
+			return nil, fmt.Errorf("%w: %w", errFormat, err)
+		}
+		switch n := int64(out.Len()); {
+		case n > limit:
+			return nil, fmt.Errorf("%w: more than %d bytes when unpacked", errLarge, limit)
+		case n <= most:
+			return out.Bytes(), nil
+		}
+		if err := ask(); err != nil {
+			return nil, err
+		}
 	}
-	if int64(len(out)) > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes when unpacked", errLarge, limit)
-	}
-	return out, nil
 }
 
 // entries calls fn for each entry with its time, its metadata (nil if it has

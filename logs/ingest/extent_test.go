@@ -1,9 +1,12 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +15,7 @@ import (
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/tinylib/msgp/msgp"
 
 	"perch/logs/ingest/chunk"
@@ -70,6 +74,58 @@ func TestManySmallEntriesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed(t, c)
+}
+
+// A pod may open many connections, and a message that is small when sent may be
+// large: what is taken apart at the same time is bounded.
+func TestFewMessagesThatUnpackLargeAreStoredAtATime(t *testing.T) {
+	const senders = 6
+	var many []byte
+	for i := range 4000 {
+		many = append(many, anEntry(fmt.Sprint(i), 0)...)
+	}
+	for what, message := range map[string]func(name string) []byte{
+		"of many bytes": func(name string) []byte {
+			return packed(name, "gzip", false, zip(t, anEntry(strings.Repeat("x", fewUnpacked), 0)))
+		},
+		"of many records": func(name string) []byte { return packed(name, "text", false, bytes.Repeat(many, 3)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			release, asked := make(chan struct{}), make(chan struct{}, senders)
+			m := &memory{hold: func() { asked <- struct{}{}; <-release }}
+			f := start(t, m, nil, nil)
+			var all []net.Conn
+			for i := range senders {
+				c := dial(t, f)
+				if _, err := c.Write(message(fmt.Sprint(i))); err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, c)
+			}
+			limit := time.Now().Add(20 * time.Second)
+			for testutil.ToFloat64(f.m.waits) < senders-maxLarge {
+				if time.Now().After(limit) {
+					t.Fatalf("%v messages wait, %d are being stored", testutil.ToFloat64(f.m.waits), len(asked))
+				}
+				runtime.Gosched()
+			}
+			if n := testutil.ToFloat64(f.m.large); n != maxLarge || len(asked) > maxLarge {
+				t.Errorf("%v large messages, %d are being stored", n, len(asked))
+			}
+			close(release)
+			for i, c := range all {
+				if have := ack(t, c); have != fmt.Sprint(i) {
+					t.Errorf("acknowledgement of %q, chunk %d was sent", have, i)
+				}
+			}
+			for testutil.ToFloat64(f.m.large) > 0 {
+				if time.Now().After(limit) {
+					t.Fatal("shares were not given back")
+				}
+				runtime.Gosched()
+			}
+		})
+	}
 }
 
 // failing has no descriptor free at first.

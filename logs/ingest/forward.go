@@ -98,6 +98,7 @@ type Forward struct {
 	udp   net.PacketConn
 
 	pending *budget
+	large   *budget   // messages that are more than few when taken apart
 	records sync.Pool // of *[]record.Record
 }
 
@@ -116,6 +117,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	f := &Forward{cfg: cfg, parts: parts, log: log, m: newMetrics(reg), tcp: tcp, udp: udp}
 	f.pending = &budget{limit: cfg.MaxPending, used: f.m.pending, waits: f.m.waits}
+	f.large = &budget{limit: maxLarge, used: f.m.large, waits: f.m.waits}
 	return f, nil
 }
 
@@ -343,10 +345,24 @@ func (f *Forward) who(r *reader) (origin, error) {
 // store hands a message's entries to the sink, waits until they are taken and
 // tells how many that were.
 func (f *Forward) store(ctx context.Context, from origin, m message, mark []record.Position) (int, error) {
+	// A message may be a thousand times what was sent, and so do those of other
+	// connections: few take much memory at the same time.
+	held := int64(0)
+	ask := func() (err error) {
+		if held == 0 {
+			held, err = f.large.take(ctx.Done(), 1)
+		}
+		return err
+	}
+	defer func() {
+		if held > 0 {
+			f.large.give(held)
+		}
+	}()
 	packed := m.packed
 	if m.compressed {
 		var err error
-		if packed, err = inflate(packed, f.cfg.MaxUnpacked); err != nil {
+		if packed, err = inflate(packed, fewUnpacked, f.cfg.MaxUnpacked, ask); err != nil {
 			return 0, err
 		}
 	}
@@ -354,7 +370,7 @@ func (f *Forward) store(ctx context.Context, from origin, m message, mark []reco
 	if !ok {
 		room = new([]record.Record)
 	}
-	records, err := f.recordsOf(from, m.tag, packed, (*room)[:0])
+	records, err := f.recordsOf(from, m.tag, packed, (*room)[:0], ask)
 	if err == nil {
 		err = f.keep(ctx, records, mark)
 	}
@@ -370,8 +386,9 @@ func (f *Forward) store(ctx context.Context, from origin, m message, mark []reco
 	return len(records), err
 }
 
-// recordsOf appends the records of packed entries.
-func (f *Forward) recordsOf(from origin, tag string, packed []byte, records []record.Record) ([]record.Record, error) {
+// recordsOf appends the records of packed entries. When they take more than little
+// memory it asks before it goes on.
+func (f *Forward) recordsOf(from origin, tag string, packed []byte, records []record.Record, ask func() error) ([]record.Record, error) {
 	now := time.Now().UnixNano()
 	var common []record.Field // of all entries
 	if tag != "" {
@@ -408,6 +425,11 @@ func (f *Forward) recordsOf(from origin, tag string, packed []byte, records []re
 		for _, x := range r.Fields {
 			size += fieldBytes + int64(len(x.Key)+len(x.Value))
 		}
+		if size > fewApart {
+			if err := ask(); err != nil {
+				return err
+			}
+		}
 		if size > f.cfg.MaxUnpacked+f.cfg.MaxUnpacked/2 {
 			return fmt.Errorf("%w: more than %d bytes when taken apart", errLarge, f.cfg.MaxUnpacked+f.cfg.MaxUnpacked/2)
 		}
@@ -429,6 +451,13 @@ const (
 	fieldBytes  = 40
 	maxTag      = 256 // bytes of it are kept; it is repeated in each record
 	maxRoom     = 4096
+)
+
+// Messages beyond one of these sizes are stored only so many at a time.
+const (
+	fewUnpacked = 256 << 10 // bytes of entries that came packed
+	fewApart    = 2 << 20   // bytes of records
+	maxLarge    = 2
 )
 
 // keep tries until the sink takes the records or ctx ends.

@@ -31,12 +31,16 @@ type memory struct {
 	mu      sync.Mutex
 	records []record.Record
 	refuse  int
+	hold    func() // before anything is stored
 
 	positions []record.Position
 	sources   *source.Sources
 }
 
 func (m *memory) sink(_ context.Context, records []record.Record, positions []record.Position) error {
+	if m.hold != nil {
+		m.hold()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.refuse > 0 {
@@ -472,7 +476,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("ends at %d, need %d; decoded up to %d", whole.at, need, len(b)-len(rest))
 		}
 		if m.compressed {
-			if m.packed, err = inflate(m.packed, 1<<20); err != nil {
+			if m.packed, err = inflate(m.packed, 1<<10, 1<<20, func() error { return nil }); err != nil {
 				return
 			}
 		}

@@ -11,6 +11,7 @@ type metrics struct {
 	rejected    *prometheus.CounterVec
 	connections prometheus.Gauge
 	pending     prometheus.Gauge
+	large       prometheus.Gauge
 	waits       prometheus.Counter
 }
 
@@ -24,11 +25,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rejected:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_ingest_rejected_connections_total", Help: "Connections closed because of what they sent."}, []string{"reason"}),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ingest_connections", Help: "Open Forward connections."}),
 		pending:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ingest_pending_bytes", Help: "Memory of messages over 64 KB that are being received or stored over Forward."}),
+		large:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ingest_large_messages", Help: "Messages over Forward being stored that take much memory when taken apart; at most two do at a time."}),
 		waits:       prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_ingest_pending_waits_total", Help: "Messages over Forward that waited for others to be stored, because of their memory."}),
 	}
 	for _, r := range []string{"format", "large", "key", "many", "unknown", "accept", "tls"} {
 		m.rejected.WithLabelValues(r)
 	}
-	reg.MustRegister(m.lines, m.bytes, m.bad, m.fields, m.refused, m.rejected, m.connections, m.pending, m.waits)
+	reg.MustRegister(m.lines, m.bytes, m.bad, m.fields, m.refused, m.rejected, m.connections, m.pending, m.large, m.waits)
 	return m
 }
