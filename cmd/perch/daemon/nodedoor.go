@@ -12,11 +12,13 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"perch/agent"
 	"perch/agent/dns"
@@ -65,7 +67,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 		return err
 	}
 	r.group.Go("socket", socket.Run)
-	r.group.Go("probe numbers", probes.forget(pods))
+	r.group.Go("probe numbers", probes.forget(pods.Pods))
 	return nil
 }
 
@@ -87,11 +89,14 @@ type probeNumbers struct {
 	reg   *prometheus.Registry
 	total *prometheus.CounterVec
 	took  *prometheus.HistogramVec
+
+	mu   sync.Mutex
+	seen map[types.UID]types.NamespacedName // pods that have series
 }
 
 func newProbeNumbers() *probeNumbers {
 	labels := []string{"probe_type", "container", "pod", "namespace", "pod_uid"}
-	p := &probeNumbers{reg: prometheus.NewRegistry(),
+	p := &probeNumbers{reg: prometheus.NewRegistry(), seen: map[types.UID]types.NamespacedName{},
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "prober_probe_total", Help: "Results of probes by container."}, append([]string{"result"}, labels...)),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "prober_probe_duration_seconds", Help: "Duration of probes by container.",
 			Buckets: []float64{.001, .01, .1, 1, 10}}, labels[:4])}
@@ -105,42 +110,47 @@ func (p *probeNumbers) observe(r probe.Result) {
 	if !r.OK {
 		result = "failed"
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen[r.UID] = types.NamespacedName{Namespace: r.Namespace, Name: r.Pod}
 	p.total.WithLabelValues(result, string(r.Kind), r.Container, r.Pod, r.Namespace, string(r.UID)).Inc()
 	p.took.WithLabelValues(string(r.Kind), r.Container, r.Pod, r.Namespace).Observe(r.Took.Seconds())
 }
 
 // forget drops the series of pods that are gone, so that they do not grow with
 // uptime.
-func (p *probeNumbers) forget(pods *agent.Agent) func(context.Context) error {
+func (p *probeNumbers) forget(pods func() []*corev1.Pod) func(context.Context) error {
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(time.Minute)
 		defer tick.Stop()
-		known := map[string]string{} // namespace/name by uid
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-tick.C:
+				p.keep(pods())
 			}
-			now := map[string]string{}
-			for _, pd := range pods.Pods() {
-				now[string(pd.UID)] = pd.Namespace + "/" + pd.Name
-			}
-			names := map[string]bool{}
-			for _, n := range now {
-				names[n] = true
-			}
-			for uid, name := range known {
-				if now[uid] != "" {
-					continue
-				}
-				p.total.DeletePartialMatch(prometheus.Labels{"pod_uid": uid})
-				if !names[name] {
-					ns, pod, _ := strings.Cut(name, "/")
-					p.took.DeletePartialMatch(prometheus.Labels{"namespace": ns, "pod": pod})
-				}
-			}
-			known = now
+		}
+	}
+}
+
+// keep drops the series of all pods but these, of those too that came and went
+// since it was called last.
+func (p *probeNumbers) keep(pods []*corev1.Pod) {
+	here, named := map[types.UID]bool{}, map[types.NamespacedName]bool{}
+	for _, pd := range pods {
+		here[pd.UID], named[types.NamespacedName{Namespace: pd.Namespace, Name: pd.Name}] = true, true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for uid, name := range p.seen {
+		if here[uid] {
+			continue
+		}
+		delete(p.seen, uid)
+		p.total.DeletePartialMatch(prometheus.Labels{"pod_uid": string(uid)})
+		if !named[name] { // durations have no uid
+			p.took.DeletePartialMatch(prometheus.Labels{"namespace": name.Namespace, "pod": name.Name})
 		}
 	}
 }
