@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/silence"
@@ -70,8 +71,9 @@ func readAlerts(file string) ([]*alert.Alert, error) {
 	}
 }
 
-// openActive brings back the alerts of the process before. One that has ended
-// meanwhile is told as resolved, if it was told as firing.
+// openActive brings back the alerts of the process before. One that fired then has
+// Config.Grace to be told again: who tells it may have been away as long. What ends
+// in that time is told as resolved, if it was told as firing.
 func (r *Router) openActive() error {
 	file := r.file("alerts")
 	var before []*alert.Alert
@@ -80,6 +82,12 @@ func (r *Router) openActive() error {
 		return err
 	}); err != nil {
 		return err
+	}
+	soonest := time.Now().Add(r.cfg.Grace)
+	for _, a := range before {
+		if fired := a.EndsAt.After(a.UpdatedAt); fired && a.EndsAt.Before(soonest) {
+			a.EndsAt = soonest
+		}
 	}
 	if err := r.alerts.Put(context.Background(), before...); err != nil {
 		return fmt.Errorf("bring back alerts: %w", err)

@@ -119,6 +119,19 @@ func TestWhatWasAnsweredIsThereAfterKillAndNothingIsToldTwice(t *testing.T) {
 	}
 }
 
+// noted waits until it is on disk that something was told.
+func noted(t *testing.T, dir string) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		if text, err := os.ReadFile(filepath.Join(dir, "nflog")); err == nil && len(text) > 0 {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatal("the notification log was not written")
+		}
+	}
+}
+
 func TestTheEndOfAnAlertThatCameWhileNobodyRanIsTold(t *testing.T) {
 	at, hooks := inbox(t)
 	conf := "route: {receiver: shop}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
@@ -130,18 +143,42 @@ func TestTheEndOfAnAlertThatCameWhileNobodyRanIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	next(t, hooks, "firing", func(h hook) bool { return h.Status == "firing" })
-	for limit := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) { // that it was told is known
-		if text, err := os.ReadFile(filepath.Join(dir, "nflog")); err == nil && len(text) > 0 {
-			break
-		}
-		if time.Now().After(limit) {
-			t.Fatal("the notification log was not written")
-		}
-	}
+	noted(t, dir)
 	stop()
 	<-time.After(time.Until(a.Ends))
 	open(t, dir, conf)
 	next(t, hooks, "resolved", func(h hook) bool { return h.Status == "resolved" && h.Alerts[0].Labels["alertname"] == "Short" })
+}
+
+func TestAnAlertThatFiresOnWhileNobodyRunsIsNotToldToHaveEnded(t *testing.T) {
+	at, hooks := inbox(t)
+	conf := "route: {receiver: shop}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
+	dir := t.TempDir()
+	r, stop := open(t, dir, conf)
+	long := firing("Long")
+	long.Ends = time.Now().Add(4 * time.Second)
+	if err := r.Receive(t.Context(), long); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "firing", func(h hook) bool { return h.Status == "firing" })
+	noted(t, dir)
+	stop()
+	for len(hooks) > 0 {
+		<-hooks
+	}
+	<-time.After(time.Until(long.Ends))
+	r, _ = openFor(t, dir, conf, time.Hour)
+	if err := r.Receive(t.Context(), firing("New")); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "what is new", func(h hook) bool {
+		for _, a := range h.Alerts {
+			if a.Status == "resolved" {
+				t.Error("told to have ended:", a.Labels)
+			}
+		}
+		return slices.ContainsFunc(h.Alerts, func(a hookAlert) bool { return a.Labels["alertname"] == "New" })
+	})
 }
 
 func TestAFullDiskIsSaidAndTheSilenceIsWrittenWhenThereIsRoom(t *testing.T) {

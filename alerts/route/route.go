@@ -47,6 +47,7 @@ type Config struct {
 	Dir         string        // silences, notification log, known alerts, the configuration
 	ExternalURL *url.URL      // shown in notifications; its path is where Handler is mounted
 	Retention   time.Duration // of silences and notification log, default 120 h
+	Grace       time.Duration // for alerts of before to be told again after a start, default 4 min
 }
 
 // Router owns everything between a firing rule and a receiver.
@@ -86,6 +87,9 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Router, erro
 	}
 	if cfg.Retention == 0 {
 		cfg.Retention = 120 * time.Hour
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = 4 * time.Minute // as long as a rule's alert lasts without being told again
 	}
 	r := &Router{cfg: cfg, log: log, reg: reg, groups: marker.NewGroupMarker(),
 		applied: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_route_config_last_apply_successful", Help: "1 when the newest Alertmanager configuration is in force, else 0."})}

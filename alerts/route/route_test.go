@@ -47,11 +47,17 @@ func inbox(t testing.TB) (string, <-chan hook) {
 // Without a configuration it is that of before.
 func open(t testing.TB, dir, conf string) (*Router, func()) {
 	t.Helper()
+	return openFor(t, dir, conf, 2*time.Second)
+}
+
+// openFor is open with a Config.Grace.
+func openFor(t testing.TB, dir, conf string, grace time.Duration) (*Router, func()) {
+	t.Helper()
 	page, err := url.Parse("https://perch.example/alertmanager")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(Config{Dir: dir, ExternalURL: page}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	r, err := New(Config{Dir: dir, ExternalURL: page, Grace: grace}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
