@@ -151,6 +151,9 @@ func (a *Alarm) ask(ctx context.Context) bool {
 // learn puts into force and on disk what the server told; what cannot be used
 // is asked for again.
 func (a *Alarm) learn(t Told, tag string) {
+	if a.firing != nil && t.Config == "" {
+		return // it is told the end first; then this is asked again
+	}
 	if t.Config != a.told.Config {
 		if err := a.with.Apply(t.Config); err != nil {
 			a.failed.WithLabelValues("apply").Inc()
