@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	rbacinformers "k8s.io/client-go/informers/rbac/v1"
 	"k8s.io/client-go/kubernetes"
 	rbaclisters "k8s.io/client-go/listers/rbac/v1"
 
@@ -24,6 +25,10 @@ import (
 // Secrets.
 const secretsRole = "perch:monitoring-secrets"
 
+// namesPatience is how long the objects may stay unknown: a definition that
+// somebody deleted must not hold up the others for ever.
+const namesPatience = 2 * time.Minute
+
 // namedSecrets lets the telemetry role read exactly the Secrets that monitoring
 // objects name, each only in the namespace of the object. It runs in the server
 // role; what it grants is there to see as Roles.
@@ -31,19 +36,22 @@ type namedSecrets struct {
 	client kubernetes.Interface
 	roles  rbaclisters.RoleLister
 	names  func() map[string][]string // by namespace
+	known  func() bool                // names and roles are complete
 	log    *slog.Logger
 	stale  atomic.Bool
 }
 
 func (n *namedSecrets) changed() { n.stale.Store(true) }
 
-// Run looks after changes, and every 30 s.
+// Run looks after changes, and every 30 s. It begins when the objects are known:
+// a look at less would take rights away at each start.
 func (n *namedSecrets) Run(ctx context.Context) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	last := time.Time{}
+	began, last := time.Now(), time.Time{}
 	for {
-		if n.stale.Swap(false) || time.Since(last) > 30*time.Second {
+		known := !last.IsZero() || n.known() || time.Since(began) > namesPatience
+		if known && (n.stale.Swap(false) || time.Since(last) > 30*time.Second) {
 			last = time.Now()
 			if err := n.apply(ctx); err != nil && ctx.Err() == nil {
 				n.log.Warn("rights to read secrets for monitoring objects were not all written", "err", err)
@@ -113,8 +121,8 @@ func (n *namedSecrets) remove(ctx context.Context, namespace string) error {
 }
 
 // openNamedSecrets watches the objects that name Secrets.
-func (r role) openNamedSecrets(loop clients, roles rbaclisters.RoleLister) (*namedSecrets, error) {
-	n := &namedSecrets{client: loop.kube, roles: roles, log: r.part("objects")}
+func (r role) openNamedSecrets(loop clients, roles rbacinformers.RoleInformer) (*namedSecrets, error) {
+	n := &namedSecrets{client: loop.kube, roles: roles.Lister(), log: r.part("objects")}
 	scrapes, err := r.watchScrapeObjects(loop.dynamic, n.changed)
 	if err != nil {
 		return nil, err
@@ -124,6 +132,8 @@ func (r role) openNamedSecrets(loop clients, roles rbaclisters.RoleLister) (*nam
 		return nil, err
 	}
 	r.group.Go(alertRoutes.Resource, routes.Run)
+	synced := roles.Informer().HasSynced
+	n.known = func() bool { return scrapes.known() && routes.informer.HasSynced() && synced() }
 	n.names = func() map[string][]string {
 		sets := map[string]map[string]bool{}
 		add := func(namespace, name string) {

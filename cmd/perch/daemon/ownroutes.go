@@ -57,10 +57,11 @@ type ownRoutes struct {
 	stale   atomic.Bool
 	applied string
 	told    map[string]string // why an object is left out
+	texts   map[string]string // what an object said last
 }
 
 func newOwnRoutes(objects *watchedObjects, applied string, value func(target.Ref) (string, error), apply func(string) error, tell event.Tell, log *slog.Logger, reg prometheus.Registerer) (*ownRoutes, error) {
-	o := &ownRoutes{objects: objects, applied: applied, value: value, apply: apply, tell: tell, log: log, told: map[string]string{},
+	o := &ownRoutes{objects: objects, applied: applied, value: value, apply: apply, tell: tell, log: log, told: map[string]string{}, texts: map[string]string{},
 		left: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_alertmanagerconfigs_left_out", Help: "AlertmanagerConfig objects that are not in force."})}
 	reg.MustRegister(o.left)
 	return o, onChange(objects.informer, o.changed)
@@ -116,20 +117,27 @@ func (o *ownRoutes) Run(ctx context.Context) error {
 
 func (o *ownRoutes) look(base string) {
 	var good []route.Own
-	why := map[string]string{}
+	why, texts := map[string]string{}, map[string]string{}
 	for _, obj := range alertRouteObjects(o.objects) {
 		text, err := obj.Text(func(r amconfig.Ref) (string, error) {
 			return o.value(target.Ref{ConfigMap: r.ConfigMap, Namespace: obj.Namespace, Name: r.Name, Key: r.Key})
 		})
+		name := obj.Namespace + "/" + obj.Name
 		if errors.Is(err, errNotYet) {
 			o.changed()
-			continue
-		} else if err != nil {
-			why[obj.Namespace+"/"+obj.Name] = err.Error()
+			if text = o.texts[name]; text == "" {
+				continue
+			}
+			err = nil // for the moment it says what it said
+		}
+		if err != nil {
+			why[name] = err.Error()
 			continue
 		}
+		texts[name] = text
 		good = append(good, route.Own{Namespace: obj.Namespace, Name: obj.Name, Text: text})
 	}
+	o.texts = texts
 	slices.SortFunc(good, func(a, b route.Own) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})

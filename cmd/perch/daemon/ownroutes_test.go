@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -19,10 +20,13 @@ import (
 
 func TestRoutesOfNamespacesComeAndGo(t *testing.T) {
 	informer := cache.NewSharedIndexInformer(&cache.ListWatch{}, &unstructured.Unstructured{}, 0, nil)
-	secret := ""
+	secret, granted := "", true
 	var applied []string
 	var told []event.Record
 	o, err := newOwnRoutes(&watchedObjects{informer: informer}, route.Default, func(r target.Ref) (string, error) {
+		if !granted {
+			return "", fmt.Errorf("Secret %w", errNotYet)
+		}
 		if r.Namespace != "shop" || r.Name != "hook" || secret == "" {
 			return "", errors.New("Secret is not there")
 		}
@@ -51,6 +55,11 @@ func TestRoutesOfNamespacesComeAndGo(t *testing.T) {
 	o.look(route.Default)
 	if len(applied) != 1 || !strings.Contains(applied[0], "https://hook.example/") || !strings.Contains(applied[0], `namespace="shop"`) || testutil.ToFloat64(o.left) != 0 {
 		t.Fatalf("with its Secret: %q", applied)
+	}
+	granted = false // the right comes in a moment
+	o.look(route.Default)
+	if len(applied) != 1 || testutil.ToFloat64(o.left) != 0 {
+		t.Fatalf("while the Secret may not be read: %q", applied[1:])
 	}
 	if err := informer.GetStore().Delete(u); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func (r role) deciders(loop clients, apps *customMetrics, f informers.SharedInfo
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := r.openNamedSecrets(loop, f.Rbac().V1().Roles().Lister())
+	secrets, err := r.openNamedSecrets(loop, f.Rbac().V1().Roles())
 	if err != nil {
 		return nil, err
 	}
