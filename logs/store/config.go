@@ -61,6 +61,20 @@ func Default(dir string) Config {
 	}
 }
 
+// within makes what cannot be removed at once, the partition being written and the
+// write-ahead log, a small part of the bytes that may be kept.
+func (c Config) within() Config {
+	if c.RetentionBytes <= 0 {
+		return c
+	}
+	part := max(c.RetentionBytes/8, leastPart)
+	c.PartitionBytes, c.WALBytes = min(c.PartitionBytes, part), min(c.WALBytes, part)
+	return c
+}
+
+// leastPart bounds how small partitions are made for that.
+const leastPart = 4 << 20
+
 // Validate names all problems at once.
 func (c Config) Validate() error {
 	var errs []error

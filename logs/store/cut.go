@@ -79,6 +79,7 @@ func (s *Store) cut(h *head) error {
 	s.mu.Unlock()
 	s.m.blocks.Inc()
 	s.m.blockBytes.Add(float64(len(s.encoded)))
+	s.fresh.Add(int64(len(s.encoded)))
 	s.indexNext(p, n, s.codec.Words())
 	if unseen {
 		s.keepMemory(h)

@@ -34,6 +34,7 @@ type Store struct {
 	buffers spare // to encode batches
 	entries spare // of the write-ahead log
 	views   atomic.Int64
+	fresh   atomic.Int64 // bytes of blocks since what is due was looked for
 
 	appending sync.WaitGroup // of Append; none begins once closed is set
 
@@ -93,7 +94,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, erro
 	if err != nil {
 		return nil, err
 	}
-	s := newStore(cfg, log, reg)
+	s := newStore(cfg.within(), log, reg)
 	s.lock = lock
 	if err := s.load(reg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log store %s: %w", cfg.Dir, err), s.closeFiles())
@@ -136,7 +137,7 @@ func (s *Store) load(reg prometheus.Registerer) error {
 	for _, p := range cp.Positions {
 		s.positions[fileKey{p.File, p.Inode}] = p
 	}
-	s.wal, err = wal.Open(wal.Config{Dir: walDir(s.cfg.Dir), SegmentBytes: 16 << 20, Create: s.cfg.CreateWAL}, s.replay, s.log, reg)
+	s.wal, err = wal.Open(wal.Config{Dir: walDir(s.cfg.Dir), SegmentBytes: min(16<<20, s.cfg.WALBytes/4), Create: s.cfg.CreateWAL}, s.replay, s.log, reg)
 	clear(s.byPointer)
 	return err
 }

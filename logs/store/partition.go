@@ -111,14 +111,14 @@ func (p *partition) indexDir() string   { return filepath.Join(p.dir, "index") }
 func (p *partition) newIndex() string   { return filepath.Join(p.dir, "index.new") }
 func (p *partition) sealMark() string   { return filepath.Join(p.dir, "sealed") }
 
-// bytes is what the partition takes on disk.
+// bytes is what the partition takes on disk, with what is being made to replace it.
 func (p *partition) bytes() int64 {
 	total := p.file.Size()
-	_ = filepath.WalkDir(p.indexDir(), func(_ string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(p.dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // merged away meanwhile
 		}
-		if i, err := d.Info(); err == nil && !d.IsDir() {
+		if i, err := d.Info(); err == nil && !d.IsDir() && name != p.blocksFile() {
 			total += i.Size()
 		}
 		return nil

@@ -38,8 +38,12 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// retainEvery is how often what is due is looked for.
-const retainEvery = 10 * time.Second
+// What is due is looked for this often, and sooner when much was written: more than
+// one part in retainPart of what may be kept.
+const (
+	retainEvery = 10 * time.Second
+	retainPart  = 64
+)
 
 // maintain does everything that is due. A failure is told and tried again at
 // the next tick.
@@ -50,8 +54,10 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 	if err := s.checkpoint(); err != nil {
 		s.log.Error("checkpoint was not written", "err", err)
 	}
-	if now.Sub(s.retained) >= retainEvery {
+	much := s.cfg.RetentionBytes > 0 && s.fresh.Load() > s.cfg.RetentionBytes/retainPart
+	if much || now.Sub(s.retained) >= retainEvery {
 		s.retained = now
+		s.fresh.Store(0)
 		s.retain(now)
 	}
 	s.completeIndexes(ctx)
