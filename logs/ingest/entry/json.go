@@ -18,7 +18,7 @@ type Read struct {
 // within become fields with dots in their names. When nothing is the line, the
 // whole object is. ok is false for what is no object; r is then unchanged.
 func FromJSON(r *record.Record, doc []byte) (have Read, ok bool) {
-	doc = bytes.TrimSpace(doc)
+	doc = bytes.Trim(doc, " \t\r\n") // what JSON takes for space
 	if len(doc) == 0 || doc[0] != '{' || !json.Valid(doc) {
 		return have, false
 	}
