@@ -26,21 +26,34 @@ const stateLabel = "alertstate"
 // groupKey is where an evaluation's context has its group.
 type groupKey struct{}
 
+// holdLimit is how long an alert goes on to fire that partial answers lack. What a
+// node or a store kept while it was away has come by then, or does not come: an
+// answer without a node that is dead for days is as whole as it will be.
+const holdLimit = 75 * time.Minute
+
 // outage is how long this process may have been away and its alerts still be those
 // of before.
 const outage = time.Hour
 
-// ruleKey names an alerting rule, whatever it asks.
-type ruleKey struct{ group, name, labels string }
+// ruleKey names an alerting rule.
+type ruleKey struct{ group, name, labels, query string }
 
-func keyOf(g *rules.Group, name string, own labels.Labels) ruleKey {
-	return ruleKey{rules.GroupKey(g.File(), g.Name()), name, own.String()}
+func keyOf(g *rules.Group, name string, own labels.Labels, query string) ruleKey {
+	return ruleKey{rules.GroupKey(g.File(), g.Name()), name, own.String(), query}
+}
+
+// ruleState is what is known of an alerting rule beside its alerts; only the
+// evaluation of its group touches it.
+type ruleState struct {
+	before []*rules.Alert       // what fired when this process began, until the first whole answer
+	read   bool                 // before is known
+	held   map[uint64]time.Time // alerts that partial answers lack, and since when
 }
 
 // whole lets no partial answer resolve an alert: what fires and is not in the
-// answer goes on to fire as it did. What a partial answer has counts. Until the
-// first whole answer that is also what fired before this process began; the values
-// of that are not known any more.
+// answer goes on to fire as it did, for holdLimit. What a partial answer has counts.
+// Until the first whole answer that is also what fired before this process began;
+// the values of that are not known any more.
 func (r *Rules) whole(query rules.QueryFunc) rules.QueryFunc {
 	return func(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
 		v, err := query(ctx, expr, at)
@@ -52,40 +65,43 @@ func (r *Rules) whole(query rules.QueryFunc) rules.QueryFunc {
 		if !ok || asks.Kind != rules.KindAlerting || asks.Query != expr { // a record, or a template of an alert
 			return v, nil
 		}
-		key := keyOf(g, asks.Name, asks.Labels)
+		known := r.stateOf(keyOf(g, asks.Name, asks.Labels, asks.Query))
 		if err == nil {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.before[key] = nil
+			*known = ruleState{read: true}
 			return v, nil
 		}
 		for _, x := range g.Rules() {
 			a, ok := x.(*rules.AlertingRule)
 			if ok && a.Name() == asks.Name && a.Query().String() == asks.Query && labels.Equal(a.Labels(), asks.Labels) {
-				before, err := r.firedBefore(ctx, key, a, at)
-				if err != nil {
-					return nil, err
+				if !known.read {
+					if known.before, err = r.firedBefore(ctx, a, at); err != nil {
+						return nil, err
+					}
+					known.read = true
 				}
-				had := len(v)
-				v = append(v, lacking(v, a.ActiveAlerts(), a.Labels(), at)...)
-				v = append(v, lacking(v, before, a.Labels(), at)...)
-				r.held.Add(float64(len(v) - had))
-				return v, nil
+				held := known.hold(v, a.ActiveAlerts(), a.Labels(), at)
+				r.held.Add(float64(len(held)))
+				return append(v, held...), nil
 			}
 		}
 		return v, nil
 	}
 }
 
-// firedBefore reads once what a rule's alerts were when this process began; none
-// after a whole answer.
-func (r *Rules) firedBefore(ctx context.Context, key ruleKey, a *rules.AlertingRule, at time.Time) ([]*rules.Alert, error) {
+// stateOf is what is known of a rule.
+func (r *Rules) stateOf(key ruleKey) *ruleState {
 	r.mu.Lock()
-	before, known := r.before[key]
-	r.mu.Unlock()
-	if known {
-		return before, nil
+	defer r.mu.Unlock()
+	known := r.states[key]
+	if known == nil {
+		known = &ruleState{}
+		r.states[key] = known
 	}
+	return known
+}
+
+// firedBefore reads what a rule's alerts were when this process began.
+func (r *Rules) firedBefore(ctx context.Context, a *rules.AlertingRule, at time.Time) (before []*rules.Alert, _ error) {
 	fail := func(err error) ([]*rules.Alert, error) {
 		return nil, fmt.Errorf("read what rule %s said before: %w", a.Name(), err)
 	}
@@ -124,9 +140,6 @@ func (r *Rules) firedBefore(ctx context.Context, key ruleKey, a *rules.AlertingR
 	if found.Err() != nil {
 		return fail(found.Err())
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.before[key] = before
 	return before, nil
 }
 
@@ -135,12 +148,12 @@ func (r *Rules) forget(groups []*rules.Group) {
 	present := map[ruleKey]bool{}
 	for _, g := range groups {
 		for _, x := range g.Rules() {
-			present[keyOf(g, x.Name(), x.Labels())] = true
+			present[keyOf(g, x.Name(), x.Labels(), x.Query().String())] = true
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.before, func(k ruleKey, _ []*rules.Alert) bool { return !present[k] })
+	maps.DeleteFunc(r.states, func(k ruleKey, _ *ruleState) bool { return !present[k] })
 }
 
 // identities tells alerts and samples apart by what the rule, which sets own, does
@@ -155,18 +168,35 @@ func identities(own labels.Labels) func(labels.Labels) uint64 {
 	}
 }
 
-// lacking are samples that keep those of a rule's alerts firing that fire and have
-// none in v. own are the labels that the rule sets.
-func lacking(v promql.Vector, alerts []*rules.Alert, own labels.Labels, at time.Time) (out promql.Vector) {
+// hold are samples that keep those alerts firing that fire, or fired before, and have
+// none in v. active are the alerts of the rule, own the labels that it sets.
+func (k *ruleState) hold(v promql.Vector, active []*rules.Alert, own labels.Labels, at time.Time) (out promql.Vector) {
 	identity := identities(own)
-	have := map[uint64]bool{}
+	have, held := map[uint64]bool{}, map[uint64]time.Time{}
 	for _, s := range v {
 		have[identity(s.Metric)] = true
 	}
-	for _, a := range alerts {
-		if a.State == rules.StateFiring && !have[identity(a.Labels)] {
-			out = append(out, promql.Sample{Metric: labels.NewBuilder(a.Labels).Del(labels.AlertName).Labels(), T: at.UnixMilli(), F: a.Value})
+	for _, alerts := range [][]*rules.Alert{active, k.before} {
+		var fire []uint64
+		for _, a := range alerts {
+			id := identity(a.Labels)
+			if a.State != rules.StateFiring || have[id] {
+				continue
+			}
+			fire = append(fire, id)
+			since, known := k.held[id]
+			if !known {
+				since = at
+			}
+			held[id] = since
+			if at.Sub(since) < holdLimit {
+				out = append(out, promql.Sample{Metric: labels.NewBuilder(a.Labels).Del(labels.AlertName).Labels(), T: at.UnixMilli(), F: a.Value})
+			}
+		}
+		for _, id := range fire {
+			have[id] = true
 		}
 	}
+	k.held = held
 	return out
 }

@@ -152,3 +152,51 @@ func TestAPartialAnswerAfterARestartResolvesNothing(t *testing.T) {
 	evaluated(3)
 	fire("when what fired before was not in the first whole answer", "")
 }
+
+func TestAnAlertIsHeldAsLongAsWhatIsMissingMayCome(t *testing.T) {
+	page, err := url.Parse("https://perch.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, answer := data(t), &pods{}
+	d.Query = answer.query
+	rs := New(Config{Interval: time.Hour, ExternalURL: page}, d, nil, func(context.Context, ...Alert) error { return nil }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err := rs.use([]Source{{Name: "f", Text: `groups: [{name: g, rules: [{alert: Down, expr: down}]}]`}}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // its groups wait for the manager to run
+		go rs.manager.Run()
+		rs.manager.Stop()
+	}()
+	began := time.Now()
+	for _, step := range []struct {
+		after   time.Duration
+		partial error
+		answer  string
+		fire    string
+	}{
+		{0, nil, "a b", "a b"},
+		{time.Minute, ErrPartial, "b", "a b"}, // the node of a is away
+		{40 * time.Minute, ErrPartial, "b c", "a b c"},
+		{70 * time.Minute, ErrPartial, "c", "a b c"}, // that of b too
+		{76 * time.Minute, ErrPartial, "c", "b c"},
+		{100 * time.Minute, ErrPartial, "b", "b c"}, // b is back, c goes
+		{150 * time.Minute, ErrPartial, "", "b c"},
+		{160 * time.Minute, ErrPartial, "a", "a b c"}, // who resolved may begin again
+		{170 * time.Minute, ErrPartial, "", "a b c"},
+		{175 * time.Minute, ErrPartial, "", "a b"},
+		{225 * time.Minute, ErrPartial, "", "a"},
+		{230 * time.Minute, nil, "", ""},
+	} {
+		answer.say(step.partial, strings.Fields(step.answer)...)
+		rs.evaluate(t.Context(), rs.manager.RuleGroups()[0], began.Add(step.after))
+		var fire []string
+		for _, x := range rs.manager.AlertingRules()[0].ActiveAlerts() {
+			fire = append(fire, x.Labels.Get("pod"))
+		}
+		slices.Sort(fire)
+		if got := strings.Join(fire, " "); got != step.fire {
+			t.Errorf("after %s: %q fire, want %q", step.after, got, step.fire)
+		}
+	}
+}

@@ -153,7 +153,7 @@ func TestOnlyWhatFiresAndIsLackingIsHeld(t *testing.T) {
 			v = append(v, promql.Sample{Metric: l})
 		}
 		var got []string
-		for _, s := range lacking(v, tc.alerts, own, at) {
+		for _, s := range new(ruleState).hold(v, tc.alerts, own, at) {
 			got = append(got, fmt.Sprint(s.Metric, " ", s.F, " ", s.T))
 		}
 		if strings.Join(got, ";") != tc.want {

@@ -80,8 +80,8 @@ type Rules struct {
 
 	mu       sync.Mutex // guards what follows
 	problems []Problem
-	homes    map[string]string          // namespace of sources that do not see everything
-	before   map[ruleKey][]*rules.Alert // what fired when this process began; nil after a whole answer
+	homes    map[string]string // namespace of sources that do not see everything
+	states   map[ruleKey]*ruleState
 }
 
 // loader is what the manager reads; it is replaced as a whole before each
@@ -93,7 +93,7 @@ type loader struct{ loaded }
 // evaluation of its group.
 func New(cfg Config, data Data, objects func() []Source, send func(context.Context, ...Alert) error, log *slog.Logger, reg prometheus.Registerer) *Rules {
 	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, within: data.Within, stored: data.Queryable, prompt: newPrompt(reg),
-		parser: parser.NewParser(parser.Options{}), before: map[ruleKey][]*rules.Alert{},
+		parser: parser.NewParser(parser.Options{}), states: map[ruleKey]*ruleState{},
 		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rules, or whole sources of rules, that are not in force because they cannot be read."})}
 	r.held = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_held_alerts_total", Help: "Times that an alert went on to fire because the answer that lacked it was partial."})
 	reg.MustRegister(r.broken, r.held)
