@@ -129,56 +129,49 @@ func TestANodeGetsItsOwnTargetsAndNoSecretOfOthers(t *testing.T) {
 // TestAServerThatStartsTakesNoTargetsAway: before a desk knows the cluster's
 // objects, nodes keep what the one before gave them.
 func TestAServerThatStartsTakesNoTargetsAway(t *testing.T) {
-	for name, blind := range map[string]time.Duration{"objects become known": time.Hour, "objects stay unknown": time.Second} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var known atomic.Bool
-				cfg := Default()
-				cfg.Node, cfg.Hold, cfg.Blind = "n1", time.Minute, blind
-				d, err := NewDesk(cfg, Parts{
-					World: func() target.World {
-						if !known.Load() {
-							return target.World{}
-						}
-						return target.World{Pods: []*corev1.Pod{pod("b", "n2", "10.0.1.1")}, Value: func(target.Ref) (string, error) { return "x", nil }}
-					},
-					Objects: func() []target.Object { return []target.Object{monitor("mb", "b", "b")} },
-					Known:   known.Load,
-					NodeOf:  func(*http.Request) (string, error) { return "n2", nil },
-				}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-				if err != nil {
-					t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		var known atomic.Bool
+		cfg := Default()
+		cfg.Node, cfg.Hold = "n1", time.Hour
+		d, err := NewDesk(cfg, Parts{
+			World: func() target.World {
+				if !known.Load() {
+					return target.World{}
 				}
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error, 1)
-				go func() { ended <- d.Run(ctx) }()
-				ask := func(mark string) answer {
-					w := httptest.NewRecorder()
-					d.ServeHTTP(w, httptest.NewRequest("POST", "/", strings.NewReader(fmt.Sprintf("{\"mark\":%q}", mark))))
-					var out answer
-					if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != http.StatusOK {
-						t.Fatalf("%d %v: %s", w.Code, err, w.Body)
-					}
-					return out
-				}
-				if blind == time.Hour {
-					if got := ask("of the desk before"); got.Mark != "of the desk before" || got.Jobs != nil {
-						t.Errorf("a node that has targets is told %+v", got)
-					}
-					time.AfterFunc(3*time.Second, func() { known.Store(true) })
-					if got := ask("of the desk before"); len(got.Jobs) != 1 || len(got.Jobs[0].Targets) != 1 {
-						t.Errorf("once they are known it is told %+v", got)
-					}
-				} else if got := ask("of the desk before"); got.Mark == "of the desk before" || len(got.Jobs) != 0 {
-					t.Errorf("after so long it is told %+v", got)
-				}
-				cancel()
-				if err := <-ended; err != nil {
-					t.Error(err)
-				}
-			})
-		})
-	}
+				return target.World{Pods: []*corev1.Pod{pod("b", "n2", "10.0.1.1")}, Value: func(target.Ref) (string, error) { return "x", nil }}
+			},
+			Objects: func() []target.Object { return []target.Object{monitor("mb", "b", "b")} },
+			Known:   known.Load,
+			NodeOf:  func(*http.Request) (string, error) { return "n2", nil },
+		}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.Run(ctx) }()
+		ask := func(mark string) answer {
+			w := httptest.NewRecorder()
+			d.ServeHTTP(w, httptest.NewRequest("POST", "/", strings.NewReader(fmt.Sprintf("{\"mark\":%q}", mark))))
+			var out answer
+			if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != http.StatusOK {
+				t.Fatalf("%d %v: %s", w.Code, err, w.Body)
+			}
+			return out
+		}
+		const before = "of the desk before"
+		if got := ask(before); got.Mark != before || got.Jobs != nil {
+			t.Errorf("a node that has targets is told %+v", got)
+		}
+		time.AfterFunc(3*time.Second, func() { known.Store(true) })
+		if got := ask(before); len(got.Jobs) != 1 || len(got.Jobs[0].Targets) != 1 {
+			t.Errorf("once they are known it is told %+v", got)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestOnlyNodesAreAnswered(t *testing.T) {

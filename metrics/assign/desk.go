@@ -29,19 +29,18 @@ type Config struct {
 	Forget time.Duration // rows of a node that has not asked for so long are gone
 	Rows   int           // of one node
 	Bytes  int64         // of one request
-	Blind  time.Duration // so long it waits at most until what it looks at is known
 }
 
 // Default suits clusters of some hundred nodes.
 func Default() Config {
-	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 5 * time.Second, Forget: 2 * time.Minute, Rows: 2000, Bytes: 8 << 20, Blind: 2 * time.Minute}
+	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 5 * time.Second, Forget: 2 * time.Minute, Rows: 2000, Bytes: 8 << 20}
 }
 
 // Parts are the collaborators.
 type Parts struct {
 	World   func() target.World // from memory
 	Objects func() []target.Object
-	Known   func() bool                         // World and Objects are complete; nil: always
+	Known   func() bool                         // World and Objects are complete, asked until they are; nil: always
 	NodeOf  func(*http.Request) (string, error) // who asks
 }
 
@@ -107,15 +106,10 @@ func (d *Desk) Changed() { d.stale.Store(true) }
 func (d *Desk) Run(ctx context.Context) error {
 	tick := time.NewTicker(d.cfg.Soon)
 	defer tick.Stop()
-	began, last := time.Now(), time.Time{}
+	last := time.Time{}
 	for {
 		now := time.Now()
-		known := !last.IsZero() || d.parts.Known == nil || d.parts.Known()
-		if !known && now.Sub(began) >= d.cfg.Blind {
-			d.log.Warn("targets are planned though not all objects are known", "waited", d.cfg.Blind)
-			known = true
-		}
-		if known && (d.stale.Swap(false) || now.Sub(last) >= d.cfg.Every) {
+		if known := !last.IsZero() || d.parts.Known == nil || d.parts.Known(); known && (d.stale.Swap(false) || now.Sub(last) >= d.cfg.Every) {
 			last = now
 			d.planAnew(now)
 		}

@@ -25,10 +25,6 @@ import (
 // Secrets.
 const secretsRole = "perch:monitoring-secrets"
 
-// namesPatience is how long the objects may stay unknown: a definition that
-// somebody deleted must not hold up the others for ever.
-const namesPatience = 2 * time.Minute
-
 // namedSecrets lets the telemetry role read exactly the Secrets that monitoring
 // objects name, each only in the namespace of the object. It runs in the server
 // role; what it grants is there to see as Roles.
@@ -36,7 +32,7 @@ type namedSecrets struct {
 	client kubernetes.Interface
 	roles  rbaclisters.RoleLister
 	names  func() map[string][]string // by namespace
-	known  func() bool                // names and roles are complete
+	known  func() bool                // names and roles are complete, asked until they are
 	log    *slog.Logger
 	stale  atomic.Bool
 }
@@ -48,10 +44,9 @@ func (n *namedSecrets) changed() { n.stale.Store(true) }
 func (n *namedSecrets) Run(ctx context.Context) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	began, last := time.Now(), time.Time{}
+	last := time.Time{}
 	for {
-		known := !last.IsZero() || n.known() || time.Since(began) > namesPatience
-		if known && (n.stale.Swap(false) || time.Since(last) > 30*time.Second) {
+		if known := !last.IsZero() || n.known(); known && (n.stale.Swap(false) || time.Since(last) > 30*time.Second) {
 			last = time.Now()
 			if err := n.apply(ctx); err != nil && ctx.Err() == nil {
 				n.log.Warn("rights to read secrets for monitoring objects were not all written", "err", err)
@@ -132,8 +127,7 @@ func (r role) openNamedSecrets(loop clients, roles rbacinformers.RoleInformer) (
 		return nil, err
 	}
 	r.group.Go(alertRoutes.Resource, routes.Run)
-	synced := roles.Informer().HasSynced
-	n.known = func() bool { return scrapes.known() && routes.informer.HasSynced() && synced() }
+	n.known = complete(roles.Informer().HasSynced, func() bool { return scrapes.known() && routes.informer.HasSynced() })
 	n.names = func() map[string][]string {
 		sets := map[string]map[string]bool{}
 		add := func(namespace, name string) {

@@ -53,14 +53,14 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 	}
 	core := f.Core().V1()
 	seen := map[string]cache.SharedIndexInformer{"pods": core.Pods().Informer(), "services": core.Services().Informer(), "endpoints": core.Endpoints().Informer(), "nodes": core.Nodes().Informer()}
-	known := func() bool {
+	known := complete(func() bool {
 		for _, i := range seen {
 			if !i.HasSynced() {
 				return false
 			}
 		}
-		return objects.known()
-	}
+		return true
+	}, objects.known)
 	for what, i := range seen {
 		if what == "nodes" {
 			continue // their heartbeats change no target; the next plan sees them

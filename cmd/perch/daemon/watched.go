@@ -52,6 +52,26 @@ func (r *watchedObjects) Run(ctx context.Context) error {
 	return nil
 }
 
+// definedPatience is how long objects of kinds that are definitions may stay
+// unknown: one that somebody deleted must not hold up the others for ever.
+const definedPatience = 2 * time.Minute
+
+// complete answers, for one goroutine, whether what a decision looks at is known:
+// Kubernetes' own objects, which come as soon as the API answers, and soon after
+// those of definitions. A decision about less takes away what is there.
+func complete(own, defined func() bool) func() bool {
+	var since time.Time
+	return func() bool {
+		if !own() {
+			return false
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return defined() || time.Since(since) > definedPatience
+	}
+}
+
 // ruleObjects keeps PrometheusRule objects as rule sources.
 type ruleObjects struct{ *watchedObjects }
 

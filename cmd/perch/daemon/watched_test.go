@@ -67,3 +67,27 @@ func TestAConfigurationThatIsMissingOrBrokenCountsAsRefusedAndTheOneBeforeStays(
 		}
 	})
 }
+
+func TestADecisionWaitsForTheAPIAndAWhileForDefinitions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own, defined := false, false
+		known := complete(func() bool { return own }, func() bool { return defined })
+		look := func(after time.Duration, want bool) {
+			t.Helper()
+			<-time.After(after) // of the bubble
+			if known() != want {
+				t.Errorf("own objects %v, definitions %v: %v", own, defined, !want)
+			}
+		}
+		look(0, false)
+		defined = true
+		look(time.Hour, false) // the API is away
+		own, defined = true, false
+		look(time.Hour, false) // it is back this moment
+		look(time.Minute, false)
+		defined = true
+		look(time.Second, true)
+		defined = false
+		look(definedPatience, true) // a definition was deleted
+	})
+}
