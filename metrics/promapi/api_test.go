@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/textparse"
 	"github.com/prometheus/prometheus/prompb"
 
 	"perch/metrics/store"
@@ -277,5 +279,37 @@ func TestFederateGivesNewestSamplesOfVisibleSeries(t *testing.T) {
 	}
 	if code, _ := get(t, api, Everything(), "/federate", "match[]", "{"); code != http.StatusBadRequest {
 		t.Error(code)
+	}
+}
+
+func TestFederateWritesNamesAsTheReaderTakesThem(t *testing.T) {
+	api, s := newAPI(t, Parts{})
+	l := labels.FromStrings("__name__", "http.requests", "service.name", `a"b`)
+	if _, err := s.Inlet("t").Append(t.Context(), []store.Sample{{Labels: l, T: time.Now().UnixMilli() - 10, V: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ about, accept, kind, want string }{
+		{"one that says nothing", "", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", "# TYPE http_requests untyped\nhttp_requests{service_name=\"a\\\"b\",instance=\"\"} 2 "},
+		{"Prometheus 3", "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+			"text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8", "# TYPE \"http.requests\" untyped\n{\"http.requests\",\"service.name\"=\"a\\\"b\",instance=\"\"} 2 "},
+	} {
+		req := httptest.NewRequest(http.MethodGet, "/federate?match[]={__name__=~%22.%2B%22}", nil)
+		req.Header.Set("Accept", tc.accept)
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, req.WithContext(WithAccess(req.Context(), Everything())))
+		if kind := w.Header().Get("Content-Type"); kind != tc.kind || !strings.HasPrefix(w.Body.String(), tc.want) {
+			t.Errorf("%s gets %q, %s", tc.about, kind, w.Body)
+		}
+		p, err := textparse.New(w.Body.Bytes(), w.Header().Get("Content-Type"), labels.NewSymbolTable(), textparse.ParserOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, err := p.Next(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s cannot read it: %v", tc.about, err)
+			}
+		}
 	}
 }

@@ -10,14 +10,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
+// anyNames is text whose names may be of any characters.
+const anyNames expfmt.Format = "text/plain; version=1.0.0; charset=utf-8"
+
 // federate writes the newest sample of every series that one of match[]
-// selects, as Prometheus text with times.
+// selects, as Prometheus text with times. Names that old readers do not know are
+// written as the reader says that it takes them, else with underscores.
 func (a *API) federate(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, "parse form: "+err.Error(), http.StatusBadRequest)
@@ -56,15 +62,17 @@ func (a *API) federate(w http.ResponseWriter, r *http.Request) {
 	slices.SortStableFunc(lines, func(a, b federated) int {
 		return strings.Compare(a.labels.Get(labels.MetricName), b.labels.Get(labels.MetricName))
 	})
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	format := expfmt.NegotiateAccept(r.Header, expfmt.FmtText, anyNames)
+	w.Header().Set("Content-Type", string(format))
+	escaping := format.ToEscapingScheme()
 	out := bufio.NewWriter(w)
 	last := ""
 	for _, l := range lines {
 		if name := l.labels.Get(labels.MetricName); name != last {
-			fmt.Fprintf(out, "# TYPE %s untyped\n", name)
+			fmt.Fprintf(out, "# TYPE %s untyped\n", quoted(model.EscapeName(name, escaping), model.LegacyValidation.IsValidMetricName))
 			last = name
 		}
-		out.WriteString(l.text())
+		out.WriteString(l.text(escaping))
 	}
 	_ = out.Flush() // the client is gone otherwise
 }
@@ -75,18 +83,30 @@ type federated struct {
 	v      float64
 }
 
-func (f federated) text() string {
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+// quoted is a name as text has it; plain tells which need no quotes.
+func quoted(name string, plain func(string) bool) string {
+	if plain(name) {
+		return name
+	}
+	return `"` + escape.Replace(name) + `"`
+}
+
+func (f federated) text(escaping model.EscapingScheme) string {
 	var b strings.Builder
-	b.WriteString(f.labels.Get(labels.MetricName))
-	sep := "{"
+	name := quoted(model.EscapeName(f.labels.Get(labels.MetricName), escaping), model.LegacyValidation.IsValidMetricName)
+	sep := name + "{"
+	if strings.HasPrefix(name, `"`) {
+		sep = "{" + name + ","
+	}
 	instance := false
 	f.labels.Range(func(l labels.Label) {
 		if l.Name == labels.MetricName {
 			return
 		}
 		instance = instance || l.Name == "instance"
-		b.WriteString(sep + l.Name + `="` + escape.Replace(l.Value) + `"`)
+		b.WriteString(sep + quoted(model.EscapeName(l.Name, escaping), model.LegacyValidation.IsValidLabelName) + `="` + escape.Replace(l.Value) + `"`)
 		sep = ","
 	})
 	if !instance { // an empty one keeps the scraper from adding its own
