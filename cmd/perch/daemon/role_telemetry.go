@@ -106,7 +106,7 @@ func buildTelemetry(_ context.Context, r role) error {
 			return err
 		}
 	}
-	own.Handle("/metrics", promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	own.Handle("/metrics", promhttp.HandlerFor(plainNames(r.reg), promhttp.HandlerOpts{}))
 	r.group.Go("objects", func(ctx context.Context) error {
 		untilAnswered(ctx, startLimit, r.part("objects"), func(ctx context.Context) error {
 			_, err := api.kube.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1}) // both kinds of machines need them
@@ -316,7 +316,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err := lines.servePushes(r, web, factory.Core().V1().Pods().Lister()); err != nil {
 		return err
 	}
-	web.Handle("GET /metrics", door.Path("get", "/metrics"), promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{}))
+	web.Handle("GET /metrics", door.Path("get", "/metrics"), promhttp.HandlerFor(plainNames(r.reg), promhttp.HandlerOpts{}))
 	apiURL, err := url.Parse(r.cfg.APIServer())
 	if err != nil {
 		return fmt.Errorf("make API URL: %w", err)
