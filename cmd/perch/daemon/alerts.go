@@ -47,7 +47,7 @@ func openAlerts(r role, page *url.URL) (*alerts, error) {
 func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, everywhere storage.Queryable, prom *promapi.API, lines *lines, page *url.URL) error {
 	a.courier = newCourier(r, a.router, prom, lines, page)
 	objects := ruleObjects{watchObjects(api.dynamic, prometheusRules, r.part("objects"))}
-	from, err := newRuleSources(objects, api.dynamic, factory.Core().V1().Namespaces().Lister(), r.part("objects"))
+	from, err := newRuleSources(objects, api.dynamic, factory.Core().V1().Namespaces(), r.cfg.Path("rule-objects.json"), r.part("objects"))
 	if err != nil {
 		return err
 	}

@@ -2,17 +2,22 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
+	coreinformers "k8s.io/client-go/informers/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"sigs.k8s.io/yaml"
 
@@ -64,26 +69,61 @@ func stem(source string) string { return strings.TrimSuffix(path.Base(source), "
 // ruleSources says which rules of objects are in force: those of people, and
 // shipped ones that people edited or deleted. A shipped object as perch wrote
 // it needs no say: the binary has the same rules, and they work before the API
-// does.
+// does. What was in force last is kept in a file, so that after a start the rules
+// of people work before the API does, and those they changed or deleted do not
+// come back until it does.
 type ruleSources struct {
 	objects ruleObjects
 	client  dynamic.Interface
 	spaces  corelisters.NamespaceLister
+	known   func() bool // objects and namespaces are
+	file    string
 	log     *slog.Logger
 	shipped []string // names of the objects
 	deleted atomic.Pointer[[]string]
+
+	mu   sync.Mutex
+	last []rule.Source // what was in force last
 }
 
-func newRuleSources(objects ruleObjects, client dynamic.Interface, spaces corelisters.NamespaceLister, log *slog.Logger) (*ruleSources, error) {
+// noRules is the text of a source that was deleted.
+const noRules = "groups: []"
+
+func newRuleSources(objects ruleObjects, client dynamic.Interface, spaces coreinformers.NamespaceInformer, file string, log *slog.Logger) (*ruleSources, error) {
 	all, err := rule.Shipped()
 	if err != nil {
 		return nil, err
 	}
-	out := &ruleSources{objects: objects, client: client, spaces: spaces, log: log}
+	synced := spaces.Informer().HasSynced
+	out := &ruleSources{objects: objects, client: client, spaces: spaces.Lister(), file: file, log: log,
+		known: func() bool { return objects.informer.HasSynced() && synced() }}
 	for _, s := range all {
 		out.shipped = append(out.shipped, "perch-"+stem(s.Name))
 	}
+	out.load()
 	return out, nil
+}
+
+// load reads what was in force last.
+func (s *ruleSources) load() {
+	text, err := os.ReadFile(s.file)
+	if err == nil {
+		err = json.Unmarshal(text, &s.last)
+	}
+	if err != nil {
+		s.last = nil
+		if !errors.Is(err, os.ErrNotExist) {
+			s.log.Warn("last rules of objects were not read", "err", err)
+		}
+		return
+	}
+	var gone []string
+	for _, x := range s.last {
+		if name, ok := strings.CutPrefix(x.Name, "PrometheusRule/"+metav1.NamespaceSystem+"/"); ok && x.Text == noRules && slices.Contains(s.shipped, name) {
+			gone = append(gone, name)
+		}
+	}
+	s.deleted.Store(&gone)
 }
 
 // Run looks every few seconds which shipped objects were deleted.
@@ -117,8 +157,25 @@ func (s *ruleSources) Run(ctx context.Context) error {
 	}
 }
 
-// sources are the objects' rules as they are now, sorted by name.
+// sources are the objects' rules as they are now, sorted by name; until they are
+// known, what was in force last.
 func (s *ruleSources) sources() []rule.Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.known() {
+		return slices.Clone(s.last)
+	}
+	out := s.read()
+	if !slices.Equal(out, s.last) {
+		s.last = out
+		if err := saveJSON(s.file, out); err != nil {
+			s.log.Warn("rules of objects were not saved", "err", err)
+		}
+	}
+	return slices.Clone(out)
+}
+
+func (s *ruleSources) read() []rule.Source {
 	out := s.objects.sources(func(u *unstructured.Unstructured) bool { // asked every two seconds: their text is long
 		return u.GetNamespace() == metav1.NamespaceSystem && slices.Contains(s.shipped, u.GetName()) && shipped.AsShipped(u)
 	})
@@ -127,7 +184,7 @@ func (s *ruleSources) sources() []rule.Source {
 	}
 	if gone := s.deleted.Load(); gone != nil {
 		for _, name := range *gone {
-			out = append(out, rule.Source{Name: "PrometheusRule/" + metav1.NamespaceSystem + "/" + name, Text: "groups: []"})
+			out = append(out, rule.Source{Name: "PrometheusRule/" + metav1.NamespaceSystem + "/" + name, Text: noRules})
 		}
 	}
 	slices.SortFunc(out, func(a, b rule.Source) int { return strings.Compare(a.Name, b.Name) })

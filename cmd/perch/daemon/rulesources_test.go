@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -115,7 +117,7 @@ func TestRulesReadOnlyTheirNamespace(t *testing.T) {
 		`{__name__="pods_seen", namespace="bank"}`: 3, `{__name__="load_seen"}`: 1})
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); ; <-tick.C {
+	for end := time.Now().Add(2 * time.Minute); ; <-tick.C {
 		v, _, err := prom.Instant(promapi.WithAccess(ctx, promapi.Everything()), `{__name__=~".*_seen"}`, time.Now())
 		if err != nil {
 			t.Fatal(err)
@@ -160,19 +162,48 @@ func TestWhichRulesOfObjectsAreInForce(t *testing.T) {
 	edited.Object["spec"] = map[string]any{"groups": []any{}}
 	add(edited, "kube-system")
 	add(shipped.Rules("pods", map[string]any{"groups": []any{}}), "shop") // a namesake
-	sources := &ruleSources{objects: ruleObjects{&watchedObjects{informer: fakeInformer{store: store}}}, spaces: spaces(t)}
-	for _, o := range all {
-		if o.GetKind() == "PrometheusRule" {
-			sources.shipped = append(sources.shipped, o.GetName())
+	file := filepath.Join(t.TempDir(), "rule-objects.json")
+	begin := func(known bool) *ruleSources {
+		sources := &ruleSources{objects: ruleObjects{&watchedObjects{informer: fakeInformer{store: store}}}, spaces: spaces(t),
+			known: func() bool { return known }, file: file, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		for _, o := range all {
+			if o.GetKind() == "PrometheusRule" {
+				sources.shipped = append(sources.shipped, o.GetName())
+			}
 		}
+		sources.load()
+		return sources
 	}
+	have := func(s *ruleSources) string {
+		var out []string
+		for _, x := range s.sources() {
+			out = append(out, x.Name+"<"+x.Namespace+">")
+		}
+		return strings.Join(out, " ")
+	}
+	if got := have(begin(false)); got != "" {
+		t.Error("before the first start there are", got)
+	}
+	const want = "PrometheusRule/kube-system/perch-logs<> PrometheusRule/kube-system/perch-nodes<> PrometheusRule/shop/perch-pods<shop>"
+	sources := begin(true)
 	sources.deleted.Store(&[]string{"perch-logs"})
-	var have []string
-	for _, s := range sources.sources() {
-		have = append(have, s.Name+"<"+s.Namespace+">")
-	}
-	if got := strings.Join(have, " "); got != "PrometheusRule/kube-system/perch-logs<> PrometheusRule/kube-system/perch-nodes<> PrometheusRule/shop/perch-pods<shop>" {
+	if got := have(sources); got != want {
 		t.Error(got)
+	}
+
+	// A later start: they are in force before the API answers, and what was deleted
+	// does not come back until it was looked up.
+	if got := have(begin(false)); got != want {
+		t.Error("while nothing is known:", got)
+	}
+	if got := have(begin(true)); got != want {
+		t.Error("before deleted ones were looked up:", got)
+	}
+	if err := os.WriteFile(file, []byte("{broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := have(begin(true)); got != strings.TrimPrefix(want, "PrometheusRule/kube-system/perch-logs<> ") {
+		t.Error("with a broken file:", got)
 	}
 }
 
