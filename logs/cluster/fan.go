@@ -343,7 +343,7 @@ func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEve
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &tail{f: f, r: r, emit: emit, following: map[string]bool{}, last: map[string]query.Cursor{}, away: map[string]bool{}, failed: make(chan error, 1)}
+	t := &tail{f: f, r: r, emit: emit, following: map[string]bool{}, last: map[string]query.Cursor{}, away: map[string]bool{}, hidden: map[string]bool{}, failed: make(chan error, 1)}
 	defer t.all.Wait()
 	defer cancel()
 	t.all.Go(func() {
@@ -378,6 +378,7 @@ type tail struct {
 	following map[string]bool
 	last      map[string]query.Cursor
 	away      map[string]bool
+	hidden    map[string]bool // namespaces that were told to be
 }
 
 func (t *tail) fail(err error) {
@@ -390,6 +391,12 @@ func (t *tail) fail(err error) {
 func (t *tail) pass(e query.TailEvent) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(e.Hidden) > 0 { // other nodes have lines of the same namespaces
+		e.Hidden = slices.DeleteFunc(e.Hidden, func(n string) bool { return t.hidden[n] })
+		for _, n := range e.Hidden {
+			t.hidden[n] = true
+		}
+	}
 	err := t.emit(e)
 	if err != nil {
 		t.fail(err)

@@ -226,6 +226,10 @@ func parseEvent(event string, data []byte) (query.TailEvent, error) {
 		var d struct{ Nodes []string }
 		err := json.Unmarshal(data, &d)
 		return query.TailEvent{Missing: d.Nodes}, err
+	case "hidden":
+		var d struct{ Namespaces []string }
+		err := json.Unmarshal(data, &d)
+		return query.TailEvent{Hidden: d.Namespaces}, err
 	case "error":
 		return query.TailEvent{}, fmt.Errorf("%s", data)
 	}

@@ -342,6 +342,48 @@ func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
 	}
 }
 
+func TestATailNamesTheNamespacesItLeavesOut(t *testing.T) {
+	s := testStore(t, 1<<20)
+	add := func(namespaces ...string) {
+		for _, n := range namespaces {
+			if err := s.Append(t.Context(), []record.Record{{Time: time.Now().UnixNano(), Stream: &record.Stream{Namespace: n}, Body: []byte("tick")}}, nil); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	add("before")
+	srv := serve(t, s, Access{Namespaces: []string{"shop"}})
+	resp, err := http.Get(srv.URL + Prefix + "tail?q=tick+-namespace:other&cursor=1.0000000000000000-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	told := map[string]int{}
+	for sc, event := bufio.NewScanner(resp.Body), ""; len(told) < 3 && sc.Scan(); {
+		if e, ok := strings.CutPrefix(sc.Text(), "event: "); ok {
+			event = e
+			continue
+		}
+		data, ok := strings.CutPrefix(sc.Text(), "data: ")
+		if !ok || event != "hidden" {
+			continue
+		}
+		var names struct{ Namespaces []string }
+		if err := json.Unmarshal([]byte(data), &names); err != nil {
+			t.Fatal(err, data)
+		}
+		for _, n := range names.Namespaces {
+			told[n]++
+		}
+		if len(told) == 1 { // it follows
+			add("secret", "", "shop", "other", "secret")
+		}
+	}
+	if fmt.Sprint(told) != "map[(none):1 before:1 secret:1]" {
+		t.Error(told)
+	}
+}
+
 // Whatever values a field has, the answer is JSON.
 func TestFiguresOfNumbersBeyondAllSums(t *testing.T) {
 	s := testStore(t, 1<<20)

@@ -10,7 +10,7 @@
 //	         "copies"?:[{node,by,at,from?,age_ms}]}
 //	GET …/histogram       q, from, to, buckets (60, ≤ 2000) or step → {"from","to","step_ms","total","levels":{},"buckets":[{"time","count","levels":{}}],"stats",…as above}
 //	         by=FIELD counts values of a field instead: {"by","values":{},"buckets":[{…,"values":{}}]}, the ten most frequent, "(others)" and "(none)"
-//	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; Last-Event-ID goes on from there
+//	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; "event: hidden" data {"namespaces"}; Last-Event-ID goes on from there
 //	GET …/fields, /values?field=F   q, from, to, limit → {"values":[{"value","count"}],…}; counts of parsed fields come from a sample of lines
 //	GET …/stats?field=F&by=G  q, from, to, limit → {"groups":[{"group","count","rate","with","unique","numbers","sum","min","max","average","quantiles":{"0.5":…}}],…}
 //	GET …/patterns  q, from, to, limit, buckets → {"total","other","step_ms","patterns":[{"pattern","count","level","first","last","trend":[n],"id","namespace","pod","container","instance","image"?}],…}

@@ -70,7 +70,7 @@ func (s *search) want(st *record.Stream) bool {
 // may tells whether the asker may read a stream, and notes what is left out.
 func (s *search) may(st *record.Stream) bool {
 	if !s.r.allows(st.Namespace) {
-		s.hidden[cmp.Or(st.Namespace, "(none)")] = struct{}{}
+		s.hidden[cmp.Or(st.Namespace, NoValue)] = struct{}{}
 		return false
 	}
 	return true

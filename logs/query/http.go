@@ -480,5 +480,9 @@ func appendEvent(dst []byte, e TailEvent) []byte {
 		b, _ := json.Marshal(map[string][]string{"nodes": e.Missing}) // strings
 		dst = fmt.Appendf(dst, "event: missing\ndata: %s\n\n", b)
 	}
+	if len(e.Hidden) > 0 {
+		b, _ := json.Marshal(map[string][]string{"namespaces": e.Hidden}) // strings
+		dst = fmt.Appendf(dst, "event: hidden\ndata: %s\n\n", b)
+	}
 	return dst
 }

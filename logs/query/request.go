@@ -309,6 +309,7 @@ type TailEvent struct {
 	Line    *Line
 	Dropped int64    // lines were dropped because the reader is slow
 	Missing []string // nodes that do not answer now
+	Hidden  []string // namespaces with lines that the asker may not read, each once
 }
 
 // Line is one line of an answer.

@@ -1,8 +1,11 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"perch/logs/block"
@@ -23,8 +26,17 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 	if err != nil {
 		return err
 	}
-	root := r.Query.root
-	f := e.store.Follow(tailBuffer, func(s *record.Stream) bool { return r.allows(s.Namespace) && root.ask(s) != no })
+	root, hidden := r.Query.root, &leftOut{}
+	f := e.store.Follow(tailBuffer, func(s *record.Stream) bool {
+		if root.ask(s) == no {
+			return false
+		}
+		if !r.allows(s.Namespace) {
+			hidden.add(s.Namespace)
+			return false
+		}
+		return true
+	})
 	defer f.Close()
 	shown := map[Cursor]struct{}{}
 	if r.Cursor != nil {
@@ -36,6 +48,9 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 		})
 		if err != nil {
 			return err
+		}
+		for _, namespace := range sum.Hidden {
+			hidden.add(namespace)
 		}
 		if sum.Partial || sum.Cursor != "" {
 			if err := emit(TailEvent{Dropped: 1}); err != nil { // at least
@@ -53,6 +68,11 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 		case <-notice.C:
 			if n := f.Dropped(); n > 0 {
 				if err := emit(TailEvent{Dropped: n}); err != nil {
+					return err
+				}
+			}
+			if names := hidden.take(); len(names) > 0 {
+				if err := emit(TailEvent{Hidden: names}); err != nil {
 					return err
 				}
 			}
@@ -74,6 +94,37 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 			}
 		}
 	}
+}
+
+// leftOut are the namespaces whose lines a tail does not show.
+type leftOut struct {
+	mu    sync.Mutex // guards what follows
+	known map[string]bool
+	fresh []string
+}
+
+func (l *leftOut) add(namespace string) {
+	namespace = cmp.Or(namespace, NoValue)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known[namespace] {
+		return
+	}
+	if l.known == nil {
+		l.known = map[string]bool{}
+	}
+	l.known[namespace] = true
+	l.fresh = append(l.fresh, namespace)
+}
+
+// take returns those that were not told yet.
+func (l *leftOut) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.fresh
+	l.fresh = nil
+	slices.Sort(out)
+	return out
 }
 
 func liveLine(n *store.Numbered) *Line {
