@@ -99,9 +99,10 @@ func followOnce(ctx context.Context, s Streams, w *web, ask url.Values, p *print
 // tellEvent says what a stream tells beside lines.
 func tellEvent(s Streams, kind string, data []byte) {
 	var e struct {
-		Count int
-		Nodes []string
-		Error string
+		Count      int
+		Nodes      []string
+		Namespaces []string
+		Error      string
 	}
 	if json.Unmarshal(data, &e) != nil {
 		return // of another version
@@ -111,6 +112,8 @@ func tellEvent(s Streams, kind string, data []byte) {
 		fmt.Fprintf(s.Err, "note: %d lines or more are left out here, they came too fast; --since shows them\n", e.Count)
 	case "missing":
 		fmt.Fprintf(s.Err, "note: without %s, which does not answer\n", strings.Join(e.Nodes, ", "))
+	case "hidden":
+		fmt.Fprintf(s.Err, "note: %d namespaces are not visible to you: %s\n", len(e.Namespaces), strings.Join(e.Namespaces, ", "))
 	case "error":
 		fmt.Fprintf(s.Err, "note: %s\n", e.Error)
 	}
