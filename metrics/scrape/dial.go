@@ -3,7 +3,6 @@ package scrape
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -24,7 +23,7 @@ func (l *Loop) dial(ctx context.Context, network, address string) (net.Conn, err
 	if !open {
 		dialer.Control = func(_, to string, _ syscall.RawConn) error {
 			if at, err := netip.ParseAddrPort(to); err != nil || Guarded(at.Addr()) {
-				return fmt.Errorf("%s is the machine that scrapes, which objects may not name", address)
+				return errors.New(notNamed(address))
 			}
 			return nil
 		}
@@ -75,6 +74,17 @@ func (m *metered) Read(b []byte) (int, error) {
 func (m *metered) Write(b []byte) (int, error) {
 	m.left.Store(m.most)
 	return m.Conn.Write(b)
+}
+
+func notNamed(address string) string {
+	return address + " is the machine that scrapes, which objects may not name"
+}
+
+// guarded says whether an address with a port has a Guarded IP; a name is looked
+// at when it is connected.
+func guarded(address string) bool {
+	at, err := netip.ParseAddrPort(address)
+	return err == nil && Guarded(at.Addr())
 }
 
 // Guarded says whether an address means the machine that connects, or what only

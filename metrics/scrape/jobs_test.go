@@ -198,19 +198,25 @@ func TestObjectsMayNotNameTheMachineThatScrapes(t *testing.T) {
 	other := static
 	other.Name, other.Targets = "name", []target.Target{static.Targets[0]}
 	other.Targets[0].Address = "shop.red.svc:80"
-	l := runLoop(t, s, Default(), Parts{
+	cfg := Default()
+	cfg.Own = []Own{{Name: "own", Address: address, Path: "/many", Labels: map[string]string{"job": "own", "instance": "n1"}}} // perch itself may
+	l := runLoop(t, s, cfg, Parts{
 		Jobs:    func() ([]target.Job, []target.Dropped) { return []target.Job{static, other}, nil },
 		Resolve: func(host string) (string, bool) { return "169.254.169.254", host == "shop.red.svc" },
 	}, nil)
 	eventually(t, 2*time.Minute, func() bool {
-		refused := 0
+		const no = "the machine that scrapes, which objects may not name"
+		refused, up := 0, 0
 		for _, s := range l.Here() {
-			if strings.Contains(s.Error, "the machine that scrapes, which objects may not name") {
+			if strings.Contains(s.Error, no) {
 				refused++
+			} else if s.Pool == "own" && s.Health == "up" {
+				up++
 			}
 		}
-		return refused == 2
-	}, func() string { return fmt.Sprintf("%+v", l.Here()) })
+		left := l.Dropped()
+		return refused == 1 && up == 1 && len(left) == 1 && left[0].From == "servicemonitor/red/static" && strings.Contains(left[0].Reason, address+" is "+no)
+	}, func() string { return fmt.Sprintf("%+v, left out %v", l.Here(), l.Dropped()) })
 }
 
 // TestObjectsDoNotReachPerchsOwnSockets: neither by an address, nor by a redirect,

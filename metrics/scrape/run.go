@@ -222,6 +222,10 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		mark += j.Name + "\n" + string(j.Settings)
 		want[j.Name] = []*targetgroup.Group{}
 		for _, t := range j.Targets {
+			if !t.OfPod && guarded(t.Address) { // here, because a file may have the same address
+				dropped = append(dropped, target.Dropped{From: t.From, Reason: notNamed(t.Address)})
+				continue
+			}
 			add(j.Name, t, time.Duration(p.parsed.ScrapeInterval), p.most)
 		}
 	}
