@@ -200,6 +200,7 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 	if err != nil {
 		return query.Summary{}, err
 	}
+	var ends []query.Cursor // where parts stop that have more
 	own, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (p part, err error) {
 		p.sum, err = s.Query(ctx, r, func(l *query.Line) error { p.lines = append(p.lines, l); return nil })
 		return p, err
@@ -209,6 +210,11 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 	}
 	sum, goesOn := own.sum, own.sum.Cursor != ""
 	lists := [][]*query.Line{own.lines}
+	for _, p := range append(rest, own) {
+		if n := len(p.lines); n > 0 && p.sum.Cursor != "" {
+			ends = append(ends, p.lines[n-1].Cursor)
+		}
+	}
 	for _, p := range rest {
 		sum.Merge(p.sum)
 		goesOn = goesOn || p.sum.Cursor != ""
@@ -221,8 +227,8 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 		order, limit = query.OldestFirst, query.MaxLimit
 	}
 	lines := merge(lists, order)
-	if len(lines) > limit {
-		lines, goesOn = lines[:limit], true
+	if n := upto(lines, ends, r, limit); n < len(lines) {
+		lines, goesOn = lines[:n], true
 	}
 	for _, l := range lines {
 		if err := emit(l); err != nil {
@@ -234,6 +240,20 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 		sum.Cursor = lines[len(lines)-1].Cursor.String()
 	}
 	return sum, nil
+}
+
+// upto is how many of merged lines are the answer: up to its limits, and not beyond
+// where a part stops that has more.
+func upto(lines []*query.Line, ends []query.Cursor, r query.Request, limit int) int {
+	bytes := 0
+	for i, l := range lines {
+		bytes += l.Bytes()
+		past := slices.ContainsFunc(ends, func(end query.Cursor) bool { return r.Order.Before(end, l.Cursor) })
+		if i == limit || r.Around == nil && (past || i > 0 && bytes > query.MaxAnswer) {
+			return i
+		}
+	}
+	return len(lines)
 }
 
 // merge joins sorted lists; a line that several hold comes once.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -22,5 +23,50 @@ func TestALineWithLargeFieldsDoesNotMakeItsNodeMissing(t *testing.T) {
 	}
 	if fields := string(have[0].Fields); !strings.Contains(fields, `[cut: 2097152 bytes more]"`) || !strings.Contains(fields, `"user":" …[cut: 2 bytes more]"`) {
 		t.Errorf("%d bytes of fields end with %s", len(fields), fields[max(0, len(fields)-200):])
+	}
+}
+
+// A part of an answer may end sooner than others because its lines are long: the
+// page ends there, and none of its lines is left out.
+func TestAPageEndsWhereAPartStops(t *testing.T) {
+	const lines = 300
+	a, b := newNode(t), newNode(t)
+	for i := range lines {
+		if i%2 == 0 {
+			a.add(t, line("a", "shop", int64(i)+1, fmt.Sprintf("line %d", i)))
+		} else {
+			b.add(t, line("b", "shop", int64(i)+1, fmt.Sprintf("line %d ", i)+strings.Repeat("x", record.MaxBody-20)))
+		}
+	}
+	f := fan(a, b)
+	for _, order := range []query.Order{query.NewestFirst, query.OldestFirst} {
+		next, pages := 0, 0
+		for r := (query.Request{To: 1e9, Limit: 1000, Order: order}); ; pages++ {
+			sum, err := f.Query(t.Context(), r, func(l *query.Line) error {
+				want := next
+				if order == query.NewestFirst {
+					want = lines - 1 - next
+				}
+				if name := fmt.Sprintf("line %d ", want); !strings.HasPrefix(string(l.Body)+" ", name) {
+					t.Fatalf("%.20s in the place of %s", l.Body, name)
+				}
+				next++
+				return nil
+			})
+			if err != nil || sum.Partial || pages > 10 {
+				t.Fatal(err, sum, pages)
+			}
+			if sum.Cursor == "" {
+				break
+			}
+			c, err := query.ParseCursor(sum.Cursor)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Cursor = &c
+		}
+		if next != lines || pages == 0 {
+			t.Fatalf("%d lines in %d pages", next, pages+1)
+		}
 	}
 }

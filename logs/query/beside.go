@@ -33,6 +33,9 @@ func (b beside) Query(ctx context.Context, r Request, emit func(*Line) error) (S
 		q.Around, q.Query, q.Text = nil, nil, scopeQuery(b.scope, at)
 		q.From, q.To, q.Order, q.Limit, q.Cursor = minTime, maxTime, order, n, &at.Cursor
 		part, err := b.Searcher.Query(ctx, q, func(l *Line) error { out = append(out, l); return nil })
+		if part.Cursor != "" && len(out) < n {
+			part.Partial, part.Reason = true, tooLarge()
+		}
 		sum.Merge(part)
 		return out, err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"fmt"
 	"slices"
 
 	"perch/logs/index"
@@ -67,7 +68,7 @@ func (e *Engine) Query(ctx context.Context, r Request, emit func(*Line) error) (
 		}
 	}
 	sum := s.summary()
-	if len(out) == r.Limit {
+	if kept.full() {
 		sum.Cursor = out[len(out)-1].String()
 	}
 	return sum, nil
@@ -116,10 +117,7 @@ func (w *worker) keep(kept *best) error {
 		if kept.full() && !s.r.Order.Before(c, kept.lines[0].Cursor) {
 			continue
 		}
-		heap.Push(kept, w.line(k, row, c, levels[row]))
-		if len(kept.lines) > kept.limit {
-			heap.Pop(kept)
-		}
+		kept.add(w.line(k, row, c, levels[row]))
 	}
 	return nil
 }
@@ -145,14 +143,39 @@ func (w *worker) first(times []int64, n int) {
 	}
 }
 
+// MaxAnswer is how many bytes of lines one answer may have. One that has more ends
+// sooner, with a cursor to go on from.
+const MaxAnswer = 32 << 20
+
+// tooLarge is why an answer that has no next page is partial.
+func tooLarge() string { return fmt.Sprintf("more than %d bytes of lines", MaxAnswer) }
+
+// Bytes is about the memory that the line takes.
+func (l *Line) Bytes() int { return len(l.Body) + len(l.Fields) + 200 }
+
 // best is a heap of the lines kept; the worst is on top.
 type best struct {
 	order Order
 	limit int
 	lines []*Line
+	bytes int
+	cut   bool // for its bytes: only what is better than the worst is kept
 }
 
-func (b *best) full() bool         { return len(b.lines) >= b.limit }
+func (b *best) full() bool { return b.cut || len(b.lines) >= b.limit }
+
+// add keeps a line, and no longer the worst ones when that is too much.
+func (b *best) add(l *Line) {
+	heap.Push(b, l)
+	b.bytes += l.Bytes()
+	for len(b.lines) > 1 && (len(b.lines) > b.limit || b.bytes > MaxAnswer) {
+		b.cut = b.cut || b.bytes > MaxAnswer
+		if worst, ok := heap.Pop(b).(*Line); ok { // it is one
+			b.bytes -= worst.Bytes()
+		}
+	}
+}
+
 func (b *best) Len() int           { return len(b.lines) }
 func (b *best) Less(i, j int) bool { return b.order.Before(b.lines[j].Cursor, b.lines[i].Cursor) }
 func (b *best) Swap(i, j int)      { b.lines[i], b.lines[j] = b.lines[j], b.lines[i] }
@@ -177,6 +200,7 @@ func (s *search) around(emit func(*Line) error) (Summary, error) {
 	slices.SortFunc(pieces, func(a, b store.Piece) int { return cmp.Compare(a.First, b.First) })
 	pieces = slices.DeleteFunc(pieces, func(p store.Piece) bool { return p.First > last || p.First+uint64(p.Lines) <= first })
 	var out []*Line
+	bytes := 0
 	s.each(pieces, nil, func(w *worker, p *store.Piece) {
 		w.turn(p)
 		for i := range p.Lines {
@@ -197,7 +221,12 @@ func (s *search) around(emit func(*Line) error) (Summary, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for k, row := range w.rows {
-			out = append(out, w.line(k, row, w.cursor(row, times[row]), levels[row]))
+			l := w.line(k, row, w.cursor(row, times[row]), levels[row])
+			if bytes += l.Bytes(); bytes > MaxAnswer && l.Number != a.Number {
+				s.partial(tooLarge())
+				continue
+			}
+			out = append(out, l)
 		}
 	})
 	slices.SortFunc(out, func(a, b *Line) int { return cmp.Compare(a.Number, b.Number) })
