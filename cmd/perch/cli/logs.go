@@ -222,7 +222,7 @@ func printAll(ctx context.Context, w *web, ask url.Values, p *printer) (last tra
 		for i := range lines {
 			p.print(lines[i])
 		}
-		if len(lines) < page || t.Cursor == "" || p.full() {
+		if t.Cursor == "" || p.full() { // an answer of large lines has fewer than a page
 			return last, nil
 		}
 		ask.Set("cursor", t.Cursor)
@@ -283,7 +283,7 @@ func fetchNewest(ctx context.Context, w *web, ask url.Values, limit int) (all []
 			return nil, last, err
 		}
 		all, last = append(all, lines...), t
-		if len(lines) < want || t.Cursor == "" {
+		if t.Cursor == "" {
 			break
 		}
 		ask.Set("cursor", t.Cursor)
