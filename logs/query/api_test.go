@@ -406,3 +406,26 @@ func TestFiguresOfNumbersBeyondAllSums(t *testing.T) {
 		}
 	}
 }
+
+// A trend is kept for each of very many patterns.
+func TestATrendHasFewNumbers(t *testing.T) {
+	s := testStore(t, 1<<20)
+	if err := s.Append(t.Context(), goldenLines(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	for key, value := range map[string]string{"buckets": "2000", "step": "10ms"} {
+		var have Patterns
+		_, body := get(t, srv, "patterns", key, value)
+		if err := json.Unmarshal([]byte(body), &have); err != nil || len(have.Patterns) == 0 {
+			t.Fatal(err, body)
+		}
+		sum := int64(0)
+		for _, n := range have.Patterns[0].Trend {
+			sum += n
+		}
+		if n := len(have.Patterns[0].Trend); n < patternTrend/4 || n > patternTrend+1 || sum != have.Patterns[0].Count {
+			t.Errorf("%s=%s: %d numbers, %d lines of %d", key, value, n, sum, have.Patterns[0].Count)
+		}
+	}
+}

@@ -20,7 +20,8 @@ const (
 	patternKeep    = 10_000 // told apart on each node; the rest is in Patterns.Other
 	patternBytes   = 512    // of a pattern are shown and told apart
 	patternBuckets = 24
-	imageLookups   = 20 // of one answer
+	patternTrend   = 200 // numbers of one trend at most: there are patternKeep of them
+	imageLookups   = 20  // of one answer
 	imageTimeout   = 2 * time.Second
 )
 
@@ -123,6 +124,11 @@ func (e *Engine) Patterns(ctx context.Context, r Request) (Patterns, error) {
 		return Patterns{}, err
 	}
 	r = r.countable()
+	if least := (r.To-r.From)/patternTrend + 1; r.Step > 0 {
+		r.Step = max(r.Step, least)
+	} else {
+		r.Buckets = min(r.Buckets, patternTrend)
+	}
 	s, end, err := e.begin(ctx, &r)
 	if err != nil {
 		return Patterns{}, err
