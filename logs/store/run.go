@@ -380,11 +380,16 @@ func (s *Store) learnAll(p *partition) *index.Vocabulary {
 
 func (s *Store) measure() {
 	s.mu.RLock()
+	parts := s.parts
+	s.mu.RUnlock()
+	bytes := int64(0)
+	for _, p := range parts { // looks at the disk: lines must not wait for that
+		bytes += p.bytes()
+	}
+	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var bytes int64
 	missing := 0
 	for _, p := range s.parts {
-		bytes += p.bytes()
 		missing += len(p.metas)
 		if x := p.index(); x != nil {
 			missing -= min(x.Upto(), len(p.metas))

@@ -32,8 +32,13 @@ func (s *Store) Use() Use {
 		parts[name] = &NamespaceUse{Name: name, Retention: r}
 	}
 	s.mu.RLock()
-	for _, p := range s.parts {
+	all := s.parts
+	s.mu.RUnlock()
+	for _, p := range all { // looks at the disk: lines must not wait for that
 		out.Bytes += p.bytes()
+	}
+	s.mu.RLock()
+	for _, p := range s.parts {
 		for _, m := range p.metas {
 			n := parts[m.Stream.Namespace]
 			if n == nil {
