@@ -68,7 +68,8 @@ func (o *Onward) send(ctx context.Context, s *record.Stream, hash, first uint64,
 		}
 		o.c = c
 	}
-	end := context.AfterFunc(ctx, func() { _ = o.c.Close() })
+	c := o.c // which hangUp may have set to nil when ctx ends
+	end := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer end()
 	if err := o.c.SetDeadline(time.Now().Add(o.cfg.Timeout)); err != nil {
 		return err
