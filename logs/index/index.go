@@ -103,6 +103,7 @@ func open(dir string, blocks int, readOnly bool) (x *Index, err error) {
 		return nil, errors.Join(fmt.Errorf("open index: %w", err), b.Close())
 	}
 	v, err := r.GetInternal(uptoKey)
+	err = errors.Join(err, sound(r))
 	_ = r.Close() // read only
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open index: %w", err), b.Close())
@@ -203,7 +204,12 @@ func (x *Index) flush() error {
 
 // Candidates returns which of the first Upto blocks may satisfy need, and that
 // number. Blocks from there on are not known and must be read.
-func (x *Index) Candidates(ctx context.Context, need Need) (Set, int, error) {
+func (x *Index) Candidates(ctx context.Context, need Need) (_ Set, _ int, err error) {
+	defer func() {
+		if r := recover(); r != nil { // a segment was damaged since it was opened
+			err = fmt.Errorf("read index %s: %v", x.dir, r)
+		}
+	}()
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if x.closed {
