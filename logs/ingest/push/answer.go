@@ -20,6 +20,9 @@ func (a *answer) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
 // telling watches whether answers reach their senders, as far as this end of the
 // connection can see: a sender that gave up has closed it.
 func telling(next http.HandlerFunc) http.Handler {

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -31,16 +32,17 @@ type Config struct {
 	MaxUnpacked int64         // bytes of one request unpacked
 	MaxRequests int           // under way at once
 	Patience    time.Duration // how long a request waits for its turn, and then for the store to take it
+	Arrival     time.Duration // how long a body may take to arrive: meanwhile it has one of MaxRequests' places
 }
 
 // Default returns the configuration for a server.
 func Default() Config {
-	return Config{MaxBody: 16 << 20, MaxUnpacked: 32 << 20, MaxRequests: 6, Patience: 10 * time.Second}
+	return Config{MaxBody: 16 << 20, MaxUnpacked: 32 << 20, MaxRequests: 6, Patience: 10 * time.Second, Arrival: time.Minute}
 }
 
 // Validate names all problems at once.
 func (c Config) Validate() error {
-	if c.MaxBody <= 0 || c.MaxUnpacked <= 0 || c.MaxRequests <= 0 || c.Patience <= 0 {
+	if c.MaxBody <= 0 || c.MaxUnpacked <= 0 || c.MaxRequests <= 0 || c.Patience <= 0 || c.Arrival <= 0 {
 		return errors.New("push limits must be more than 0")
 	}
 	return nil
@@ -128,6 +130,7 @@ var (
 	errLarge   = errors.New("the request is too large")
 	errUnknown = errors.New("the caller may not push lines")
 	errBusy    = errors.New("too many pushes at once, come back later")
+	errSlow    = errors.New("the body did not arrive in time, send it again")
 	errStore   = errors.New("the lines could not be stored, send them again")
 )
 
@@ -163,7 +166,7 @@ func result(err error) string {
 		return resultLarge
 	case errors.Is(err, errUnknown):
 		return resultUnknown
-	case errors.Is(err, errBusy):
+	case errors.Is(err, errBusy), errors.Is(err, errSlow):
 		return resultBusy
 	case errors.Is(err, errStore):
 		return resultRefused
@@ -182,7 +185,7 @@ func status(w http.ResponseWriter, err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errUnknown):
 		return http.StatusForbidden
-	case errors.Is(err, errBusy), errors.Is(err, errStore):
+	case errors.Is(err, errBusy), errors.Is(err, errSlow), errors.Is(err, errStore):
 		w.Header().Set("Retry-After", "1")
 		return http.StatusServiceUnavailable
 	}
@@ -294,8 +297,14 @@ func (p *Push) body(w http.ResponseWriter, r *http.Request) (body []byte, sent i
 	if n := r.ContentLength; n > 0 {
 		buf.Grow(int(min(n, p.cfg.MaxBody)) + bytes.MinRead)
 	}
+	until := http.NewResponseController(w)
+	_ = until.SetReadDeadline(time.Now().Add(p.cfg.Arrival)) // a recorder of tests has none
 	n, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, p.cfg.MaxBody))
 	sent = int(n)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, sent, errSlow // nobody waits for the rest of it either
+	}
+	_ = until.SetReadDeadline(time.Time{}) // as above
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
 		return nil, sent, fmt.Errorf("%w: more than %d bytes", errLarge, large.Limit)

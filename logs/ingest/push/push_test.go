@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -456,6 +458,48 @@ func TestASenderIsToldToComeBack(t *testing.T) {
 		if n := len(m.have()); n != 1 {
 			t.Errorf("%s: %d lines stored", path, n)
 		}
+	}
+}
+
+// A body that does not come has a place that others need.
+func TestABodyThatDoesNotArriveGivesItsPlaceUp(t *testing.T) {
+	m := &memory{}
+	_, h := doors(t, m, func(c *Config, _ *Parts) {
+		c.MaxRequests, c.Arrival, c.Patience = 1, 100*time.Millisecond, 30*time.Second
+	})
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	slow, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	if _, err := slow.Write([]byte("POST /lines HTTP/1.1\r\nHost: perch\r\nContent-Length: 100\r\n\r\nbegin")); err != nil {
+		t.Fatal(err)
+	}
+	_ = slow.SetDeadline(time.Now().Add(20 * time.Second))
+	answered := make(chan string, 1)
+	go func() {
+		b := make([]byte, 1<<10)
+		n, _ := slow.Read(b) // nothing is no answer
+		answered <- string(b[:n])
+	}()
+	for i := range 3 { // also over one connection, one after the other
+		resp, err := http.Post(srv.URL+"/lines", "text/plain", strings.NewReader(fmt.Sprintf("line %d\n", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp.StatusCode, string(body), err)
+		}
+	}
+	if a := <-answered; !strings.Contains(a, " 503 ") || !strings.Contains(a, "Retry-After") {
+		t.Errorf("the slow one was told %q", a)
+	}
+	if n := len(m.have()); n != 3 {
+		t.Errorf("%d lines stored", n)
 	}
 }
 
