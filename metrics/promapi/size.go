@@ -11,6 +11,7 @@ import (
 // unread.
 const (
 	maxForm    = 1 << 20  // bytes of a request's parameters
+	maxBatch   = 32 << 20 // bytes of samples, as they travel
 	maxQuery   = 32 << 10 // bytes of one query or selector
 	maxNesting = 100      // parentheses, or signs in a row
 	maxSigns   = 1000     // operators in all; comparisons do not count
@@ -20,7 +21,8 @@ const (
 func sized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/api/v1/read", "/api/v1/write": // no form; each has its own limit
+		case "/api/v1/read", "/api/v1/write", "/api/v1/otlp/v1/metrics": // no form
+			r.Body = http.MaxBytesReader(w, r.Body, maxBatch)
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -1,6 +1,10 @@
 package promapi
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,5 +42,32 @@ func TestAQueryThatWouldKeepTheParserBusyIsRefused(t *testing.T) {
 	}
 	if code, _ := get(t, api, Everything(), "/federate", "match[]", deep("(", ")", 200)); code != 400 {
 		t.Errorf("federate: %d", code)
+	}
+}
+
+func TestABatchOfSamplesMayBeLargerThanAQuery(t *testing.T) {
+	api, _ := newAPI(t, Parts{})
+	otlp := func(metrics int) string {
+		one := `{"name":"m","gauge":{"dataPoints":[{"asDouble":1,"timeUnixNano":"` + strconv.FormatInt(time.Now().UnixNano(), 10) + `","attributes":[{"key":"i","value":{"stringValue":"%d"}}]}]}}`
+		var all []string
+		for i := range metrics {
+			all = append(all, fmt.Sprintf(one, i))
+		}
+		return `{"resourceMetrics":[{"scopeMetrics":[{"metrics":[` + strings.Join(all, ",") + `]}]}]}`
+	}
+	for _, tc := range []struct {
+		about, path, kind, body string
+		want                    int
+	}{
+		{"two megabytes of OTLP", "/api/v1/otlp/v1/metrics", "application/json", otlp(15_000), http.StatusOK},
+		{"too much of remote write", "/api/v1/write", "application/x-protobuf", strings.Repeat(" ", maxBatch+1), http.StatusBadRequest},
+	} {
+		req := httptest.NewRequest(http.MethodPost, tc.path, strings.NewReader(tc.body))
+		req.Header.Set("Content-Type", tc.kind)
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, req.WithContext(WithAccess(req.Context(), Everything())))
+		if w.Code != tc.want {
+			t.Errorf("%s, %d bytes: %d, want %d: %.200s", tc.about, len(tc.body), w.Code, tc.want, w.Body)
+		}
 	}
 }
