@@ -398,6 +398,9 @@ func reply(w http.ResponseWriter, v any, err error) {
 	_ = json.NewEncoder(w).Encode(v) // the client is gone if this fails
 }
 
+// tailEvents may wait for a slow client beside what waits for the tail.
+const tailEvents = 32
+
 // tailKeepAlive is how often an idle stream says that it lives.
 const tailKeepAlive = 15 * time.Second
 
@@ -416,7 +419,7 @@ func (d *door) tail(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	events := make(chan TailEvent, 256)
+	events := make(chan TailEvent, tailEvents)
 	done := make(chan error, 1)
 	go func() { // ends with the request: Tail returns when ctx ends
 		done <- d.s.Tail(ctx, q, func(e TailEvent) error {

@@ -80,6 +80,7 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 			if !ok {
 				return errors.New("log store was closed")
 			}
+			f.Took(&n)
 			l := liveLine(&n)
 			if _, ok := shown[l.Cursor]; ok {
 				delete(shown, l.Cursor)

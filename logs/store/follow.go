@@ -19,11 +19,24 @@ type Follower struct {
 	s       *Store
 	want    func(*record.Stream) bool
 	lines   chan Numbered
+	waiting atomic.Int64 // bytes of lines
 	dropped atomic.Int64
 }
 
-// Follow starts to receive new lines of wanted streams. When buffer lines wait,
-// further ones are dropped and counted.
+// followBytes of lines may wait for one follower.
+const followBytes = 8 << 20
+
+// size is about the memory that a waiting line takes.
+func (n *Numbered) size() int64 {
+	size := 200 + len(n.Body)
+	for _, f := range n.Fields {
+		size += len(f.Key) + len(f.Value)
+	}
+	return int64(size)
+}
+
+// Follow starts to receive new lines of wanted streams. When buffer lines wait, or
+// fewer that are large, further ones are dropped and counted.
 func (s *Store) Follow(buffer int, want func(*record.Stream) bool) *Follower {
 	f := &Follower{s: s, want: want, lines: make(chan Numbered, buffer)}
 	s.mu.Lock()
@@ -36,8 +49,11 @@ func (s *Store) Follow(buffer int, want func(*record.Stream) bool) *Follower {
 	return f
 }
 
-// Lines is closed when the follower or the store is.
+// Lines is closed when the follower or the store is. Who takes one says so: Took.
 func (f *Follower) Lines() <-chan Numbered { return f.lines }
+
+// Took makes room for further lines.
+func (f *Follower) Took(n *Numbered) { f.waiting.Add(-n.size()) }
 
 // Dropped returns how many lines were dropped since it was asked last.
 func (f *Follower) Dropped() int64 { return f.dropped.Swap(0) }
@@ -73,7 +89,7 @@ func (s *Store) publish(records []record.Record) {
 			if !f.want(src.stream) {
 				continue
 			}
-			if len(f.lines) == cap(f.lines) {
+			if waiting := f.waiting.Load(); len(f.lines) == cap(f.lines) || waiting > 0 && waiting+n.size() > followBytes {
 				f.dropped.Add(1)
 				s.m.followDrop.Inc()
 				continue
@@ -81,6 +97,7 @@ func (s *Store) publish(records []record.Record) {
 			if !copied {
 				n.Body, copied = bytes.Clone(n.Body), true
 			}
+			f.waiting.Add(n.size())
 			f.lines <- n
 		}
 	}
