@@ -57,8 +57,9 @@ func Create(dir string, vocab *Vocabulary) (*Index, error) {
 
 var uptoKey = []byte("upto")
 
-// Open opens the index in dir. blocks is the number of blocks that exist;
-// entries for later ones are forgotten. Any error means: create it again.
+// Open opens the index in dir and reads all of it once, to see whether it is as it
+// was written. blocks is the number of blocks that exist; entries for later ones
+// are forgotten. Any error means: create it again.
 func Open(dir string, blocks int) (*Index, error) { return open(dir, blocks, false) }
 
 // OpenRead opens an index to be asked only. Its files are not changed.
@@ -103,7 +104,9 @@ func open(dir string, blocks int, readOnly bool) (x *Index, err error) {
 		return nil, errors.Join(fmt.Errorf("open index: %w", err), b.Close())
 	}
 	v, err := r.GetInternal(uptoKey)
-	err = errors.Join(err, sound(r))
+	if !readOnly { // a copy is opened while somebody waits for it
+		err = errors.Join(err, sound(r))
+	}
 	_ = r.Close() // read only
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open index: %w", err), b.Close())

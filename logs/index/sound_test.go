@@ -44,7 +44,7 @@ func TestAFlippedBitIsSeenWhenTheIndexIsOpened(t *testing.T) {
 			if err := os.WriteFile(path, broken, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if x, err := OpenRead(dir, 70); err == nil {
+			if x, err := Open(dir, 70); err == nil {
 				t.Errorf("%s: byte %d of %d", filepath.Base(path), at, len(whole))
 				_ = x.Close()
 			}

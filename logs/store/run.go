@@ -288,7 +288,7 @@ func (s *Store) completeIndexes(ctx context.Context) {
 	s.mu.RLock()
 	parts := append([]*partition(nil), s.parts...)
 	s.mu.RUnlock()
-	for i, p := range parts {
+	for i, p := range slices.Backward(parts) { // what is new is asked for most
 		if ctx.Err() != nil {
 			return
 		}
