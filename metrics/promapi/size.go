@@ -21,7 +21,14 @@ const (
 func sized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/api/v1/read", "/api/v1/write", "/api/v1/otlp/v1/metrics": // no form
+		case "/api/v1/otlp/v1/metrics": // no form
+			if err := shallow(w, r); err != nil {
+				answerError(w, http.StatusBadRequest, "bad_data", err.Error())
+				return
+			}
+			next.ServeHTTP(w, r)
+			return
+		case "/api/v1/read", "/api/v1/write":
 			r.Body = http.MaxBytesReader(w, r.Body, maxBatch)
 			next.ServeHTTP(w, r)
 			return
