@@ -4,27 +4,21 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/controlplane/event"
 	"perch/logs/cluster"
-	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
 	"perch/logs/ingest/source"
 	"perch/logs/query"
-	"perch/logs/record"
 	"perch/logs/recorded"
 	"perch/logs/replica"
 	logstore "perch/logs/store"
@@ -103,80 +97,6 @@ func (l *lines) handler() http.Handler {
 		s := door.ScopeOf(ctx)
 		return query.Access{All: s.All, Namespaces: s.Namespaces}, nil
 	}, l.log.part("query"))
-}
-
-// eventsFile is the source under which the position in the stream of Kubernetes
-// events is kept: its offset is a resource version.
-const eventsFile = "kubernetes-events"
-
-// keepEvents stores Kubernetes events as lines: kind:event. The resource
-// version of the newest stored event is durable with it, so a restart neither
-// loses nor doubles one.
-func (l *lines) keepEvents(f informers.SharedInformerFactory) error {
-	queue := make(chan *corev1.Event) // the informer's own buffer is the queue
-	stop := make(chan struct{})
-	put := func(obj any) {
-		if e, ok := obj.(*corev1.Event); ok {
-			select {
-			case queue <- e:
-			case <-stop:
-			}
-		}
-	}
-	if _, err := f.Core().V1().Events().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: put, UpdateFunc: func(_, now any) { put(now) }}); err != nil {
-		return fmt.Errorf("watch events: %w", err)
-	}
-	log := l.log.part("events")
-	l.log.group.Go("events", func(ctx context.Context) error {
-		defer close(stop)
-		var last int64
-		if p, ok := l.store.Position(eventsFile, 1); ok {
-			last = p.Stdout
-		}
-		newest := last // the first list comes in no order
-		for {
-			var e *corev1.Event
-			select {
-			case <-ctx.Done():
-				return nil
-			case e = <-queue:
-			}
-			version, err := strconv.ParseInt(e.ResourceVersion, 10, 64)
-			if err != nil || version <= last {
-				continue // stored before the restart
-			}
-			newest = max(newest, version)
-			position := record.Position{File: eventsFile, Inode: 1, Stdout: newest}
-			for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-				if err = l.total.Append(ctx, []record.Record{eventRecord(e)}, []record.Position{position}); err == nil {
-					break
-				}
-				log.Warn("event was not stored, trying again", "err", err)
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(wait):
-				}
-			}
-		}
-	})
-	return nil
-}
-
-func eventRecord(e *corev1.Event) record.Record {
-	at := e.LastTimestamp.Time
-	if at.IsZero() {
-		at = e.EventTime.Time
-	}
-	if at.IsZero() {
-		at = e.CreationTimestamp.Time
-	}
-	v := ingest.EventValues{Time: at, Namespace: e.InvolvedObject.Namespace, Kind: e.InvolvedObject.Kind, Name: e.InvolvedObject.Name, UID: string(e.InvolvedObject.UID),
-		Type: e.Type, Reason: e.Reason, Message: e.Message, Source: cmp.Or(e.ReportingController, e.Source.Component), Node: e.Source.Host, Count: e.Count, Generation: e.ResourceVersion}
-	if _, rest, ok := strings.Cut(e.InvolvedObject.FieldPath, "{"); ok {
-		v.Container = strings.TrimSuffix(rest, "}")
-	}
-	return ingest.Event(v)
 }
 
 // serveCluster makes the web door search all nodes, and keeps the cluster's
