@@ -196,6 +196,38 @@ func TestTailFollowsAllNodesAndNamesThoseThatLeave(t *testing.T) {
 	}
 }
 
+// TestTailHasTheLinesOfANodeThatWasAwayFromTheBegin: it was not followed before.
+func TestTailHasTheLinesOfANodeThatWasAwayFromTheBegin(t *testing.T) {
+	a, b, gone := newNode(t), newNode(t), newNode(t)
+	gone.server.Close()
+	var back atomic.Bool
+	f := New(Parts{Self: "n0", Local: a.engine, Peers: func() []Peer {
+		url := gone.server.URL
+		if back.Load() {
+			url = b.server.URL
+		}
+		return []Peer{{Node: "n1", URL: url, Client: http.DefaultClient}}
+	}}, quiet())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	b.add(t, line("b", "shop", time.Now().Add(-time.Hour).UnixNano(), "tick long ago"))
+	var have []string
+	err := f.Tail(ctx, query.Request{Text: "tick"}, func(e query.TailEvent) error {
+		switch {
+		case len(e.Missing) > 0:
+			b.add(t, line("b", "shop", time.Now().UnixNano(), "tick while it was away"))
+			back.Store(true)
+		case e.Line != nil:
+			have = append(have, string(e.Line.Body))
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || len(have) != 1 || have[0] != "tick while it was away" {
+		t.Fatal(err, have)
+	}
+}
+
 // copyOf is n1's store as another node keeps it.
 func copyOf(n *node, at time.Time) Copy {
 	return Copy{Node: "n1", ID: "a", By: "n2", At: at, Peer: Peer{Node: "n1", URL: n.server.URL, Client: http.DefaultClient}}

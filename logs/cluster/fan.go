@@ -351,11 +351,16 @@ func (f *Fan) Stats(ctx context.Context, r query.Request) (query.FieldStats, err
 	return s, nil
 }
 
-// refresh is how often a tail looks for nodes that came or came back.
-const refresh = 2 * time.Second
+const (
+	// refresh is how often a tail looks for nodes that came or came back.
+	refresh = 2 * time.Second
+	// late is how much the times of lines may be behind the clock here.
+	late = time.Second
+)
 
 // Tail follows all nodes. Nodes that are away are named when that changes and
-// followed again when they are back, from the last line seen of them.
+// followed again when they are back, from the last line seen of them or else from
+// the begin of the tail.
 func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEvent) error) error {
 	r, err := r.Normal()
 	if err != nil {
@@ -363,7 +368,7 @@ func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEve
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &tail{f: f, r: r, emit: emit, following: map[string]bool{}, last: map[string]query.Cursor{}, away: map[string]bool{}, hidden: map[string]bool{}, failed: make(chan error, 1)}
+	t := &tail{f: f, r: r, emit: emit, began: time.Now().Add(-late).UnixNano(), following: map[string]bool{}, last: map[string]query.Cursor{}, away: map[string]bool{}, hidden: map[string]bool{}, failed: make(chan error, 1)}
 	defer t.all.Wait()
 	defer cancel()
 	t.all.Go(func() {
@@ -392,6 +397,7 @@ type tail struct {
 	r      query.Request
 	all    sync.WaitGroup
 	failed chan error
+	began  int64 // ns
 
 	mu        sync.Mutex // guards what follows, and calls of emit
 	emit      func(query.TailEvent) error
@@ -437,6 +443,8 @@ func (t *tail) follow(ctx context.Context) {
 		r := t.r
 		if c, ok := t.last[p.Node]; ok {
 			r.Cursor = &c
+		} else if t.away[p.Node] && r.Cursor == nil {
+			r.Cursor = &query.Cursor{Time: t.began}
 		}
 		t.all.Go(func() {
 			err := NewRemote(p).Tail(ctx, r, func(e query.TailEvent) error {
