@@ -68,6 +68,7 @@ export function tail(asks: string[], shown: Line[], cut: boolean, to: To): () =>
     });
     says('dropped', () => 'lines came too fast for the tail, some are left out here');
     says('missing', d => `without new lines of ${(d.nodes as string[]).join(', ')}`);
+    says('hidden', d => `without lines of namespaces that you may not read: ${(d.namespaces as string[]).join(', ')}`);
     says('error', d => d.error as string);
     source.onerror = e => {
       if (e instanceof MessageEvent) return;
