@@ -17,12 +17,13 @@ const (
 	tellWait = time.Minute // between two log lines about one namespace
 )
 
-// Offender is a namespace over its budget.
+// Offender is a namespace whose new series are refused.
 type Offender struct {
-	Namespace string
+	Namespace string // empty: series of the cluster
 	Series    int64  // it has now
 	Refused   uint64 // since the store was opened
 	Last      string // the newest series refused
+	All       int64  // the limit of all series, if that is the reason: not the namespace's
 }
 
 // budget refuses series above the limits. It counts by itself because the
@@ -50,11 +51,14 @@ func (b *budget) PreCreation(l labels.Labels) error {
 	if !b.open.Load() {
 		return nil
 	}
+	namespace := l.Get("namespace")
 	if b.series.Load() >= b.limit {
 		b.metrics.refused.WithLabelValues("series_limit").Inc()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.name(namespace, l, b.limit)
 		return ErrSeriesLimit
 	}
-	namespace := l.Get("namespace")
 	if namespace == "" || b.each == 0 {
 		return nil
 	}
@@ -64,15 +68,21 @@ func (b *budget) PreCreation(l labels.Labels) error {
 		return nil
 	}
 	b.metrics.refused.WithLabelValues("namespace_limit").Inc()
-	b.name(namespace, l)
+	b.name(namespace, l, 0)
 	return ErrSeriesLimit
 }
 
-// name keeps and tells whose series was refused.
-func (b *budget) name(namespace string, l labels.Labels) {
-	known := b.over[namespace]
+// name keeps and tells whose series was refused; all is the limit of all series
+// when that is the reason. Series of no namespace are those of the cluster.
+func (b *budget) name(namespace string, l labels.Labels, all int64) {
+	known, counted := b.over[namespace], namespace
 	if known == nil && len(b.over) >= maxNamed {
-		b.metrics.overrun.WithLabelValues("others").Inc()
+		counted = "others"
+	}
+	if all == 0 {
+		b.metrics.overrun.WithLabelValues(counted).Inc()
+	}
+	if counted != namespace {
 		return
 	}
 	if known == nil {
@@ -80,12 +90,17 @@ func (b *budget) name(namespace string, l labels.Labels) {
 		b.over[namespace] = known
 	}
 	known.Refused++
-	b.metrics.overrun.WithLabelValues(namespace).Inc()
+	known.All = all
 	now := time.Now()
-	if now.Sub(b.since[namespace]) >= tellWait {
-		b.since[namespace], known.Last = now, l.String()
-		b.log.Warn("series of a namespace refused, it has as many as it may", "namespace", namespace, "limit", b.each, "series", known.Last)
+	if now.Sub(b.since[namespace]) < tellWait {
+		return
 	}
+	b.since[namespace], known.Last = now, l.String()
+	if all > 0 {
+		b.log.Warn("series refused, the store has as many as it may", "namespace", namespace, "limit", all, "series", known.Last)
+		return
+	}
+	b.log.Warn("series of a namespace refused, it has as many as it may", "namespace", namespace, "limit", b.each, "series", known.Last)
 }
 
 // PostCreation counts a series.

@@ -64,3 +64,28 @@ func TestANamespaceOverItsBudgetLosesItsNewestSeriesAlone(t *testing.T) {
 		t.Errorf("after a restart: %+v, want the fourth refused", got)
 	}
 }
+
+func TestWhoComesToAFullStoreIsNamed(t *testing.T) {
+	cfg := Default()
+	cfg.Dir, cfg.SeriesLimit = t.TempDir(), 2
+	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	var batch []Sample
+	for i, namespace := range []string{"first", "", "late", "late", ""} {
+		batch = append(batch, Sample{Labels: labels.FromStrings("__name__", "x", "namespace", namespace, "i", strconv.Itoa(i)), T: 1000, V: 1})
+	}
+	if got, err := s.Inlet("test").Append(context.Background(), batch); err != nil || got.Stored != 2 || got.Refused != 3 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	over := s.Offenders()
+	if len(over) != 2 || over[0].Namespace != "" || over[0].Refused != 1 || over[1].Namespace != "late" || over[1].Refused != 2 || over[1].Series != 0 || over[1].All != 2 {
+		t.Errorf("offenders %+v", over)
+	}
+}

@@ -16,8 +16,9 @@ type Config struct {
 	// bear a full disk, so that samples are refused before.
 	ReserveBytes int64
 
-	// SeriesLimit bounds the series in memory, about 3 KB each. When it is
-	// reached new series are refused and counted; known ones go on.
+	// SeriesLimit bounds the series in memory, about 3 KB each: they have to fit
+	// into the role's memory. When it is reached new series are refused, counted and
+	// named; known ones go on.
 	SeriesLimit int
 
 	// NamespaceLimit bounds the series with one value of the label namespace,
@@ -38,13 +39,14 @@ type Config struct {
 	StripeSize      int // of the series map; a power of two
 }
 
-// Default is for a small server: 15 days, 8 GiB, 500,000 series.
+// Default is for a small server: 15 days, 8 GiB, 200,000 series in the 800 MiB that
+// its role has for everything.
 func Default() Config {
 	return Config{
 		Retention:       15 * 24 * time.Hour,
 		MaxBytes:        8 << 30,
 		ReserveBytes:    64 << 20, // four segments of the WAL
-		SeriesLimit:     500_000,
+		SeriesLimit:     200_000,
 		NamespaceLimit:  100_000,
 		Exemplars:       10_000,
 		BlockDuration:   time.Hour,

@@ -78,7 +78,7 @@ func (r *rounds) check(t *testing.T, s *Store, when string) {
 // after is there after a restart: no hole in the WAL that a repair would cut.
 func TestAFullDiskLosesNothingThatWasAccepted(t *testing.T) {
 	data, filler := smallDisk(t, 8)
-	reserve := func(c *Config) { c.ReserveBytes = 1 << 20 }
+	reserve := func(c *Config) { c.ReserveBytes, c.SeriesLimit = 1<<20, 1<<20 }
 	s := open(t, data, reserve)
 	r := &rounds{in: s.Inlet("test"), start: time.Now().Add(-time.Minute).UnixMilli(), accepted: map[string]int{}}
 	refused := 0
@@ -128,7 +128,7 @@ func TestAFullDiskLosesNothingThatWasAccepted(t *testing.T) {
 
 func TestAWriteThatFailedEndsTheStoreAndWhatWasAcceptedIsThereWhenItOpensAgain(t *testing.T) {
 	data, filler := smallDisk(t, 8)
-	s := open(t, data, func(c *Config) { c.ReserveBytes = 0 }) // so that the disk does fail it
+	s := open(t, data, func(c *Config) { c.ReserveBytes, c.SeriesLimit = 0, 1<<20 }) // so that the disk does fail it
 	r := &rounds{in: s.Inlet("test"), start: time.Now().Add(-time.Minute).UnixMilli(), accepted: map[string]int{}}
 	var err error
 	for err == nil && r.n < 400 {

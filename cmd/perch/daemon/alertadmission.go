@@ -110,7 +110,14 @@ func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmis
 
 // ruleText is the rule file that an object holds.
 func ruleText(u *unstructured.Unstructured) string {
-	text, err := yaml.Marshal(u.Object["spec"])
+	spec, _, _ := unstructured.NestedMap(u.Object, "spec") // a copy; what is no map has no groups
+	groups, _ := spec["groups"].([]any)
+	for _, g := range groups {
+		if g, ok := g.(map[string]any); ok {
+			delete(g, "partial_response_strategy") // of Thanos; the object's type has it
+		}
+	}
+	text, err := yaml.Marshal(spec)
 	if err != nil {
 		return "groups: " + err.Error() // shown as this source's problem
 	}

@@ -28,9 +28,7 @@ func tellOffenders(store *metricstore.Store, node string, tell event.Tell) func(
 				was := known[o.Namespace]
 				if o.Refused > was.refused && time.Since(was.at) > 10*time.Minute {
 					was = told{o.Refused, time.Now()}
-					tell(event.Record{Component: "perch-metrics", Type: event.Warning, Reason: "SeriesRefused",
-						Object:  corev1.ObjectReference{APIVersion: "v1", Kind: "Namespace", Name: o.Namespace, Namespace: o.Namespace},
-						Message: fmt.Sprintf("node %s keeps %d series of this namespace, as many as it may; %d new ones were refused, the last %s", node, o.Series, o.Refused, o.Last)})
+					tell(seriesRefused(node, o))
 				}
 				now[o.Namespace] = was
 			}
@@ -42,4 +40,18 @@ func tellOffenders(store *metricstore.Store, node string, tell event.Tell) func(
 			}
 		}
 	}
+}
+
+func seriesRefused(node string, o metricstore.Offender) event.Record {
+	e := event.Record{Component: "perch-metrics", Type: event.Warning, Reason: "SeriesRefused",
+		Object: corev1.ObjectReference{APIVersion: "v1", Kind: "Namespace", Name: o.Namespace, Namespace: o.Namespace}}
+	whose := "of this namespace"
+	if o.Namespace == "" {
+		e.Object, whose = corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node}, "of no namespace"
+	}
+	e.Message = fmt.Sprintf("node %s keeps %d series %s, as many as it may; %d new ones were refused, the last %s", node, o.Series, whose, o.Refused, o.Last)
+	if o.All > 0 {
+		e.Message = fmt.Sprintf("node %s keeps %d series, as many as it may; %d new ones %s were refused, the last %s", node, o.All, o.Refused, whose, o.Last)
+	}
+	return e
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -103,6 +104,9 @@ type watchedText struct {
 	flag, file  string // --flag FILE; empty: the Secret
 	secret, key string
 	absent      string // the text while there is no Secret
+	// locate says in full where the text's files are; nil when it names none. dir is
+	// empty for the Secret.
+	locate func(text, dir string) (string, error)
 }
 
 // inForce counts whether the newest configuration of a flag is: its function is
@@ -125,9 +129,9 @@ func (r role) keep(client kubernetes.Interface, what watchedText, apply func(str
 		defer tick.Stop()
 		last, unread := "", ""
 		for {
-			text, err := what.read(ctx, client)
+			text, err := what.located(ctx, client)
 			switch {
-			case err != nil && what.file == "" && !errors.Is(err, errNoKey):
+			case err != nil && what.file == "" && !errors.Is(err, errContent):
 				log.Debug("configuration was not read", "err", err) // the API is away
 			case err != nil:
 				if told(err); err.Error() != unread {
@@ -152,7 +156,28 @@ func (r role) keep(client kubernetes.Interface, what watchedText, apply func(str
 	}
 }
 
-var errNoKey = errors.New("has no key")
+var errContent = errors.New("cannot be used")
+
+func (w watchedText) located(ctx context.Context, client kubernetes.Interface) (string, error) {
+	text, err := w.read(ctx, client)
+	if err != nil || w.locate == nil {
+		return text, err
+	}
+	if w.file == "" {
+		if text, err = w.locate(text, ""); err != nil {
+			return "", fmt.Errorf("the Secret %s %w: %w", w.secret, errContent, err)
+		}
+		return text, nil
+	}
+	file, err := filepath.Abs(w.file)
+	if err == nil {
+		text, err = w.locate(text, filepath.Dir(file))
+	}
+	if err != nil {
+		return "", fmt.Errorf("read --%s: %w", w.flag, err)
+	}
+	return text, nil
+}
 
 func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (string, error) {
 	if w.file != "" {
@@ -170,7 +195,7 @@ func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (str
 	}
 	text, ok := secret.Data[w.key]
 	if !ok {
-		return "", fmt.Errorf("the Secret %s %w %s", w.secret, errNoKey, w.key)
+		return "", fmt.Errorf("the Secret %s %w: it has no key %s", w.secret, errContent, w.key)
 	}
 	return string(text), nil
 }
@@ -178,7 +203,7 @@ func (w watchedText) read(ctx context.Context, client kubernetes.Interface) (str
 // alertConfig routes the alerts; what the process before had is in force from the
 // start.
 func (r role) alertConfig() watchedText {
-	return watchedText{flag: "alert-config", file: r.cfg.AlertConfig, secret: alertConfigName, key: alertConfigKey, absent: route.Default}
+	return watchedText{flag: "alert-config", file: r.cfg.AlertConfig, secret: alertConfigName, key: alertConfigKey, absent: route.Default, locate: route.Located}
 }
 
 // remoteWrite says where samples go besides the store.
