@@ -53,10 +53,11 @@ type Config struct {
 	ExternalURL *url.URL
 }
 
-// Default suits a machine of two cores: 10 M samples are 160 MB at the worst.
+// Default suits a machine of two cores and a process with 800 MiB for everything:
+// 5 M samples are 80 MB at the worst, and six queries 480 MB.
 func Default() Config {
 	return Config{
-		MaxSamples: 10_000_000, Timeout: 30 * time.Second, Concurrency: 8, Lookback: 5 * time.Minute, ReadSamples: 5_000_000,
+		MaxSamples: 5_000_000, Timeout: 30 * time.Second, Concurrency: 6, Lookback: 5 * time.Minute, ReadSamples: 5_000_000,
 		ScrapeInterval: 15 * time.Second, EvalInterval: 5 * time.Second, Version: "dev",
 		ExternalURL: &url.URL{Scheme: "http", Host: "localhost:80"},
 	}
@@ -154,7 +155,9 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	return a, nil
 }
 
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), askedKey{}, true)))
+}
 
 // Engine is the PromQL engine, for rules.
 func (a *API) Engine() *promql.Engine { return a.engine }

@@ -9,14 +9,21 @@ import (
 )
 
 // turns lets a bounded number of queries run; the others wait for theirs until
-// their own timeout. It is the engine's query tracker.
+// their own timeout. Those that come over HTTP leave ownTurns to rules and
+// autoscalers, which must not wait for dashboards. It is the engine's query tracker.
 type turns struct {
 	slots   chan struct{}
+	asked   chan struct{} // of slots, those of HTTP
 	waiting prometheus.Gauge
 }
 
+const ownTurns = 2
+
+// askedKey marks the context of a query that came over HTTP.
+type askedKey struct{}
+
 func newTurns(n int, reg prometheus.Registerer) *turns {
-	t := &turns{slots: make(chan struct{}, n), waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+	t := &turns{slots: make(chan struct{}, n), asked: make(chan struct{}, max(1, n-ownTurns)), waiting: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "perch_promapi_queries_waiting", Help: "Queries that wait because enough others run.",
 	})}
 	reg.MustRegister(t.waiting, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -27,18 +34,42 @@ func newTurns(n int, reg prometheus.Registerer) *turns {
 
 func (t *turns) GetMaxConcurrent() int { return cap(t.slots) }
 
+// Whose turn it is that Delete ends.
+const (
+	ownTurn = iota
+	askedTurn
+)
+
 func (t *turns) Insert(ctx context.Context, _ string) (int, error) {
 	t.waiting.Inc()
 	defer t.waiting.Dec()
+	turn := ownTurn
+	if ctx.Value(askedKey{}) != nil {
+		turn = askedTurn
+		select {
+		case t.asked <- struct{}{}:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
 	select {
 	case t.slots <- struct{}{}:
-		return 0, nil
+		return turn, nil
 	case <-ctx.Done():
+		if turn == askedTurn {
+			<-t.asked
+		}
 		return 0, ctx.Err()
 	}
 }
 
-func (t *turns) Delete(int)   { <-t.slots }
+func (t *turns) Delete(turn int) {
+	<-t.slots
+	if turn == askedTurn {
+		<-t.asked
+	}
+}
+
 func (t *turns) Close() error { return nil }
 
 // Finished is one query that came over HTTP.
