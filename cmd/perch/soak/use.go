@@ -10,14 +10,15 @@ import (
 	"strings"
 )
 
-// use is what one role holds.
+// use is what one role holds. What stores have on disk and map grows with what they
+// keep, so it does not count.
 type use struct {
-	rss                       int // MB
+	memory                    int // MB that are no file's
 	goroutines, files, series int // series it shows
 }
 
 func (u use) String() string {
-	return fmt.Sprintf("%d MB, %d goroutines, %d files, %d series", u.rss, u.goroutines, u.files, u.series)
+	return fmt.Sprintf("%d MB, %d goroutines, %d files, %d series", u.memory, u.goroutines, u.files, u.series)
 }
 
 // uses are all roles'.
@@ -29,14 +30,19 @@ func (c cluster) uses(ctx context.Context) (map[string]use, error) {
 	out := map[string]use{}
 	for name, pid := range roles {
 		var u use
-		if u.rss, err = rss(pid); err != nil {
+		if u.memory, err = anonymous(pid); err != nil {
 			return nil, err
 		}
 		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 		if err != nil {
 			return nil, fmt.Errorf("count open files of %s: %w", name, err)
 		}
-		u.files = len(files)
+		for _, f := range files {
+			to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, f.Name()))
+			if err == nil && !strings.HasPrefix(to, c.dir+"/metrics/") && !strings.HasPrefix(to, c.dir+"/logs/") { // else it is a store's, or closed meanwhile
+				u.files++
+			}
+		}
 		if err := c.shown(ctx, name, &u); err != nil {
 			return nil, err
 		}
@@ -66,18 +72,18 @@ func (c cluster) shown(ctx context.Context, role string, u *use) error {
 	return s.Err()
 }
 
-func rss(pid int) (int, error) {
+func anonymous(pid int) (int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
 	for l := range strings.Lines(string(text)) {
-		if f := strings.Fields(l); len(f) == 3 && f[0] == "VmRSS:" {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == "RssAnon:" {
 			kb, err := strconv.Atoi(f[1])
 			return kb >> 10, err
 		}
 	}
-	return 0, fmt.Errorf("read memory of %d: no VmRSS", pid)
+	return 0, fmt.Errorf("read memory of %d: no RssAnon", pid)
 }
 
 // grown names what is clearly more than it was. Memory has a garbage collector,
@@ -91,7 +97,7 @@ func grown(before, after map[string]use) (out []string) {
 			slack     int
 			inPercent int
 		}{
-			{"MB", b.rss, a.rss, 64, 25}, {"goroutines", b.goroutines, a.goroutines, 20, 10},
+			{"MB", b.memory, a.memory, 64, 25}, {"goroutines", b.goroutines, a.goroutines, 20, 10},
 			{"open files", b.files, a.files, 20, 10}, {"series", b.series, a.series, 100, 5},
 		} {
 			if v.is > v.was+v.slack+v.was*v.inPercent/100 {
