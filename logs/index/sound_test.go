@@ -18,11 +18,11 @@ func segments(t *testing.T, dir string) []string {
 	return files
 }
 
-// An index of which a bit has flipped is built anew: it would leave out blocks
-// that have the word.
-func TestAFlippedBitIsSeenWhenTheIndexIsOpened(t *testing.T) {
-	texts := corpus(1, 70)
-	dir := filepath.Join(t.TempDir(), "idx")
+// closed is an index of 70 blocks on disk.
+func closed(t *testing.T) (dir string, texts []string) {
+	t.Helper()
+	texts = corpus(1, 70)
+	dir = filepath.Join(t.TempDir(), "idx")
 	x := build(t, dir, texts)
 	if err := x.Flush(); err != nil {
 		t.Fatal(err)
@@ -31,6 +31,13 @@ func TestAFlippedBitIsSeenWhenTheIndexIsOpened(t *testing.T) {
 	if err := x.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return dir, texts
+}
+
+// An index of which a bit has flipped is built anew: it would leave out blocks
+// that have the word.
+func TestAFlippedBitIsSeenWhenTheIndexIsOpened(t *testing.T) {
+	dir, texts := closed(t)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, path := range segments(t, dir) {
 		whole, err := os.ReadFile(path)
@@ -65,16 +72,7 @@ func TestAFlippedBitIsSeenWhenTheIndexIsOpened(t *testing.T) {
 
 // What is damaged later is an error or an answer, but does not end the process.
 func TestDamageOfAnOpenIndexDoesNotPanic(t *testing.T) {
-	texts := corpus(1, 70)
-	dir := filepath.Join(t.TempDir(), "idx")
-	x := build(t, dir, texts)
-	if err := x.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	x.Settle(5 * time.Second)
-	if err := x.Close(); err != nil {
-		t.Fatal(err)
-	}
+	dir, texts := closed(t)
 	var words []string
 	Words(texts[3], func(w string) { words = append(words, w) })
 	rnd := rand.New(rand.NewPCG(3, 4))

@@ -75,14 +75,12 @@ func (b *budget) PreCreation(l labels.Labels) error {
 // name keeps and tells whose series was refused; all is the limit of all series
 // when that is the reason. Series of no namespace are those of the cluster.
 func (b *budget) name(namespace string, l labels.Labels, all int64) {
-	known, counted := b.over[namespace], namespace
-	if known == nil && len(b.over) >= maxNamed {
-		counted = "others"
-	}
+	known := b.over[namespace]
+	crowded := known == nil && len(b.over) >= maxNamed
 	if all == 0 {
-		b.metrics.overrun.WithLabelValues(counted).Inc()
+		b.metrics.overrun.WithLabelValues(map[bool]string{false: namespace, true: "others"}[crowded]).Inc()
 	}
-	if counted != namespace {
+	if crowded {
 		return
 	}
 	if known == nil {

@@ -22,6 +22,23 @@ func (r *receiver) came() map[string]int {
 	return maps.Clone(r.got)
 }
 
+// sending forwards what a store has to a receiver, until the test ends.
+func sending(t *testing.T, s *store.Store) (*Onward, *receiver) {
+	t.Helper()
+	r := &receiver{got: map[string]int{}}
+	addr, stop := r.open(t, "127.0.0.1:0")
+	t.Cleanup(stop)
+	cfg := Default(addr, "n1")
+	cfg.Key = "s3"
+	o, err := New(cfg, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.begun = true
+	t.Cleanup(o.hangUp)
+	return o, r
+}
+
 // A block that cannot be read any more is told, and does not hold up what comes
 // after it for ever.
 func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
@@ -51,17 +68,7 @@ func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
 	}
 	s = openStore(t, dir)
 	put(t, s, 200, 100)
-	r := &receiver{got: map[string]int{}}
-	addr, stopFar := r.open(t, "127.0.0.1:0")
-	defer stopFar()
-	cfg := Default(addr, "n1")
-	cfg.Key = "s3"
-	o, err := New(cfg, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.begun = true
-	defer o.hangUp()
+	o, r := sending(t, s)
 	for range 2 { // the second time nothing is lost or sent again
 		if err := o.pass(t.Context()); err != nil {
 			t.Fatal(err)
@@ -81,17 +88,7 @@ func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
 func TestAStreamWhoseNumbersBeginAnewIsSent(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	put(t, s, 0, 100)
-	r := &receiver{got: map[string]int{}}
-	addr, stopFar := r.open(t, "127.0.0.1:0")
-	defer stopFar()
-	cfg := Default(addr, "n1")
-	cfg.Key = "s3"
-	o, err := New(cfg, s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.begun = true
-	defer o.hangUp()
+	o, r := sending(t, s)
 	st := record.Stream{Namespace: "shop", Pod: "p0"} // retention had removed all of its 1,000 lines
 	o.sent[st.Hash()] = 1000
 	if err := o.pass(t.Context()); err != nil {
