@@ -194,7 +194,7 @@ func FuzzDecode(f *testing.F) {
 				l.Body(i)
 			}
 		}
-		for _, mark := range []string{magic, magic2, magic3, magic4, magic5} {
+		for _, mark := range []string{magic, magic2, magic3, magic4, magic5, magic7} {
 			form, _ := formOf(mark)
 			if m, err := parseMeta(text, form); err == nil {
 				_ = c.decode(m, &l, times)
@@ -213,8 +213,8 @@ func FuzzExpand(f *testing.F) {
 	f.Add(appendTemplates(nil, &s.dict), appendIDs(nil, s.ids), columns, 40)
 	f.Fuzz(func(_ *testing.T, dict, ids, columns []byte, n int) {
 		n = max(1, n&0xfff)
-		for _, shaped := range []bool{false, true} {
-			t, err := parseTemplates(dict, n, shaped)
+		for _, form := range []form{{}, {shaped: true}, {shaped: true, told: true}} {
+			t, err := parseTemplates(dict, n, form)
 			if err != nil {
 				continue
 			}
@@ -253,11 +253,12 @@ func FuzzLinesComeBack(f *testing.F) {
 }
 
 // older are files of blocks that versions before have written: of the one before
-// shapes, and of the one before packings.
+// shapes, of the one before packings, and of the one before columns told their
+// values.
 func older(t *testing.T) map[string]string {
 	t.Helper()
 	paths := map[string]string{}
-	for _, name := range []string{"blocks-v2", "blocks-v3"} {
+	for _, name := range []string{"blocks-v2", "blocks-v3", "blocks-v5"} {
 		text, err := os.ReadFile("testdata/" + name + ".base64")
 		if err != nil {
 			t.Fatal(err)

@@ -25,8 +25,9 @@ type Meta struct {
 	Raw      int64  // bytes of text and fields
 	Levels   [record.LevelCount]uint32
 
-	offset int64
-	head   uint32 // bytes before the first frame
+	in     *bundle // nil when the block is a record of the file
+	offset int64   // in the file, or in what the bundle unpacks to
+	head   uint32  // bytes before the first frame
 	form   form
 	frames [frameKinds]frame
 }
@@ -51,9 +52,13 @@ type frame struct {
 	packing packing
 }
 
-// Size is the number of bytes of the block in its file.
+// Size is the number of bytes of the block in its file; of a bundle it has a share.
 func (m *Meta) Size() int64 {
-	return m.start(frameKinds) - m.offset
+	own := m.start(frameKinds) - m.offset
+	if m.in == nil {
+		return own
+	}
+	return own * m.in.size() / int64(max(1, m.in.body.raw))
 }
 
 // Templated tells whether the block's lines are written as templates and
@@ -80,6 +85,7 @@ type form struct {
 	templated bool
 	shaped    bool // templates have shapes
 	packed    bool // frames tell their packing, times how they are written
+	told      bool // columns tell their values, if they have few
 }
 
 // formOf returns the form of a block with this mark.
@@ -95,6 +101,8 @@ func formOf(mark string) (f form, ok bool) {
 		return form{packed: true}, true
 	case magic5:
 		return form{templated: true, shaped: true, packed: true}, true
+	case magic7:
+		return form{templated: true, shaped: true, packed: true, told: true}, true
 	}
 	return form{}, false
 }
@@ -104,7 +112,9 @@ const (
 	magic2 = "pBK2" // with templates, each of which is its own shape; read only
 	magic3 = "pBK3" // with templates; read only
 	magic4 = "pBK4" // plain
-	magic5 = "pBK5" // with templates
+	magic5 = "pBK5" // with templates; read only
+	magic6 = "pBK6" // a bundle of those that are not read only
+	magic7 = "pBK7" // with templates
 
 	prefixBytes = 12 // magic, header length, header crc32c
 	maxHeader   = 64 << 10
@@ -125,6 +135,9 @@ type Codec struct {
 	words  [][]byte // of the block encoded last
 	room   [3][]byte
 	packed []byte // scratch of frame
+	loose  bool   // frames are not packed: the bundle is
+
+	near nearBundles
 }
 
 // NewCodec makes a codec that compresses fast.
@@ -155,6 +168,23 @@ func (c *Codec) Close() {
 // Encode appends the written form of a block to dst and completes m, whose
 // stream, hash, line number and write-ahead place the caller has set.
 func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
+	mark := c.frames(m, l)
+	head := appendMeta(nil, m)
+	m.head = prefixBytes + uint32(len(head))
+	dst = c.appendHead(dst, mark, head)
+	return append(dst, c.body...)
+}
+
+func (c *Codec) appendHead(dst []byte, mark string, head []byte) []byte {
+	dst = append(dst, mark...)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(head)))
+	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(head, c.table))
+	return append(dst, head...)
+}
+
+// frames puts the frames of a block into c.body, completes m and returns the
+// block's mark.
+func (c *Codec) frames(m *Meta, l *Lines) string {
 	m.Lines = l.Len()
 	m.Raw = int64(len(l.Text) + len(l.Fields))
 	m.Min, m.Max = l.Times[0], l.Times[0]
@@ -172,7 +202,7 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 	body, m.frames[frameTimes] = c.frame(body, c.col, how)
 	mark := magic4
 	if c.split.split(l) {
-		mark = magic5
+		mark = magic7
 		t := &c.split.dict
 		c.room[0] = c.split.appendColumns(c.room[0][:0], l)
 		c.col = appendTemplates(c.col[:0], t)
@@ -194,13 +224,7 @@ func (c *Codec) Encode(dst []byte, m *Meta, l *Lines) []byte {
 	}
 	c.body = body
 	m.form, _ = formOf(mark)
-	head := appendMeta(nil, m)
-	m.head = prefixBytes + uint32(len(head))
-	dst = append(dst, mark...)
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(head)))
-	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(head, c.table))
-	dst = append(dst, head...)
-	return append(dst, body...)
+	return mark
 }
 
 // Words are texts that together have the words of the block encoded last, each
@@ -299,12 +323,26 @@ func appendMeta(dst []byte, m *Meta) []byte {
 		if !m.has(kind) {
 			continue
 		}
-		dst = binary.LittleEndian.AppendUint32(dst, f.bytes)
-		dst = binary.LittleEndian.AppendUint32(dst, f.raw)
-		dst = binary.LittleEndian.AppendUint32(dst, f.crc)
-		dst = append(dst, byte(f.packing))
+		dst = appendFrame(dst, f)
 	}
 	return dst
+}
+
+func appendFrame(dst []byte, f frame) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, f.bytes)
+	dst = binary.LittleEndian.AppendUint32(dst, f.raw)
+	dst = binary.LittleEndian.AppendUint32(dst, f.crc)
+	return append(dst, byte(f.packing))
+}
+
+// parseFrame reads what appendFrame wrote, in older blocks without the packing,
+// which then is zstd. It is not ok when no frame is like that.
+func parseFrame(b []byte) (f frame, ok bool) {
+	f = frame{bytes: binary.LittleEndian.Uint32(b), raw: binary.LittleEndian.Uint32(b[4:]), crc: binary.LittleEndian.Uint32(b[8:])}
+	if len(b) == frameBytes {
+		f.packing = packing(b[frameBytes-1])
+	}
+	return f, f.raw <= MaxBytes && f.bytes <= MaxBytes && f.packing < packings
 }
 
 // has tells whether the header of a block like this one names such a frame.
@@ -365,12 +403,8 @@ func parseMeta(b []byte, f form) (*Meta, error) {
 	}
 	m.Lines = int(lines)
 	for k, kind := range kinds {
-		e, f := b[size*k:][:size], &m.frames[kind]
-		f.bytes, f.raw, f.crc = binary.LittleEndian.Uint32(e), binary.LittleEndian.Uint32(e[4:]), binary.LittleEndian.Uint32(e[8:])
-		if len(e) == frameBytes {
-			f.packing = packing(e[frameBytes-1])
-		}
-		if f.raw > MaxBytes || f.bytes > MaxBytes || f.packing >= packings {
+		var ok bool
+		if m.frames[kind], ok = parseFrame(b[size*k:][:size]); !ok {
 			return nil, ErrDamaged
 		}
 	}

@@ -11,8 +11,9 @@
 // template of each line; and the variables. Templates that differ in words only
 // have the same shape, and variables are kept in a column for each shape and
 // hole, one equal to that of the line before left empty. Of each column the
-// templates tell length and kinds of bytes, so that one can be found, or left
-// out, without the others.
+// templates tell where it is, of which bytes its values are and how long they may
+// be, and if there are few the values, so that one can be found, or left out,
+// without the others.
 //
 // Header and frames have their own crc32c, and each frame its packing: times and
 // levels are packed by bits, templates by s2 because nearly every query reads
@@ -20,8 +21,11 @@
 // on a few templates and columns what else would be decided on every line, and
 // puts single lines together; File.Read puts all of a block together and sets
 // their IDs. A file is nothing but blocks; everything else can be derived from it.
+// Small blocks of several streams are packed together, in a Bundle. It is unpacked as a
+// whole, and remembered for a while: who reads several blocks reads those of a record
+// one after the other.
 //
 // Start reading at Lines in lines.go; the written form is in codec.go, pack.go,
 // times.go and template.go, lines are split in split.go, blocks read by parts in
-// parts.go.
+// parts.go, bundles are in bundle.go.
 package block

@@ -27,6 +27,11 @@ type Lost struct {
 	Skipped int64 // before offset verified, left in place
 }
 
+// Unknown is the offset up to which a file is verified when that cannot be told: all
+// blocks are read, and only what is damaged at the end of the file, after the last
+// block that is not, is cut off.
+const Unknown = -1
+
 // Open reads the headers of all blocks in path, making the file when it does
 // not exist. Blocks from offset verified on are read and checked whole; the
 // file is cut before the first that is damaged. Before that offset a damaged
@@ -65,18 +70,29 @@ func open(path string, mode int, codec *Codec, verified int64) (f *File, metas [
 		return nil, nil, lost, errors.Join(err, h.Close())
 	}
 	streams := map[uint64]*Meta{}
+	type state struct {
+		size, skipped int64
+		blocks        int
+	}
+	var good state // after the last record that was read whole
 	for f.size < info.Size() {
-		m, err := f.header(f.size)
-		if err == nil && m.offset+m.Size() > info.Size() {
+		some, size, err := f.header(f.size)
+		if err == nil && f.size+size > info.Size() {
 			err = ErrDamaged
 		}
-		if err == nil && m.offset >= verified {
-			_, err = f.Read(m, nil)
-		}
-		if errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) {
-			if f.size >= verified {
-				break
+		header := err
+		if err == nil && f.size >= verified {
+			for _, m := range some {
+				if _, err = f.Read(m, nil); err != nil {
+					break
+				}
 			}
+		}
+		damaged := errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF)
+		if damaged && f.size >= verified && verified != Unknown {
+			break
+		}
+		if damaged && header != nil {
 			next, err := f.resume(f.size+1, info.Size())
 			if err != nil {
 				return nil, nil, lost, errors.Join(err, h.Close())
@@ -85,18 +101,26 @@ func open(path string, mode int, codec *Codec, verified int64) (f *File, metas [
 			f.size = next
 			continue
 		}
-		if err != nil {
+		if err != nil && !damaged {
 			return nil, nil, lost, errors.Join(err, h.Close())
 		}
-		if known, ok := streams[m.Hash]; ok { // one copy of the labels
-			m.Stream = known.Stream
-		} else {
-			streams[m.Hash] = m
+		for _, m := range some {
+			if known, ok := streams[m.Hash]; ok { // one copy of the labels
+				m.Stream = known.Stream
+			} else {
+				streams[m.Hash] = m
+			}
 		}
-		metas = append(metas, m)
-		f.size += m.Size()
+		metas = append(metas, some...)
+		f.size += size
+		if !damaged {
+			good = state{f.size, lost.Skipped, len(metas)}
+		}
 	}
-	f.synced = min(f.size, verified)
+	if verified == Unknown {
+		f.size, lost.Skipped, metas = good.size, good.skipped, metas[:good.blocks]
+	}
+	f.synced = max(0, min(f.size, verified))
 	lost.Cut = info.Size() - f.size
 	return f, metas, lost, nil
 }
@@ -116,7 +140,7 @@ func (f *File) resume(at, end int64) (int64, error) {
 			continue
 		}
 		at += int64(k)
-		if _, err := f.header(at); err == nil {
+		if _, _, err := f.header(at); err == nil {
 			return at, nil
 		}
 		at++
@@ -126,50 +150,64 @@ func (f *File) resume(at, end int64) (int64, error) {
 
 const headerGuess = 512 // most headers fit
 
-func (f *File) header(at int64) (*Meta, error) {
+// header reads what a record of the file holds, and its size.
+func (f *File) header(at int64) ([]*Meta, int64, error) {
 	b := make([]byte, headerGuess)
 	n, err := f.f.ReadAt(b, at)
 	if err != nil && (!errors.Is(err, io.EOF) || n < prefixBytes) {
-		return nil, err
+		return nil, 0, err
 	}
 	b = b[:n]
-	form, ok := formOf(string(b[:4]))
-	if !ok {
-		return nil, ErrDamaged
+	mark := string(b[:4])
+	form, ok := formOf(mark)
+	if !ok && mark != magic6 {
+		return nil, 0, ErrDamaged
 	}
 	size := int(binary.LittleEndian.Uint32(b[4:]))
 	if size > maxHeader {
-		return nil, ErrDamaged
+		return nil, 0, ErrDamaged
 	}
 	if prefixBytes+size > len(b) {
 		b = make([]byte, prefixBytes+size)
 		if _, err := f.f.ReadAt(b, at); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	head := b[prefixBytes : prefixBytes+size]
 	if crc32.Checksum(head, f.codec.table) != binary.LittleEndian.Uint32(b[8:]) {
-		return nil, ErrDamaged
+		return nil, 0, ErrDamaged
+	}
+	if mark == magic6 {
+		return f.bundled(head, at)
 	}
 	m, err := parseMeta(head, form)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	m.offset, m.head = at, uint32(prefixBytes+size)
-	return m, nil
+	return []*Meta{m}, m.Size(), nil
 }
 
 // Append writes an encoded block and tells m where it lies. When it fails the
 // file is as before.
 func (f *File) Append(m *Meta, encoded []byte) error {
+	at, err := f.write(encoded)
+	if err == nil {
+		m.offset = at
+	}
+	return err
+}
+
+// write puts a record at the end and says where that was.
+func (f *File) write(encoded []byte) (at int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, err := f.f.WriteAt(encoded, f.size); err != nil {
-		return errors.Join(fmt.Errorf("write block: %w", err), f.f.Truncate(f.size))
+		return 0, errors.Join(fmt.Errorf("write block: %w", err), f.f.Truncate(f.size))
 	}
-	m.offset = f.size
+	at = f.size
 	f.size += int64(len(encoded))
-	return nil
+	return at, nil
 }
 
 // Sync makes all appended blocks durable and returns how many bytes that are.
@@ -241,7 +279,7 @@ func (f *File) ReadWords(m *Meta) (texts [][]byte, err error) {
 			}
 		case frameTemplates:
 			var t *Templates
-			if t, err = parseTemplates(b, m.Lines, m.form.shaped); err == nil {
+			if t, err = parseTemplates(b, m.Lines, m.form); err == nil {
 				b = t.apart(nil)
 			}
 		}
@@ -298,7 +336,7 @@ func (c *Codec) decode(m *Meta, l *Lines, z []byte) error {
 	}
 	l.IDs = l.IDs[:0]
 	if m.Templated() {
-		t, err := parseTemplates(raw[frameTemplates], m.Lines, m.form.shaped)
+		t, err := parseTemplates(raw[frameTemplates], m.Lines, m.form)
 		if err != nil {
 			return err
 		}
@@ -330,18 +368,20 @@ func (f *File) frame(m *Meta, kind int) ([]byte, error) {
 	return f.codec.unframe(nil, z, m.frames[kind])
 }
 
+// bytes are some of a block, not to be changed: those of a bundle are others' too.
 func (f *File) bytes(m *Meta, at int64, n uint32) ([]byte, error) {
+	if m.in != nil {
+		raw, err := f.unpack(m.in)
+		if err != nil {
+			return nil, fmt.Errorf("read block of the bundle at %d: %w", m.in.offset, err)
+		}
+		return raw[at : at+int64(n)], nil // bundled saw that they are there
+	}
 	z := make([]byte, n)
 	if _, err := f.f.ReadAt(z, at); err != nil {
 		return nil, fmt.Errorf("read block at %d: %w", m.offset, err)
 	}
 	return z, nil
-}
-
-// Raw reads a block as it was written, damaged or not, to be appended to another
-// file.
-func (f *File) Raw(m *Meta) ([]byte, error) {
-	return f.bytes(m, m.offset, uint32(m.Size()))
 }
 
 // Close closes the file.

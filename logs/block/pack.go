@@ -19,6 +19,9 @@ const (
 // frame appends a frame that is read as raw.
 func (c *Codec) frame(dst, raw []byte, how packing) ([]byte, frame) {
 	start := len(dst)
+	if c.loose {
+		how = packedNot
+	}
 	switch how {
 	case packedS2:
 		n := s2.MaxEncodedLen(len(raw))

@@ -17,6 +17,8 @@ type Parts struct {
 	bytes  int64
 	z      []byte // as they are in the file
 	at     int64  // of z
+	of     *bundle
+	raw    []byte // what that unpacks to: others may be unpacked while this is read
 
 	templates Templates
 	lines     Lines // times, levels, IDs, fields
@@ -38,6 +40,9 @@ func (p *Parts) Open(f *File, m *Meta) {
 	p.file, p.meta, p.layout = f, m, false
 	p.read, p.bytes, p.z = [frameKinds]bool{}, 0, p.z[:0]
 	p.lines.Fields, p.lines.FEnds = nil, nil
+	if p.of != m.in {
+		p.of, p.raw = m.in, nil
+	}
 }
 
 // frame reads one frame. It tells whether that is the first time.
@@ -48,6 +53,14 @@ func (p *Parts) frame(kind int) (b []byte, fresh bool, err error) {
 	f := p.meta.frames[kind]
 	start := p.meta.start(kind)
 	end := start + int64(f.bytes)
+	if p.of != nil {
+		if p.raw == nil {
+			if p.raw, err = p.file.unpack(p.of); err != nil {
+				return nil, false, fmt.Errorf("read block of the bundle at %d: %w", p.of.offset, err)
+			}
+		}
+		return p.unpacked(kind, p.raw[start:end])
+	}
 	if start < p.at || end > p.at+int64(len(p.z)) {
 		to := end
 		if kind == frameTemplates { // who asks for these needs the next mostly
@@ -59,7 +72,12 @@ func (p *Parts) frame(kind int) (b []byte, fresh bool, err error) {
 			return nil, false, fmt.Errorf("read block at %d: %w", p.meta.offset, err)
 		}
 	}
-	b, err = p.file.codec.unframe(p.frames[kind], p.z[start-p.at:end-p.at], f)
+	return p.unpacked(kind, p.z[start-p.at:end-p.at])
+}
+
+// unpacked keeps what a frame's bytes are read as.
+func (p *Parts) unpacked(kind int, z []byte) (b []byte, fresh bool, err error) {
+	b, err = p.file.codec.unframe(p.frames[kind], z, p.meta.frames[kind])
 	if err != nil {
 		return nil, false, p.damaged()
 	}
@@ -84,7 +102,7 @@ func (p *Parts) again(kind int) error {
 // Templates returns the templates.
 func (p *Parts) Templates() (*Templates, error) {
 	b, fresh, err := p.frame(frameTemplates)
-	if err == nil && fresh && p.templates.parse(b, p.meta.Lines, p.meta.form.shaped) != nil {
+	if err == nil && fresh && p.templates.parse(b, p.meta.Lines, p.meta.form) != nil {
 		err = p.again(frameTemplates)
 	}
 	return &p.templates, err
@@ -142,6 +160,9 @@ type Columns struct {
 
 // Rows returns the lines of a shape, in their order.
 func (c *Columns) Rows(shape uint32) []uint32 { return c.order[c.starts[shape]:c.starts[shape+1]] }
+
+// Place is the place of a line in the Rows of its shape.
+func (c *Columns) Place(row uint32) uint32 { return c.place[row] }
 
 // Text returns the values of a column, each followed by '\n', one for each of
 // the shape's Rows. An empty value equals the one before it.

@@ -117,14 +117,14 @@ func FuzzParts(f *testing.F) {
 	f.Add(appendTemplates(nil, &s.dict), appendIDs(nil, s.ids), columns, 40, 3)
 	f.Fuzz(func(_ *testing.T, dict, ids, columns []byte, n, from int) {
 		n = max(1, n&0xfff)
-		for _, shaped := range []bool{false, true} {
-			p := Parts{file: &File{}, meta: &Meta{Lines: n, form: form{shaped: shaped}}}
+		for _, form := range []form{{}, {shaped: true}, {shaped: true, told: true}} {
+			p := Parts{file: &File{}, meta: &Meta{Lines: n, form: form}}
 			for _, kind := range []int{frameTemplates, frameIDs, frameColumns} {
 				p.read[kind] = true
 			}
 			p.frames[frameColumns] = columns
 			p.lines.IDs = make([]uint32, n)
-			if p.templates.parse(dict, n, shaped) != nil || parseIDs(ids, p.lines.IDs, p.templates.Len()) != nil {
+			if p.templates.parse(dict, n, form) != nil || parseIDs(ids, p.lines.IDs, p.templates.Len()) != nil {
 				continue
 			}
 			var rows []uint32

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"slices"
 
@@ -28,6 +29,9 @@ type splitter struct {
 	order []uint32 // lines by shape
 	line  []byte
 	shape []byte
+
+	few    few
+	values []byte // of all columns with few
 }
 
 type span struct{ start, end uint32 }
@@ -171,6 +175,7 @@ func (s *splitter) shapeOf(t []byte) uint32 {
 // contains. A value equal to the one before it in its column is left empty. The
 // templates learn where the columns are.
 func (s *splitter) appendColumns(dst []byte, l *Lines) []byte {
+	s.values = s.values[:0]
 	s.at = append(s.at[:0], 0)
 	for _, n := range s.lines {
 		s.at = append(s.at, s.at[len(s.at)-1]+n)
@@ -190,8 +195,11 @@ func (s *splitter) appendColumns(dst []byte, l *Lines) []byte {
 		end += lines
 		for hole := range s.dict.Holes[s.ids[rows[0]]] {
 			c := Column{Start: uint32(n)}
-			n += s.masks.column(out[n:], l.Text, s.vars, s.first, rows, hole)
-			c.End = uint32(n)
+			n += s.masks.column(out[n:], l.Text, s.vars, s.first, rows, hole, &s.few)
+			c.End, c.Least, c.Most = uint32(n), s.few.least, s.few.most
+			at := len(s.values)
+			s.values = s.few.appendTo(s.values)
+			c.Values = s.values[at:]
 			for _, b := range out[c.Start:c.End] {
 				c.Class |= s.class[b]
 			}
@@ -213,10 +221,52 @@ func newMasks() (m masks) {
 	return m
 }
 
+// few are the values of a column as long as there are few, each as two numbers.
+type few struct {
+	least, most uint32 // bytes of a value
+	n           int    // of the values; 0 when they are many
+	low, high   [fewValues]uint64
+}
+
+// fewValues of at most copyBytes each are written down for a column.
+const fewValues = 16
+
+// add returns false when there are too many.
+func (f *few) add(low, high uint64) bool {
+	for i, x := range f.low[:f.n] {
+		if x == low && f.high[i] == high {
+			return true
+		}
+	}
+	if f.n == fewValues {
+		return false
+	}
+	f.low[f.n], f.high[f.n] = low, high
+	f.n++
+	return true
+}
+
+// appendTo writes the values, each after its length; nothing when there are many.
+func (f *few) appendTo(dst []byte) []byte {
+	for i := range f.n {
+		var b [copyBytes]byte
+		binary.LittleEndian.PutUint64(b[:], f.low[i])
+		binary.LittleEndian.PutUint64(b[8:], f.high[i])
+		n := (bits.Len64(f.low[i]) + 7) / 8
+		if f.high[i] != 0 {
+			n = 8 + (bits.Len64(f.high[i])+7)/8
+		}
+		dst = append(append(dst, byte(n)), b[:n]...)
+	}
+	return dst
+}
+
 // column writes the values of one hole to out and returns how many bytes that
 // are. Most are so short that they are compared and copied quicker as two
-// numbers than as bytes.
-func (m *masks) column(out, text []byte, vars []span, first, rows []uint32, hole uint32) int {
+// numbers than as bytes. It gathers them in f.
+func (m *masks) column(out, text []byte, vars []span, first, rows []uint32, hole uint32, f *few) int {
+	least, most, many := uint32(math.MaxUint32), uint32(0), false
+	f.n = 0
 	n := 0
 	var before span
 	var low, high uint64 // of the value before, if it is short
@@ -224,10 +274,16 @@ func (m *masks) column(out, text []byte, vars []span, first, rows []uint32, hole
 		v := vars[first[row]+hole]
 		size := v.end - v.start
 		b := text[v.start:]
-		if size > copyBytes || len(b) < copyBytes {
+		if len(b) < copyBytes { // at the end of the text
+			var room [copyBytes]byte
+			copy(room[:], b)
+			b = room[:]
+		}
+		if size > copyBytes {
 			if b = b[:size]; string(b) != string(text[before.start:before.end]) {
 				n += copy(out[n:], b)
 				before, low, high = v, 0, 0
+				least, most, many = min(least, size), max(most, size), true
 			}
 		} else {
 			keep := &m[size]
@@ -237,10 +293,17 @@ func (m *masks) column(out, text []byte, vars []span, first, rows []uint32, hole
 				binary.LittleEndian.PutUint64(out[n+8:], h)
 				n += int(size)
 				before, low, high = v, l, h
+				least, most = min(least, size), max(most, size)
+				if !many {
+					many = !f.add(l, h)
+				}
 			}
 		}
 		out[n] = '\n'
 		n++
+	}
+	if f.least, f.most = least, most; many {
+		f.n = 0
 	}
 	return n
 }

@@ -78,8 +78,17 @@ type Templates struct {
 // Column is a part of a block's columns: the variables of one hole of the lines
 // of one shape.
 type Column struct {
-	Start, End uint32
-	Class      Class // of its bytes
+	Start, End  uint32
+	Class       Class  // of its bytes
+	Least, Most uint32 // bytes of a value; Most is 0 when that is not known
+	Values      []byte // all there are, each after its length in a byte; empty when they are many, or not known
+}
+
+// Each calls fn for each of Values until it returns false.
+func (c *Column) Each(fn func(value []byte) bool) {
+	for b := c.Values; len(b) > 0 && fn(b[1:1+b[0]]); {
+		b = b[1+b[0]:]
+	}
 }
 
 // Columns returns the columns of a template's holes, nil when they are not
@@ -155,19 +164,23 @@ func appendTemplates(dst []byte, t *Templates) []byte {
 	for _, c := range t.columns {
 		dst = binary.AppendUvarint(dst, uint64(c.End-c.Start))
 		dst = append(dst, byte(c.Class))
+		dst = binary.AppendUvarint(dst, uint64(c.Least))
+		dst = binary.AppendUvarint(dst, uint64(c.Most-c.Least))
+		dst = binary.AppendUvarint(dst, uint64(len(c.Values)))
+		dst = append(dst, c.Values...)
 	}
 	return dst
 }
 
-// parseTemplates reads the templates of a block of n lines. Without shaped each
-// has a shape of its own.
-func parseTemplates(b []byte, n int, shaped bool) (*Templates, error) {
+// parseTemplates reads the templates of a block of n lines. Without shapes each
+// has one of its own.
+func parseTemplates(b []byte, n int, f form) (*Templates, error) {
 	t := &Templates{}
-	return t, t.parse(b, n, shaped)
+	return t, t.parse(b, n, f)
 }
 
 // parse is parseTemplates with the memory of an earlier use.
-func (t *Templates) parse(b []byte, n int, shaped bool) error {
+func (t *Templates) parse(b []byte, n int, f form) error {
 	count, k := binary.Uvarint(b)
 	if k <= 0 || count == 0 || count > uint64(n) {
 		return ErrDamaged
@@ -187,7 +200,7 @@ func (t *Templates) parse(b []byte, n int, shaped bool) error {
 		}
 		t.Ends[i] = uint32(end)
 		t.Shapes[i] = uint32(i)
-		if !shaped {
+		if !f.shaped {
 			continue
 		}
 		shape, k := binary.Uvarint(b)
@@ -197,7 +210,7 @@ func (t *Templates) parse(b []byte, n int, shaped bool) error {
 		b = b[k:]
 		t.Shapes[i] = uint32(shape)
 	}
-	if uint64(len(b)) < end || !shaped && uint64(len(b)) > end {
+	if uint64(len(b)) < end || !f.shaped && uint64(len(b)) > end {
 		return ErrDamaged
 	}
 	t.Text = b[:end:end]
@@ -212,15 +225,15 @@ func (t *Templates) parse(b []byte, n int, shaped bool) error {
 		}
 		holes[shape] = t.Holes[i] + 1
 	}
-	if shaped && !t.parseLines(b, n) {
+	if f.shaped && !t.parseLines(b, n, f.told) {
 		return ErrDamaged
 	}
 	return nil
 }
 
 // parseLines reads what follows the texts: lines by level of each template, then
-// length and class of each column.
-func (t *Templates) parseLines(b []byte, n int) bool {
+// length and class of each column, and what it tells of its values.
+func (t *Templates) parseLines(b []byte, n int, told bool) bool {
 	u := func() uint64 {
 		v, k := binary.Uvarint(b)
 		if k <= 0 || v > MaxBytes {
@@ -258,10 +271,31 @@ func (t *Templates) parseLines(b []byte, n int) bool {
 			}
 			c.End, c.Class = uint32(end), Class(b[0])
 			b = b[1:]
+			if told {
+				c.Least = uint32(u())
+				c.Most = c.Least + uint32(u())
+				size := u()
+				if size > uint64(len(b)) || !parseValues(b[:size]) {
+					return false
+				}
+				c.Values, b = b[:size:size], b[size:]
+			}
 			t.columns = append(t.columns, c)
 		}
 	}
 	return total == uint64(n) && len(b) == 0
+}
+
+// parseValues tells whether these can be Values of a Column.
+func parseValues(b []byte) bool {
+	for len(b) > 0 {
+		n := int(b[0])
+		if n == 0 || n > copyBytes || n >= len(b) {
+			return false
+		}
+		b = b[1+n:]
+	}
+	return true
 }
 
 func appendIDs(dst []byte, ids []uint32) []byte {

@@ -22,8 +22,13 @@ const (
 
 // AppendLineFields adds the fields a line says: those of a JSON object, else
 // those of a well-known shape and then the key=value pairs anywhere in the rest.
+// Those in dst take none of their room.
 func AppendLineFields(dst []pair, body []byte) []pair {
-	if out := appendJSONLine(dst, body); len(out) > len(dst) {
+	return append(dst, lineFields(dst[len(dst):], body)...)
+}
+
+func lineFields(dst []pair, body []byte) []pair {
+	if out := appendJSONLine(dst, body); len(out) > 0 {
 		return out
 	}
 	dst, rest := appendShape(dst, body)

@@ -118,13 +118,25 @@ func (a *asked) resolve(l *leaf, rows []uint32) (_ []uint32, err error) {
 	if n.probe != "" {
 		return a.holding(n, rows)
 	}
-	if n.op == opText || l.automaton() == nil {
+	if n.op == opText || l.automaton() == nil && !l.sent { // what a sender gave is not in the line
 		if rows, err = a.having(n.words, rows); len(rows) == 0 {
 			return nil, err
 		}
 	}
+	if n.field != "" && !l.sent {
+		placed, open, err := a.compare(l, rows)
+		if err != nil || len(open) == 0 {
+			return placed, err
+		}
+		if open, err = a.read(l, open); err != nil {
+			return nil, err
+		}
+		rows = append(placed, open...)
+		slices.Sort(rows)
+		return rows, nil
+	}
 	if l.automaton() == nil {
-		return a.read(n, rows)
+		return a.read(l, rows)
 	}
 	if err := a.walk.run(a, l, rows); err != nil {
 		return nil, err
@@ -139,7 +151,7 @@ func (a *asked) resolve(l *leaf, rows []uint32) (_ []uint32, err error) {
 			unsure = append(unsure, row)
 		}
 	}
-	if unsure, err = a.read(n, unsure); len(unsure) > 0 {
+	if unsure, err = a.read(l, unsure); len(unsure) > 0 {
 		sure = append(sure, unsure...)
 		slices.Sort(sure)
 	}
@@ -157,8 +169,9 @@ func (a *asked) having(words []*node, rows []uint32) (_ []uint32, err error) {
 }
 
 // read puts lines together and looks at their texts.
-func (a *asked) read(n *node, rows []uint32) (_ []uint32, err error) {
-	if n.field != "" && !a.sent {
+func (a *asked) read(l *leaf, rows []uint32) (_ []uint32, err error) {
+	n := l.n
+	if n.field != "" && !l.sent {
 		rows, err = a.having(n.words, rows)
 	}
 	if err != nil || len(rows) == 0 {
@@ -173,8 +186,8 @@ func (a *asked) read(n *node, rows []uint32) (_ []uint32, err error) {
 	}
 	out := rows[:0]
 	for k, row := range rows {
-		if k%lookedLines == lookedLines-1 && a.over() != nil {
-			return nil, a.over()
+		if err := a.timely(len(a.texts.Body(k))); err != nil {
+			return nil, err
 		}
 		a.line.reset(a.stream, record.Unknown, a.texts.Body(k), nil, sent.FieldsOf(int(row)))
 		if n.match(&a.line) {

@@ -85,8 +85,18 @@ func sameLines(t *testing.T, a *asked, q *Query, file *block.File, m *block.Meta
 	return len(want)
 }
 
-func TestBlocksOfTheVersionBeforeAnswerAlike(t *testing.T) {
-	text, err := os.ReadFile("../block/testdata/blocks-v2.base64")
+// The files of blocks were written by these versions; in those of testdata lines
+// have fields: JSON, access logs and what looks like them, key=value.
+func TestBlocksOfVersionsBeforeAnswerAlike(t *testing.T) {
+	for _, version := range []string{"v2", "v3", "v5"} {
+		for _, name := range []string{"../block/testdata/blocks-", "testdata/fields-"} {
+			t.Run(version+" "+filepath.Base(name), func(t *testing.T) { oldBlocks(t, name+version+".base64") })
+		}
+	}
+}
+
+func oldBlocks(t *testing.T, name string) {
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +118,7 @@ func TestBlocksOfTheVersionBeforeAnswerAlike(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	found := 0
+	found, fields := 0, map[string]int{"absent": 0}
 	var a asked
 	a.over = t.Context().Err
 	for _, m := range metas {
@@ -122,6 +132,11 @@ func TestBlocksOfTheVersionBeforeAnswerAlike(t *testing.T) {
 		exprs := []string{`~"[a-f][0-9]"`, `~"^[^5]*$"`, "-5", "level:>=info or ~x", "1*"}
 		for i := range l.Len() { // words of the lines
 			index.Words(string(l.Body(i)), func(w string) { exprs = append(exprs, phrase(w), w+"*") })
+			for _, p := range AppendLineFields(nil, l.Body(i)) {
+				if fields[p.Key]++; p.Key != "level" {
+					exprs = append(exprs, p.Key+":"+phrase(p.Value), p.Key+":>=20", p.Key+":*")
+				}
+			}
 		}
 		slices.Sort(exprs)
 		for _, e := range slices.Compact(exprs) {
@@ -133,6 +148,7 @@ func TestBlocksOfTheVersionBeforeAnswerAlike(t *testing.T) {
 				found += n
 			}
 		}
+		sameFields(t, &a, m, l, fields)
 	}
 	if found < 100 {
 		t.Errorf("only %d lines found", found)

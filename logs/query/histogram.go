@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"perch/logs/record"
@@ -107,14 +108,13 @@ func (s *search) histogramBy() Histogram {
 	r := s.r
 	start, step, n := r.grid()
 	counts := map[string][]int64{}
-	_, label := (&record.Stream{}).Label(r.Field)
 	s.each(s.pieces(), nil, func(w *worker, p *store.Piece) {
 		own := map[string][]int64{}
 		at := func(value string) []int64 {
 			c := own[value]
 			if c == nil {
 				c = make([]int64, n)
-				own[value] = c
+				own[strings.Clone(value)] = c
 			}
 			return c
 		}
@@ -122,8 +122,8 @@ func (s *search) histogramBy() Histogram {
 			return
 		}
 		times, _, err := w.times()
-		if err == nil && !label {
-			err = w.texts(w.rows)
+		if err == nil {
+			err = w.fields(r.Field)
 		}
 		if err != nil {
 			w.failed(err)
@@ -172,22 +172,6 @@ func (s *search) histogramBy() Histogram {
 		h.Fold()
 	}
 	return h
-}
-
-// field returns a field of line row, which is number k of those that texts made
-// ready. Labels need no texts.
-func (w *worker) field(k int, row uint32, name string) (string, bool) {
-	if v, ok := w.p.Stream.Label(name); ok {
-		return v, v != ""
-	}
-	if name == "level" {
-		if _, levels, err := w.times(); err == nil { // else find has failed
-			return record.Level(levelIndex(levels[row])).String(), true
-		}
-	}
-	body, fields := w.text(k, row)
-	w.cand.reset(w.p.Stream, record.Unknown, body, nil, fields)
-	return w.cand.value(name)
 }
 
 // Fold keeps the most frequent values apart and puts the rest into Others.

@@ -35,20 +35,18 @@ func (e *Engine) Query(ctx context.Context, r Request, emit func(*Line) error) (
 	}
 	kept := &best{order: r.Order, limit: r.Limit}
 	pieces := s.pieces()
-	slices.SortFunc(pieces, func(a, b store.Piece) int {
-		if r.Order == NewestFirst {
-			return cmp.Compare(b.Max, a.Max)
-		}
-		return cmp.Compare(a.Min, b.Min)
-	})
+	store.Sort(pieces, r.Order == NewestFirst)
 	s.each(pieces, func(p *store.Piece) bool { // can the rest have anything better than the worst kept?
 		if !kept.full() {
 			return false
 		}
 		worst := kept.lines[0].Time
-		return r.Order == NewestFirst && p.Max < worst || r.Order == OldestFirst && p.Min > worst
+		return r.Order == NewestFirst && p.Later() < worst || r.Order == OldestFirst && p.Sooner() > worst
 	}, func(w *worker, p *store.Piece) {
 		from, to := s.bounds(kept)
+		if p.Max < from || p.Min > to {
+			return
+		}
 		if w.find(p, from, to); len(w.rows) > 0 {
 			if err := w.keep(kept); err != nil {
 				w.failed(err)

@@ -180,50 +180,78 @@ func appendKlog(dst []pair, b []byte) ([]pair, []byte, bool) {
 	return put(dst, "msg", msg), c.b, true
 }
 
-// appendAccess: remote ident user [time] "METHOD path protocol" status bytes "referer" "agent"
+// access is a line of an access log:
+// remote ident user [time] "METHOD path protocol" status bytes "referer" "agent"
+type access struct {
+	remote, user, at, request, status, size []byte
+	tail                                    []byte
+}
+
+// Bytes that the time of an access log may have.
+const (
+	accessTimeLeast = 10
+	accessTimeMost  = 40
+)
+
 func appendAccess(dst []pair, b []byte) ([]pair, []byte, bool) {
+	a, ok := cutAccess(b)
+	if !ok || len(a.at) < accessTimeLeast || len(a.at) > accessTimeMost {
+		return dst, b, false
+	}
+	status := cutter{b: a.status, ok: true}
+	if status.digits(3, 3); !status.ok || len(status.b) > 0 {
+		return dst, b, false
+	}
+	if _, err := strconv.ParseUint(string(a.size), 10, 63); err != nil && string(a.size) != "-" {
+		return dst, b, false
+	}
+	dst, rest := a.append(dst)
+	return dst, rest, true
+}
+
+// cutAccess finds the parts of such a line. It does not look whether time, status
+// and bytes are such.
+func cutAccess(b []byte) (a access, ok bool) {
 	c := cutter{b: b, ok: true}
-	remote := c.word()
+	a.remote = c.word()
 	_ = c.word() // nobody fills in the ident
-	user := c.word()
+	a.user = c.word()
 	c.like("[")
-	at := c.to("] ")
-	request := c.quoted()
+	a.at = c.to("] ")
+	a.request = c.quoted()
 	c.like(" ")
-	status := c.digits(3, 3)
-	c.like(" ")
-	if !c.ok || len(at) < 10 || len(at) > 40 {
-		return dst, b, false
+	a.status = c.to(" ")
+	a.size = c.b
+	if i := bytes.IndexByte(a.size, ' '); i >= 0 {
+		a.size = a.size[:i]
 	}
-	size := c.b
-	if i := bytes.IndexByte(size, ' '); i >= 0 {
-		size = size[:i]
-	}
-	c.b = c.b[len(size):]
-	if _, err := strconv.ParseUint(string(size), 10, 63); err != nil && string(size) != "-" {
-		return dst, b, false
-	}
-	dst = put(dst, "remote", remote)
-	dst = put(dst, "user", user)
-	r := cutter{b: request, ok: true}
+	a.tail = c.b[len(a.size):]
+	return a, c.ok
+}
+
+// append adds the fields, and returns what is left of the line.
+func (a *access) append(dst []pair) ([]pair, []byte) {
+	dst = put(dst, "remote", a.remote)
+	dst = put(dst, "user", a.user)
+	r := cutter{b: a.request, ok: true}
 	if method := r.word(); r.ok {
 		path, protocol, _ := bytes.Cut(r.b, []byte(" "))
 		dst = put(dst, "method", method)
 		dst = put(dst, "path", path)
 		dst = put(dst, "protocol", protocol)
 	}
-	dst = put(dst, "status", status)
-	dst = put(dst, "bytes", size)
-	tail := cutter{b: c.b, ok: true}
+	dst = put(dst, "status", a.status)
+	dst = put(dst, "bytes", a.size)
+	tail := cutter{b: a.tail, ok: true}
 	tail.like(" ")
 	referer := tail.quoted()
 	tail.like(" ")
 	if agent := tail.quoted(); tail.ok {
 		dst = put(dst, "referer", referer)
 		dst = put(dst, "agent", agent)
-		c.b = tail.b
+		return dst, tail.b
 	}
-	return dst, c.b, true
+	return dst, a.tail
 }
 
 // appendNginxError: 2026/11/20 10:00:00 [error] 12#13: *45 text, client: 10.0.0.1, server: x, request: "…"

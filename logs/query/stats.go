@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -176,11 +177,9 @@ func (e *Engine) Stats(ctx context.Context, r Request) (FieldStats, error) {
 		if w.find(p, r.From, r.To); len(w.rows) == 0 {
 			return
 		}
-		if r.Field != "" || r.By != "" {
-			if err := w.texts(w.rows); err != nil {
-				w.failed(err)
-				return
-			}
+		if err := w.fields(r.Field, r.By); err != nil {
+			w.failed(err)
+			return
 		}
 		for k, row := range w.rows {
 			group, value, ok := "", "", false
@@ -198,8 +197,8 @@ func (e *Engine) Stats(ctx context.Context, r Request) (FieldStats, error) {
 					group = Others
 				}
 				if x = own[group]; x == nil {
-					x = &Stat{Group: group}
-					own[group] = x
+					x = &Stat{Group: strings.Clone(group)}
+					own[x.Group] = x
 				}
 			}
 			x.add(value, ok)

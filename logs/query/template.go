@@ -89,6 +89,20 @@ type asked struct {
 	texts  block.Lines
 	walk   walk
 	spare  [][]uint32 // memory for lines of which templates do not tell
+	looked int        // since the time was
+}
+
+// lookedLines, of 1 KiB each, are looked at before the time is. An expression may
+// take long.
+const lookedLines = 32
+
+// timely is asked before a text of so many bytes is looked at.
+func (a *asked) timely(bytes int) error {
+	if a.looked += 1 + bytes>>10; a.looked < lookedLines {
+		return nil
+	}
+	a.looked = 0
+	return a.over()
 }
 
 // leaf is a node about texts or parsed fields, and what is known of it in the
@@ -99,6 +113,8 @@ type leaf struct {
 	judged  bool
 	answers []answer // of templates
 	plans   []plans  // of templates
+	placed  placed   // where the field is
+	sent    bool     // a sender may have given the field
 }
 
 const undecided answer = 255
@@ -232,7 +248,7 @@ func (a *asked) judge(l *leaf) []answer {
 	for i := range l.answers {
 		l.answers[i] = maybe
 	}
-	if field && a.sent {
+	if l.sent = field && a.sent && senders(&a.parts, n.field); l.sent {
 		return l.answers
 	}
 	for _, w := range n.words {
@@ -242,7 +258,13 @@ func (a *asked) judge(l *leaf) []answer {
 			}
 		}
 	}
+	if field {
+		l.placed.start(n.field, a.t, l.answers)
+	}
 	for i := range l.answers {
+		if a.timely(len(a.t.Of(i))) != nil {
+			break // who looks at lines says so
+		}
 		switch {
 		case l.answers[i] == no:
 		case !field && l.automaton() != nil:
@@ -250,6 +272,8 @@ func (a *asked) judge(l *leaf) []answer {
 		case a.t.Holes[i] == 0: // the template is the line
 			a.line.reset(a.stream, record.Unknown, a.t.Of(i), nil, nil)
 			l.answers[i] = known(n.match(&a.line))
+		case field:
+			l.answers[i] = l.placed.of[i].says(n, a.t.Columns(i))
 		}
 	}
 	return l.answers

@@ -200,6 +200,8 @@ type walk struct {
 	from      []state
 	shapes    []uint32 // lines to walk of each shape
 	waiting   []uint32 // lines of a shape that need a hole's value
+	cells     [][]cell // values of a shape's columns
+	value     []byte   // of a field
 }
 
 // run lets the leaf's machine walk along lines of the block, by the columns it

@@ -11,18 +11,19 @@ import (
 
 // worker reads pieces for one search at a time and keeps its memory.
 type worker struct {
-	s      *search
-	p      *store.Piece
-	rows   []uint32     // lines of p that match, by their places in it, ascending
-	open   []uint32     // memory for lines of which templates do not tell
-	lines  *block.Lines // of p when it has no templates; else asked has it
-	full   bool         // lines have texts
-	used   bool         // p was read
-	room   *block.Lines // memory for lines
-	asked  asked
-	cand   candidate
-	folded []byte
-	counts [][record.LevelCount]int64
+	s       *search
+	p       *store.Piece
+	rows    []uint32     // lines of p that match, by their places in it, ascending
+	open    []uint32     // memory for lines of which templates do not tell
+	lines   *block.Lines // of p when it has no templates; else asked has it
+	full    bool         // lines have texts
+	used    bool         // p was read
+	room    *block.Lines // memory for lines
+	asked   asked
+	cand    candidate
+	folded  []byte
+	counts  [][record.LevelCount]int64
+	readers []*fieldReader
 }
 
 func newWorker() *worker { return &worker{room: &block.Lines{}} }
@@ -340,7 +341,6 @@ func (w *worker) scan(from, to int64) error {
 		}
 	}
 	needle := stringBytes(d.text)
-	looked := 0
 	w.asked.about(w.s.r.Query)
 	w.cand.leaves = w.asked.leaves
 	for i := 0; i < l.Len(); i++ {
@@ -361,6 +361,9 @@ func (w *worker) scan(from, to int64) error {
 		if t := l.Times[i]; t < from || t > to {
 			continue
 		}
+		if err := w.asked.timely(len(l.Body(i))); err != nil {
+			return err
+		}
 		var folded []byte
 		if hay != nil && d.folds {
 			folded = hay[lineStart(l, i):l.Ends[i]]
@@ -369,15 +372,9 @@ func (w *worker) scan(from, to int64) error {
 		if w.s.root.match(&w.cand) {
 			w.rows = append(w.rows, uint32(i))
 		}
-		if looked++; looked%lookedLines == 0 && w.asked.over() != nil {
-			return w.asked.over()
-		}
 	}
 	return nil
 }
-
-// lookedLines are looked at before the time is. An expression may take long.
-const lookedLines = 32
 
 // whole tells whether all lines of a piece match, so that what its meta says is
 // the answer.

@@ -1,6 +1,9 @@
 package record
 
-import "hash/fnv"
+import (
+	"cmp"
+	"hash/fnv"
+)
 
 // Outputs a line can come from.
 const (
@@ -39,6 +42,13 @@ type Stream struct {
 	Node      string
 	Output    string // stdout, stderr, event, forward, push
 	Kind      string // log, event, …
+}
+
+// Compare orders streams so that those of one app, whose lines are alike, are
+// beside each other.
+func (s *Stream) Compare(o *Stream) int {
+	return cmp.Or(cmp.Compare(s.Namespace, o.Namespace), cmp.Compare(s.Container, o.Container), cmp.Compare(s.Kind, o.Kind), cmp.Compare(s.Output, o.Output),
+		cmp.Compare(s.Pod, o.Pod), cmp.Compare(s.UID, o.UID), cmp.Compare(s.Instance, o.Instance), cmp.Compare(s.Node, o.Node))
 }
 
 // Labels are the field names a Stream answers to, in display order.

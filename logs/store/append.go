@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,7 +183,7 @@ func (s *Store) apply(seq uint64, records []record.Record, positions []record.Po
 		}
 		h.add(r, at)
 		src.next++
-		if now := h.lines.Bytes(); now != h.memory {
+		if now := h.bytes(); now != h.memory {
 			s.headBytes += now - h.memory
 			h.memory = now
 		}
@@ -267,13 +268,17 @@ func (s *Store) seal(src *source) {
 	src.head = nil
 	s.sealed = append(s.sealed, h)
 	s.sealedBytes += h.memory
+	if h.content() >= s.cfg.small() {
+		s.sealedLarge++
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// sealLargest seals the head that makes the largest block: small ones cost more.
+// sealLargest seals the head that makes the largest block: small ones cost more. When
+// all are small it seals many at once, to be written together.
 func (s *Store) sealLargest() bool {
 	var most *source
 	for _, src := range s.sources {
@@ -284,9 +289,30 @@ func (s *Store) sealLargest() bool {
 	if most == nil {
 		return false
 	}
+	if most.head.content() < s.cfg.small() {
+		s.sealAll(s.largest(s.headBytes - s.sealedBytes - s.cfg.HeadBytes/16*15))
+		return true
+	}
 	most.fast = false
 	s.seal(most)
 	return true
+}
+
+// largest are the sources whose heads, the largest of all, take so much memory.
+func (s *Store) largest(bytes int) []*source {
+	var all []*source
+	for _, src := range s.sources {
+		if src.head != nil {
+			all = append(all, src)
+		}
+	}
+	slices.SortFunc(all, func(a, b *source) int { return cmp.Compare(b.head.content(), a.head.content()) })
+	for n, src := range all {
+		if bytes -= src.head.memory; bytes <= 0 {
+			return all[:n+1]
+		}
+	}
+	return all
 }
 
 // Position returns how much of a source file is stored.

@@ -31,7 +31,8 @@ type Config struct {
 
 // Retention is how much of one namespace is kept; 0 means what holds for all. A
 // namespace kept longer than others stays when they go, a shorter one goes
-// first. Bytes are compressed; its oldest partitions lose it first.
+// first. Bytes are compressed, the oldest go first, and only those of closed
+// partitions: one is closed early when that is the reason why there are too many.
 type Retention struct {
 	Age   time.Duration `json:"age"`
 	Bytes int64         `json:"bytes"`

@@ -160,9 +160,12 @@ func (s *Store) loadCopy(from string) (err error) {
 	if s.codec, err = block.NewCodec(); err != nil {
 		return err
 	}
-	cp, err := readCheckpoint(from)
+	cp, damaged, err := readCheckpoint(from)
 	if err != nil {
 		return err
+	}
+	if damaged != nil {
+		s.log.Warn("checkpoint of a copy was damaged", "err", damaged)
 	}
 	if err := s.loadPartitions(from, cp, lend); err != nil {
 		return err

@@ -1,23 +1,22 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"perch/logs/block"
 	"perch/logs/index"
 )
 
-// maxSealed heads may wait before appenders cut blocks themselves.
-const maxSealed = 8
-
 // help cuts blocks in the appender's goroutine while the queue is long. A disk
 // that refuses blocks is not the appender's failure: its lines are durable.
 func (s *Store) help() error {
 	for {
 		s.mu.RLock()
-		long := len(s.sealed) > maxSealed && s.cutErr == nil
+		long := len(s.sealed) > 0 && decideHelp(s.sealedLarge, s.headBytes, s.cfg) && s.cutErr == nil
 		s.mu.RUnlock()
 		if !long {
 			return nil
@@ -28,21 +27,18 @@ func (s *Store) help() error {
 	}
 }
 
-// cutOne writes the oldest sealed head as a block. It returns false when there
-// was none or it could not be written; it stays in the queue then.
+// cutOne writes the oldest sealed head as a block, small ones together. It returns
+// false when there was none or it could not be written; it stays in the queue then.
 func (s *Store) cutOne() bool {
 	s.cutting.Lock()
 	defer s.cutting.Unlock()
 	s.mu.RLock()
-	var h *head
-	if len(s.sealed) > 0 {
-		h = s.sealed[0]
-	}
+	heads := slices.Clone(s.sealed[:together(s.sealed, s.cfg.small())])
 	s.mu.RUnlock()
-	if h == nil {
+	if len(heads) == 0 {
 		return false
 	}
-	err := s.cut(h)
+	err := s.cut(heads)
 	s.mu.Lock()
 	s.cutErr = err
 	s.mu.Unlock()
@@ -54,37 +50,70 @@ func (s *Store) cutOne() bool {
 	return true
 }
 
-func (s *Store) cut(h *head) error {
+// cut writes heads, the first of the queue, as one record.
+func (s *Store) cut(heads []*head) error {
 	p, err := s.writable()
 	if err != nil {
 		return err
 	}
-	m := &block.Meta{Stream: h.stream, Hash: h.hash, First: h.first, Seq: h.last.Seq, Ord: h.last.Ord}
-	s.encoded = s.codec.Encode(s.encoded[:0], m, &h.lines)
-	if err := p.file.Append(m, s.encoded); err != nil {
+	metas, words, err := s.write(p, heads)
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	n := len(p.metas)
-	p.know(m)
-	s.sealed[0] = nil // or the array keeps its memory
-	s.sealed = s.sealed[1:]
-	s.sealedBytes -= h.memory
-	s.headBytes -= h.memory
-	if src := s.sources[h.hash]; src != nil {
-		src.done = h.last
+	p.know(metas...)
+	for i, h := range heads {
+		s.sealed[i] = nil // or the array keeps its memory
+		s.sealedBytes -= h.memory
+		s.headBytes -= h.memory
+		if h.content() >= s.cfg.small() {
+			s.sealedLarge--
+		}
+		if src := s.sources[h.hash]; src != nil {
+			src.done = h.last
+		}
 	}
+	s.sealed = s.sealed[len(heads):]
 	s.dirty = true
-	unseen := s.views.Load() == 0 // no view has the head, and none can get it any more
+	unseen := s.views.Load() == 0 // no view has the heads, and none can get them any more
 	s.mu.Unlock()
-	s.m.blocks.Inc()
+	s.m.blocks.Add(float64(len(heads)))
 	s.m.blockBytes.Add(float64(len(s.encoded)))
 	s.fresh.Add(int64(len(s.encoded)))
-	s.indexNext(p, n, s.codec.Words())
-	if unseen {
-		s.keepMemory(h)
+	for i, h := range heads {
+		s.indexNext(p, n+i, words[i])
+		if unseen {
+			s.keepMemory(h)
+		}
 	}
 	return nil
+}
+
+// write puts heads into the file and returns the words of each, valid until the
+// next one is written.
+func (s *Store) write(p *partition, heads []*head) (metas []*block.Meta, words [][][]byte, err error) {
+	for _, h := range heads {
+		metas = append(metas, &block.Meta{Stream: h.stream, Hash: h.hash, First: h.first, Seq: h.last.Seq, Ord: h.last.Ord})
+	}
+	if len(heads) == 1 {
+		s.encoded = s.codec.Encode(s.encoded[:0], metas[0], &heads[0].lines)
+		return metas, [][][]byte{s.codec.Words()}, p.file.Append(metas[0], s.encoded)
+	}
+	var b block.Bundle
+	for i, h := range heads {
+		s.codec.Add(&b, metas[i], &h.lines)
+		words = append(words, cloned(s.codec.Words()))
+	}
+	s.encoded = s.codec.EncodeBundle(s.encoded[:0], &b)
+	return metas, words, p.file.AppendBundle(&b, s.encoded)
+}
+
+func cloned(texts [][]byte) (out [][]byte) {
+	for _, t := range texts {
+		out = append(out, bytes.Clone(t))
+	}
+	return out
 }
 
 // keepMemory keeps the memory of a head that was cut for another one.

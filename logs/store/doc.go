@@ -13,6 +13,12 @@
 // were appended with. Append fails with ErrFull while the disk takes no more;
 // nothing is dropped to make room except the oldest partition, by age or bytes.
 //
+// The checkpoint says what neither blocks nor the write-ahead log need to: positions,
+// how far a stream was cut whose blocks are gone, and which blocks are durable. The one
+// before is kept, with all of the write-ahead log that it needs, and used when the last
+// is damaged: nothing is lost. Without both, no line is lost either, but files that
+// were read to their end are read again: their lines may be there twice.
+//
 // Append, View, Follow and Position may be called from any goroutine and also
 // before Run. Cutting happens in the caller when Run does not keep up.
 //
@@ -24,5 +30,5 @@
 // again later. A damaged block is kept as it is.
 //
 // Start reading at Append in append.go, cut in cut.go, Open in open.go, rewrite
-// in seal.go.
+// in seal.go, checkpoint in checkpoint.go.
 package store

@@ -26,11 +26,16 @@ type head struct {
 	min    int64
 	max    int64
 	lines  block.Lines
-	memory int // of lines, as counted in the store's headBytes
+	memory int // with its lines, as counted in the store's headBytes
 }
 
 // content is how much a block of the head would hold.
 func (h *head) content() int { return len(h.lines.Text) + len(h.lines.Fields) }
+
+// beside is about the memory of a head and its source without lines.
+const beside = 512
+
+func (h *head) bytes() int { return beside + h.lines.Bytes() }
 
 func (h *head) add(r *record.Record, at place) {
 	if h.lines.Len() == 0 {

@@ -79,11 +79,11 @@ func TestMemoryStaysInItsBudgetHoweverManyStreamsWrite(t *testing.T) {
 		s.mu.RLock()
 		held, counted := 0, s.headBytes
 		for _, h := range s.sealed {
-			held += h.lines.Bytes()
+			held += h.bytes()
 		}
 		for _, src := range s.sources {
 			if src.head != nil {
-				held += src.head.lines.Bytes()
+				held += src.head.bytes()
 			}
 		}
 		blocks := s.parts[len(s.parts)-1].metas

@@ -22,6 +22,7 @@ type metrics struct {
 	sealed      prometheus.Counter
 	sealFailed  prometheus.Counter
 	dropped     *prometheus.CounterVec
+	checkpoints *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -51,11 +52,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		sealed:      counter("sealed_partitions_total", "Closed partitions written anew, smaller."),
 		sealFailed:  counter("seal_failures_total", "Closed partitions that stayed as they were."),
 		dropped:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_blocks_total", Help: "Blocks removed by the retention of their namespace."}, []string{"reason"}),
+		checkpoints: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_damaged_checkpoints_total", Help: "Checkpoints that could not be read, by what was used instead: the one before, or none."}, []string{"used"}),
+	}
+	for _, used := range []string{"before", "none"} {
+		m.checkpoints.WithLabelValues(used)
 	}
 	for _, reason := range []string{removedForAge, removedForBytes, removedEarly} { // so that the first one is an increase
 		m.removed.WithLabelValues(reason)
 	}
 	reg.MustRegister(m.lines, m.raw, m.refused, m.blocks, m.blockBytes, m.cutFailures, m.headBytes, m.diskBytes, m.partitions,
-		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions, m.sealed, m.sealFailed, m.dropped)
+		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions, m.sealed, m.sealFailed, m.dropped, m.checkpoints)
 	return m
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,7 +42,8 @@ type Store struct {
 	learner *index.Learner // of the partition being written; nil when it has a vocabulary
 	roll    bool           // the next block opens a partition
 
-	maintaining sync.Mutex // held by checkpoint
+	maintaining sync.Mutex // held by checkpoint; guards what follows
+	kept        uint64     // first entry of the write-ahead log that the last checkpoint needs
 	retained    time.Time  // when it was looked for what is due; belongs to Run
 	tidying     sync.Mutex // held while indexes are completed and partitions removed or replaced
 	rewriting   sync.Mutex // held by the one that writes a partition anew
@@ -55,6 +55,7 @@ type Store struct {
 	sealed      []*head // to be cut, in order
 	headBytes   int     // heads and sealed
 	sealedBytes int
+	sealedLarge int           // of sealed, that are not written with others
 	spare       []block.Lines // of heads that were cut
 	positions   map[fileKey]record.Position
 	lastSeq     uint64
@@ -63,23 +64,6 @@ type Store struct {
 	dirty       bool // something changed since the last checkpoint
 	closed      bool
 }
-
-// checkpoint is what the write-ahead log no longer needs to tell.
-type checkpoint struct {
-	Positions []record.Position `json:"positions"`
-	Marks     []mark            `json:"marks"`
-	Partition string            `json:"partition"` // later blocks are checked when opened
-	Bytes     int64             `json:"bytes"`
-}
-
-// mark says how far a stream was cut, in case its blocks are gone.
-type mark struct {
-	Hash uint64 `json:"hash,string"`
-	Next uint64 `json:"next"`
-	place
-}
-
-const checkpointName = "checkpoint.json"
 
 // Open opens the store in cfg.Dir and puts uncut lines back into heads. It
 // fails when another process uses the directory.
@@ -127,7 +111,7 @@ func (s *Store) load(reg prometheus.Registerer) error {
 	if s.codec, err = block.NewCodec(); err != nil {
 		return err
 	}
-	cp, err := readCheckpoint(s.cfg.Dir)
+	cp, err := s.loadCheckpoint()
 	if err != nil {
 		return err
 	}
@@ -137,9 +121,24 @@ func (s *Store) load(reg prometheus.Registerer) error {
 	for _, p := range cp.Positions {
 		s.positions[fileKey{p.File, p.Inode}] = p
 	}
-	s.wal, err = wal.Open(wal.Config{Dir: walDir(s.cfg.Dir), SegmentBytes: min(16<<20, s.cfg.WALBytes/4), Create: s.cfg.CreateWAL}, s.replay, s.log, reg)
+	last := uint64(0) // that blocks have, also when the write-ahead log is gone
+	for _, src := range s.sources {
+		last = max(last, src.done.Seq)
+	}
+	s.wal, err = wal.Open(wal.Config{Dir: walDir(s.cfg.Dir), SegmentBytes: min(16<<20, s.cfg.WALBytes/4), First: last + 1, Create: s.cfg.CreateWAL}, s.replay, s.log, reg)
 	clear(s.byPointer)
-	return err
+	if err != nil {
+		return err
+	}
+	first, _ := s.wal.Oldest()
+	used, done := map[uint64]*source{}, s.done(first)
+	for h, src := range s.sources {
+		if !done(src) {
+			used[h] = src
+		}
+	}
+	s.sources = used // not all streams of all partitions
+	return nil
 }
 
 func walDir(dir string) string { return filepath.Join(dir, "wal") }
@@ -156,21 +155,6 @@ func (s *Store) replay(seq uint64, payload []byte) error {
 	}
 	s.apply(seq, b.Records, b.Positions, true)
 	return s.help()
-}
-
-func readCheckpoint(dir string) (checkpoint, error) {
-	var cp checkpoint
-	b, err := os.ReadFile(filepath.Join(dir, checkpointName))
-	if errors.Is(err, os.ErrNotExist) {
-		return cp, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &cp)
-	}
-	if err != nil {
-		return cp, fmt.Errorf("read checkpoint: %w", err)
-	}
-	return cp, nil
 }
 
 // loadPartitions opens all partitions of dir. Blocks written after the checkpoint are
@@ -194,16 +178,20 @@ func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name st
 	}
 	torn := false
 	for _, name := range names {
-		if torn && name > cp.Partition {
+		if torn && name > cp.Partition && !cp.lost {
 			if err := os.RemoveAll(filepath.Join(partitionsDir(dir), name)); err != nil {
 				return err
 			}
 			continue
 		}
 		verified := int64(1 << 62)
-		if name == cp.Partition {
+		switch {
+		case cp.lost && name == names[len(names)-1]:
+			verified = block.Unknown
+		case cp.lost:
+		case name == cp.Partition:
 			verified = cp.Bytes
-		} else if name > cp.Partition {
+		case name > cp.Partition:
 			verified = 0
 		}
 		p, cut, err := open(dir, name, s.codec, verified)
@@ -224,7 +212,9 @@ func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name st
 			if have, ok := next[m.Hash]; !ok || have.before(at) {
 				next[m.Hash] = mark{Hash: m.Hash, Next: m.First + uint64(m.Lines), place: at}
 			}
-			if _, ok := s.sources[m.Hash]; !ok {
+			if src, ok := s.sources[m.Hash]; ok { // one copy of the labels
+				m.Stream = src.stream
+			} else {
 				s.sources[m.Hash] = &source{stream: m.Stream, hash: m.Hash, idle: time.Now()}
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"perch/logs/block"
 	"perch/logs/index"
+	"perch/logs/record"
 )
 
 // partition is a directory of blocks that arrived within one stretch of time.
@@ -53,7 +54,9 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
 	_, err = os.Stat(p.sealMark())
-	p.sealed = err == nil
+	if p.sealed = err == nil; p.sealed { // it has been durable as a whole since, and the write-ahead log is past it
+		verified = 1 << 62
+	}
 	file, metas, lost, err := block.Open(p.blocksFile(), codec, verified)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
@@ -102,6 +105,20 @@ func (p *partition) know(metas ...*block.Meta) {
 	p.metas = append(p.metas, metas...)
 	for _, m := range metas {
 		p.ends[m.Hash] = max(p.ends[m.Hash], m.First+uint64(m.Lines))
+	}
+}
+
+// share takes the labels of blocks that are known already, for there are many more
+// blocks than streams. Called before others have the partition.
+func (p *partition) share(known []*block.Meta) {
+	streams := make(map[uint64]*record.Stream, len(p.ends))
+	for _, m := range known {
+		streams[m.Hash] = m.Stream
+	}
+	for _, m := range p.metas {
+		if st, ok := streams[m.Hash]; ok {
+			m.Stream = st
+		}
 	}
 }
 

@@ -2,18 +2,15 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
+	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"perch/logs/block"
 	"perch/logs/index"
-	"perch/logs/record"
 )
 
 // Run cuts blocks, writes checkpoints, keeps indexes complete, seals closed
@@ -67,9 +64,7 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 // Flush cuts all heads into blocks and makes them known to the index.
 func (s *Store) Flush(ctx context.Context) error {
 	s.mu.Lock()
-	for _, src := range s.sources {
-		s.seal(src)
-	}
+	s.sealAll(slices.Collect(maps.Values(s.sources)))
 	s.mu.Unlock()
 	for ctx.Err() == nil && s.cutOne() {
 	}
@@ -83,158 +78,93 @@ func (s *Store) Flush(ctx context.Context) error {
 	return s.checkpoint()
 }
 
+// sealAll seals heads, small ones of like streams beside each other.
+func (s *Store) sealAll(sources []*source) {
+	var large, small []*source
+	for _, src := range sources {
+		switch {
+		case src.head == nil:
+		case src.head.content() < s.cfg.small():
+			small = append(small, src)
+		default:
+			large = append(large, src)
+		}
+	}
+	slices.SortFunc(small, func(a, b *source) int { return a.stream.Compare(b.stream) })
+	for _, src := range append(large, small...) {
+		s.seal(src)
+	}
+}
+
+// done tells of sources whether they may be forgotten: they must outlive their lines
+// that are not cut, and their entries in the write-ahead log, which begins at first.
+func (s *Store) done(first uint64) func(*source) bool {
+	waiting := map[uint64]bool{}
+	for _, h := range s.sealed {
+		waiting[h.hash] = true
+	}
+	return func(src *source) bool { return src.head == nil && src.done.Seq < first && !waiting[src.hash] }
+}
+
 // sealDue seals heads that are old or keep the write-ahead log from shrinking,
-// and forgets sources without lines.
+// and forgets sources without lines. With old ones go those of half the age: small
+// ones are written together.
 func (s *Store) sealDue(now time.Time) {
-	_, second := s.wal.Oldest()
+	first, second := s.wal.Oldest()
 	large := s.wal.Bytes() > s.cfg.WALBytes
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var due, soon []*source
+	done := s.done(first)
+	forgot := false
 	for h, src := range s.sources {
-		switch {
-		case src.head == nil:
-			// A source must outlive its entries in the write-ahead log.
-			if first, _ := s.wal.Oldest(); now.Sub(src.idle) > s.cfg.HeadAge && src.done.Seq < first && !s.hasSealed(h) {
+		if src.head == nil {
+			if now.Sub(src.idle) > s.cfg.HeadAge && done(src) {
 				delete(s.sources, h)
-				clear(s.byPointer)
+				forgot = true
 			}
-		case now.Sub(src.head.born) >= s.cfg.HeadAge:
+			continue
+		}
+		switch age := now.Sub(src.head.born); {
+		case age >= s.cfg.HeadAge:
 			src.fast = false
-			s.seal(src)
+			due = append(due, src)
 		case large && src.head.oldest < second:
-			s.seal(src)
+			due = append(due, src)
+		case age >= s.cfg.HeadAge/2 && src.head.content() < s.cfg.small():
+			soon = append(soon, src)
 		}
+	}
+	if forgot {
+		clear(s.byPointer)
+	}
+	if len(due) > 0 {
+		s.sealAll(append(due, soon...))
 	}
 }
 
-func (s *Store) hasSealed(hash uint64) bool {
-	for _, h := range s.sealed {
-		if h.hash == hash {
-			return true
-		}
-	}
-	return false
-}
-
-// checkpoint makes blocks durable, writes down what they and the write-ahead
-// log need no longer say, and lets go of old segments.
-func (s *Store) checkpoint() error {
-	s.maintaining.Lock()
-	defer s.maintaining.Unlock()
-	s.mu.Lock()
-	if s.closed || !s.dirty || s.wal == nil {
-		s.mu.Unlock()
-		return nil
-	}
-	s.dirty = false
-	keep := s.lastSeq + 1
-	for _, src := range s.sources {
-		if src.head != nil {
-			keep = min(keep, src.head.oldest)
-		}
-	}
-	for _, h := range s.sealed {
-		keep = min(keep, h.oldest)
-	}
-	first, _ := s.wal.Oldest()
-	var cp checkpoint
-	for h, src := range s.sources {
-		// The number of a stream's next line must be known even where its blocks
-		// are gone, or not yet copied.
-		if src.done.Seq >= first && src.done.Seq > 0 || src.head != nil && src.head.first > 0 {
-			done := src.next
-			if src.head != nil {
-				done = src.head.first
-			}
-			cp.Marks = append(cp.Marks, mark{Hash: h, Next: done, place: src.done})
-		}
-	}
-	for _, h := range s.sealed { // the mark must not count lines that are not cut
-		for i := range cp.Marks {
-			if cp.Marks[i].Hash == h.hash {
-				cp.Marks[i].Next = min(cp.Marks[i].Next, h.first)
-			}
-		}
-	}
-	cp.Positions = make([]record.Position, 0, len(s.positions))
-	for _, p := range s.positions {
-		cp.Positions = append(cp.Positions, p)
-	}
-	var current *partition
-	if n := len(s.parts); n > 0 {
-		current = s.parts[n-1]
-	}
-	s.mu.Unlock()
-	err := s.commit(current, &cp, keep)
-	if err != nil {
-		s.mu.Lock()
-		s.dirty = true // try again
-		s.mu.Unlock()
-	}
-	return err
-}
-
-func (s *Store) commit(current *partition, cp *checkpoint, keep uint64) error {
-	if current != nil {
-		size, err := current.file.Sync()
-		if err != nil {
-			return err
-		}
-		cp.Partition, cp.Bytes = current.name, size
-	}
-	if err := writeCheckpoint(s.cfg.Dir, *cp); err != nil {
-		return err
-	}
-	return s.wal.Truncate(keep)
-}
-
-func writeCheckpoint(dir string, cp checkpoint) error {
-	b, err := json.Marshal(cp)
-	if err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
-	}
-	path := filepath.Join(dir, checkpointName)
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = syncDirs(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
-	}
-	return nil
-}
-
-// uses is what retention and sealing look at: the closed partitions, and the
-// bytes of the one being written and of the write-ahead log.
-func (s *Store) uses(by policy) (closed []partitionUse, current int64) {
+// uses is what retention and sealing look at: the closed partitions, the one being
+// written, and the bytes of that and of the write-ahead log.
+func (s *Store) uses(by policy) (closed []partitionUse, open partitionUse, current int64) {
 	s.mu.RLock()
 	parts := s.parts
 	s.mu.RUnlock()
 	current = s.wal.Bytes()
 	for i, p := range parts {
-		if i == len(parts)-1 {
-			return closed, current + p.bytes()
-		}
-		u := partitionUse{name: p.name, end: parts[i+1].start, bytes: p.bytes(), sealed: p.isSealed(), retry: p.waits()}
+		u := partitionUse{name: p.name, start: p.start, bytes: p.bytes(), sealed: p.isSealed(), retry: p.waits()}
 		if len(by.namespaces) > 0 {
 			u.namespaces = map[string]int64{}
 			for _, m := range s.blocks(p) {
 				u.namespaces[m.Stream.Namespace] += m.Size()
 			}
 		}
+		if i == len(parts)-1 {
+			return closed, u, current + u.bytes
+		}
+		u.end = parts[i+1].start
 		closed = append(closed, u)
 	}
-	return closed, current
+	return closed, open, current
 }
 
 // retain removes partitions that are too old or too many.
@@ -242,7 +172,7 @@ func (s *Store) retain(now time.Time) {
 	s.tidying.Lock()
 	defer s.tidying.Unlock()
 	by := s.cfg.policy()
-	closed, current := s.uses(by)
+	closed, _, current := s.uses(by)
 	for _, r := range decideRemovals(now.UTC(), closed, current, by) {
 		p := s.replace(r.name, nil)
 		if p == nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,15 +42,20 @@ func (s *Store) Seal(ctx context.Context) error {
 	if err := s.Flush(ctx); err != nil {
 		return err
 	}
-	s.cutting.Lock()
-	s.roll = true
-	_, err := s.writable()
-	s.roll = false
-	s.cutting.Unlock()
-	if err != nil {
+	if err := s.rollNow(); err != nil {
 		return err
 	}
 	return s.rewriteDue(ctx, time.Now(), 0)
+}
+
+// rollNow closes the partition being written.
+func (s *Store) rollNow() error {
+	s.cutting.Lock()
+	defer s.cutting.Unlock()
+	s.roll = true
+	_, err := s.writable()
+	s.roll = false
+	return err
 }
 
 // rewriteDue writes anew what decideRewrite names. After each block it rests
@@ -59,7 +65,14 @@ func (s *Store) rewriteDue(ctx context.Context, now time.Time, rest int) error {
 	defer s.rewriting.Unlock()
 	for ctx.Err() == nil {
 		by := s.cfg.policy()
-		closed, _ := s.uses(by)
+		closed, open, _ := s.uses(by)
+		if name, ok := decideRollFor(now.UTC(), open.start, closed, open.namespaces, by, s.cfg); ok {
+			if err := s.rollNow(); err != nil {
+				return err
+			}
+			s.log.Info("partition closed early", "part", open.name, "namespace", name, "bytes", open.namespaces[name])
+			continue
+		}
 		r, ok := decideRewrite(now.UTC(), closed, by)
 		if !ok {
 			return nil
@@ -119,13 +132,10 @@ func (s *Store) writeAnew(ctx context.Context, p *partition, r rewrite, rest int
 		return 0, err
 	}
 	defer codec.Close()
-	kept := slices.DeleteFunc(slices.Clone(s.blocks(p)), func(m *block.Meta) bool {
-		reason, drop := r.drop[m.Stream.Namespace]
-		if drop {
-			s.m.dropped.WithLabelValues(reason).Inc()
-		}
-		return drop
-	})
+	kept, dropped := r.split(s.blocks(p))
+	for reason, n := range dropped {
+		s.m.dropped.WithLabelValues(reason).Add(float64(n))
+	}
 	if len(kept) == 0 {
 		return 0, nil
 	}
@@ -144,12 +154,19 @@ func (s *Store) writeAnew(ctx context.Context, p *partition, r rewrite, rest int
 	if err != nil {
 		return 0, errors.Join(err, file.Close())
 	}
-	w := rewriter{from: p.file, to: file, codec: codec, index: b, size: s.cfg.SealBytes, rest: rest}
+	w := rewriter{from: p.file, to: file, codec: codec, index: b, size: s.cfg.SealBytes, few: s.cfg.small(), rest: rest}
 	if err = w.all(ctx, kept); err == nil {
 		_, err = file.Sync()
 	}
 	if err != nil {
 		return 0, errors.Join(err, file.Close(), b.Abandon())
+	}
+	if w.gone > 0 {
+		s.m.dropped.WithLabelValues("damaged").Add(float64(w.gone))
+		s.log.Error("damaged blocks were left out: what they were written with is not kept as it was", "part", p.name, "count", w.gone)
+	}
+	if w.blocks == 0 {
+		return 0, errors.Join(file.Close(), b.Abandon(), os.RemoveAll(p.newBlocks()))
 	}
 	if w.damaged > 0 {
 		s.log.Warn("damaged blocks were kept as they are", "part", p.name, "count", w.damaged)
@@ -188,6 +205,7 @@ func (s *Store) swap(p *partition, r rewrite) error {
 		return errors.Join(err, openErr)
 	}
 	next.sealed = true
+	next.share(s.blocks(p))
 	if x, openErr := index.Open(next.indexDir(), len(next.metas)); openErr == nil {
 		next.setIndex(x)
 	} else {
@@ -205,28 +223,34 @@ type rewriter struct {
 	codec    *block.Codec
 	index    *index.Builder
 	size     int
+	few      int // content of blocks that are written together
 	rest     int
 
 	lines, piece block.Lines
 	meta         *block.Meta // of lines; nil while there are none
 	buf          []byte
+	small        block.Bundle
+	words        [][][]byte // of the blocks in small
 	blocks       int
-	damaged      int // of them
+	damaged      int                      // of them
+	gone         int                      // damaged ones that were left out
+	sick         map[*block.Meta]struct{} // damaged ones that were seen to already
 }
 
 func (w *rewriter) all(ctx context.Context, metas []*block.Meta) error {
+	w.sick = map[*block.Meta]struct{}{}
 	slices.SortStableFunc(metas, func(a, b *block.Meta) int { // streams one after the other, each in order
-		switch {
-		case a.Hash < b.Hash:
-			return -1
-		case a.Hash > b.Hash:
-			return 1
+		if a.Hash == b.Hash {
+			return 0
 		}
-		return 0
+		return cmp.Or(a.Stream.Compare(b.Stream), cmp.Compare(a.Hash, b.Hash))
 	})
-	for _, m := range metas {
+	for i, m := range metas {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if _, seen := w.sick[m]; seen {
+			continue
 		}
 		start := time.Now()
 		if w.meta != nil && !w.goesOn(m) {
@@ -236,7 +260,7 @@ func (w *rewriter) all(ctx context.Context, metas []*block.Meta) error {
 		}
 		l, err := w.from.Read(m, &w.piece)
 		if errors.Is(err, block.ErrDamaged) {
-			err = w.keep(m)
+			err = w.keep(metas, i)
 			if err == nil {
 				continue
 			}
@@ -254,30 +278,49 @@ func (w *rewriter) all(ctx context.Context, metas []*block.Meta) error {
 			return err
 		}
 	}
-	if w.meta == nil {
-		return nil
-	}
-	return w.cut()
+	return w.finish()
 }
 
-// keep copies a damaged block as it is: what is good in it can still be read.
-func (w *rewriter) keep(m *block.Meta) error {
+// finish writes what is at hand.
+func (w *rewriter) finish() error {
 	if w.meta != nil {
 		if err := w.cut(); err != nil {
 			return err
 		}
 	}
-	raw, err := w.from.Raw(m)
+	return w.writeSmall()
+}
+
+// keep copies damaged block i as it is, with all of its record: what is good in it
+// can still be read, and that it is damaged is told. Nothing is kept of a record
+// that has blocks which are not to be kept, or which could be read a moment ago.
+func (w *rewriter) keep(metas []*block.Meta, i int) error {
+	if err := w.finish(); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(metas[:i], metas[i].Beside) {
+		w.gone++
+		return nil
+	}
+	record := metas[i].Record(metas)
+	copied, err := w.to.Copy(w.from, record)
 	if err != nil {
 		return err
 	}
-	kept := *m
-	if err := w.to.Append(&kept, raw); err != nil {
-		return err
+	for _, m := range record {
+		w.sick[m] = struct{}{}
 	}
-	w.blocks++
-	w.damaged++
-	return w.index.Add() // its words cannot be told
+	if len(copied) == 0 {
+		w.gone += len(record)
+	}
+	for range copied {
+		w.blocks++
+		w.damaged++
+		if err := w.index.Add(); err != nil { // its words cannot be told
+			return err
+		}
+	}
+	return nil
 }
 
 // goesOn tells whether m continues the lines at hand, and there is room.
@@ -287,13 +330,45 @@ func (w *rewriter) goesOn(m *block.Meta) bool {
 }
 
 func (w *rewriter) cut() error {
-	w.buf = w.codec.Encode(w.buf[:0], w.meta, &w.lines)
-	if err := w.to.Append(w.meta, w.buf); err != nil {
+	meta := w.meta
+	w.meta = nil
+	if len(w.lines.Text)+len(w.lines.Fields) < w.few {
+		w.codec.Add(&w.small, meta, &w.lines)
+		w.words = append(w.words, cloned(w.codec.Words()))
+		if w.small.Bytes() < bundleBytes {
+			return nil
+		}
+		return w.writeSmall()
+	}
+	if err := w.writeSmall(); err != nil { // blocks have the order of their index
 		return err
 	}
-	w.meta = nil
+	w.buf = w.codec.Encode(w.buf[:0], meta, &w.lines)
+	if err := w.to.Append(meta, w.buf); err != nil {
+		return err
+	}
 	w.blocks++
 	return w.index.Add(w.codec.Words()...)
+}
+
+// writeSmall writes the small blocks at hand as one record.
+func (w *rewriter) writeSmall() error {
+	if len(w.words) == 0 {
+		return nil
+	}
+	w.buf = w.codec.EncodeBundle(w.buf[:0], &w.small)
+	if err := w.to.AppendBundle(&w.small, w.buf); err != nil {
+		return err
+	}
+	for _, words := range w.words {
+		if err := w.index.Add(words...); err != nil {
+			return err
+		}
+	}
+	w.blocks += len(w.words)
+	w.words = nil
+	w.small.Reset()
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -162,11 +162,16 @@ func TestDecideRewrite(t *testing.T) {
 		{"all is sealed", []partitionUse{part("p1", 1, true, nil)}, ""},
 		{"the oldest that is not sealed", []partitionUse{part("p1", 3, true, nil), part("p2", 2, false, nil), part("p3", 1, false, nil)}, "p2 closed map[]"},
 		{"the newest partitions of a namespace stay within its bytes", []partitionUse{part("p1", 3, true, map[string]int64{"a": 10}), part("p2", 2, true, map[string]int64{"a": 10})}, "p1 namespaces are due map[a:bytes]"},
+		{"a partition has more than its namespace may keep", []partitionUse{part("p1", 3, true, map[string]int64{"a": 2}), part("p2", 2, true, map[string]int64{"a": 31}), part("p3", 1, true, map[string]int64{"a": 5})}, "p1 namespaces are due map[a:bytes]"},
+		{"the newest of a partition stay", []partitionUse{part("p2", 2, true, map[string]int64{"a": 31}), part("p3", 1, true, map[string]int64{"a": 5})}, "p2 namespaces are due map[a:bytes] of which map[a:7] stay"},
 		{"a namespace is older than it may be", []partitionUse{part("p1", 3, true, map[string]int64{"a": 10, "b": 1, "c": 9})}, "p1 namespaces are due map[b:age]"},
 	} {
 		have := ""
 		if r, ok := decideRewrite(now, c.closed, by); ok {
 			have = fmt.Sprint(r.name, " ", r.reason, " ", r.drop)
+			if len(r.leave) > 0 {
+				have += fmt.Sprintf(" of which %v stay", r.leave)
+			}
 		}
 		if have != c.want {
 			t.Errorf("%s: have %q, want %q", c.name, have, c.want)

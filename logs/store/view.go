@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"perch/logs/block"
 	"perch/logs/index"
@@ -19,16 +21,19 @@ type Piece struct {
 	Bytes    int64 // of text and fields
 	Min, Max int64 // times, ns
 
+	record   int   // what it is read together with, by number
+	min, max int64 // of all of the view's pieces of that record
+
 	part *partition // nil for a head
 	n    int        // number of the block
 	meta *block.Meta
-	head block.Lines
+	head *block.Lines // of a head; those of a block are read
 }
 
 // Times reads times and levels, using l's memory when it can.
 func (p *Piece) Times(l *block.Lines) (*block.Lines, error) {
 	if p.part == nil {
-		return &p.head, nil
+		return p.head, nil
 	}
 	return p.part.file.ReadTimes(p.meta, l)
 }
@@ -37,7 +42,7 @@ func (p *Piece) Times(l *block.Lines) (*block.Lines, error) {
 // shared with the store: it must not be changed.
 func (p *Piece) Read(l *block.Lines) (*block.Lines, error) {
 	if p.part == nil {
-		return &p.head, nil
+		return p.head, nil
 	}
 	return p.part.file.Read(p.meta, l)
 }
@@ -82,8 +87,9 @@ func (s *Store) View() (*View, error) {
 		v.blocks = append(v.blocks, p.metas)
 	}
 	add := func(h *head) {
+		lines := h.lines // as they are now
 		v.heads = append(v.heads, Piece{Stream: h.stream, Hash: h.hash, First: h.first, Lines: h.lines.Len(),
-			Bytes: int64(len(h.lines.Text) + len(h.lines.Fields)), Min: h.min, Max: h.max, head: h.lines})
+			Bytes: int64(len(h.lines.Text) + len(h.lines.Fields)), Min: h.min, Max: h.max, head: &lines})
 	}
 	for _, h := range s.sealed {
 		add(h)
@@ -110,6 +116,25 @@ func (v *View) Release() error {
 	return errs
 }
 
+// Sort puts pieces in the order in which to read them for the newest lines, or the
+// oldest: what is in one record beside each other, for it is unpacked as a whole.
+func Sort(pieces []Piece, newest bool) {
+	slices.SortFunc(pieces, func(a, b Piece) int {
+		if newest {
+			return cmp.Or(cmp.Compare(b.max, a.max), cmp.Compare(a.record, b.record), cmp.Compare(b.Max, a.Max))
+		}
+		return cmp.Or(cmp.Compare(a.min, b.min), cmp.Compare(a.record, b.record), cmp.Compare(a.Min, b.Min))
+	})
+}
+
+// Later is the newest time that this piece or one after it in the order of Sort for
+// the newest lines may have.
+func (p *Piece) Later() int64 { return p.max }
+
+// Sooner is the oldest time that this piece or one after it in the order of Sort for
+// the oldest lines may have.
+func (p *Piece) Sooner() int64 { return p.min }
+
 // Select returns the pieces that overlap from..to (ns, both included), whose
 // stream is wanted, and which may satisfy need, in no order. An index that
 // cannot answer makes more pieces be read, not less.
@@ -128,12 +153,14 @@ func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Str
 		h := &v.heads[i]
 		if h.Max >= from && h.Min <= to && wanted(h.Stream) {
 			out = append(out, *h)
+			out[len(out)-1].alone(len(out))
 		}
 	}
 	for i, p := range v.parts {
 		metas := v.blocks[i]
 		var may index.Set
 		known, asked := 0, false
+		first := len(out) // of the record
 		for n, m := range metas {
 			if m.Max < from || m.Min > to || !wanted(m.Stream) {
 				continue
@@ -152,7 +179,22 @@ func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Str
 				continue
 			}
 			out = append(out, Piece{Stream: m.Stream, Hash: m.Hash, First: m.First, Lines: m.Lines, Bytes: m.Raw, Min: m.Min, Max: m.Max, part: p, n: n, meta: m})
+			if x := &out[len(out)-1]; first == len(out)-1 || !out[first].meta.Beside(m) {
+				first = len(out) - 1
+				x.alone(len(out))
+			} else {
+				x.record = out[first].record
+				out[first].min, out[first].max = min(out[first].min, m.Min), max(out[first].max, m.Max)
+			}
+		}
+	}
+	for i := range out { // the first of a record knows the times of all
+		if i > 0 && out[i].record == out[i-1].record {
+			out[i].min, out[i].max = out[i-1].min, out[i-1].max
 		}
 	}
 	return out
 }
+
+// alone makes the piece the first of a record.
+func (p *Piece) alone(record int) { p.record, p.min, p.max = record, p.Min, p.Max }

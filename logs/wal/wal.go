@@ -18,7 +18,8 @@ import (
 // Config says where and in what portions.
 type Config struct {
 	Dir          string
-	SegmentBytes int64 // a segment is closed when it is larger
+	SegmentBytes int64  // a segment is closed when it is larger
+	First        uint64 // no entry is numbered lower from now on: its owner has seen such ones
 	// Create makes a new segment file for writing; nil means the real one.
 	Create func(path string) (File, error)
 }
@@ -73,6 +74,7 @@ func Open(cfg Config, replay func(seq uint64, payload []byte) error, log *slog.L
 	if err := l.load(replay); err != nil {
 		return nil, fmt.Errorf("open write-ahead log %s: %w", cfg.Dir, err)
 	}
+	l.next = max(l.next, cfg.First)
 	l.measure()
 	return l, nil
 }
@@ -94,6 +96,30 @@ func (l *Log) load(replay func(uint64, []byte) error) error {
 		err = os.Remove(segmentPath(l.cfg.Dir, headless))
 	}
 	return err
+}
+
+// First is the number of the first entry that the log in dir keeps or will have; 1
+// says that nothing was let go of. It is 0 when the header of the oldest segment is
+// broken.
+func First(dir string) (uint64, error) {
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	oldest := uint64(0)
+	for _, e := range names {
+		if n, ok := segmentNumber(e.Name()); ok && (oldest == 0 || n < oldest) {
+			oldest = n
+		}
+	}
+	if oldest == 0 {
+		return 1, nil
+	}
+	first, _, err := readHeader(segmentPath(dir, oldest))
+	if err != nil {
+		return 0, nil //nolint:nilerr // that is what 0 says
+	}
+	return first, nil
 }
 
 // Read calls replay for every entry in dir in order, as Open does, and changes

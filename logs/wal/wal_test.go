@@ -256,3 +256,33 @@ func FuzzWalk(f *testing.F) {
 		}
 	})
 }
+
+func TestEntriesAreNumberedFromWhatItsOwnerHasSeen(t *testing.T) {
+	dir := t.TempDir()
+	if first, err := First(dir); first != 1 || err != nil {
+		t.Fatal(first, err)
+	}
+	seen := uint64(0)
+	for _, c := range []struct{ first, want uint64 }{{0, 1}, {1, 2}, {40, 40}, {7, 41}} {
+		l, err := Open(Config{Dir: dir, SegmentBytes: 1 << 20, First: c.first}, func(seq uint64, _ []byte) error {
+			seen = seq
+			return nil
+		}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := uint64(0)
+		if err := l.Append(t.Context(), []byte("x"), func(seq uint64) { have = seq }); err != nil || have != c.want || seen >= have {
+			t.Errorf("first %d: entry %d after %d, %v; want %d", c.first, have, seen, err, c.want)
+		}
+		if err := l.Truncate(have); err != nil {
+			t.Fatal(err)
+		}
+		if first, err := First(dir); first != have || err != nil {
+			t.Errorf("the first is %d, %v; want %d", first, err, have)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

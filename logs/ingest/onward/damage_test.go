@@ -47,9 +47,11 @@ func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, s, 0, 200) // half of them of each of two streams
-	if err := s.Flush(t.Context()); err != nil {
-		t.Fatal(err)
+	for _, from := range []int{0, 100} { // a record of blocks for each hundred
+		put(t, s, from, 100)
+		if err := s.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -62,7 +64,7 @@ func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[len(b)-1] ^= 1 // of the last block's lines
+	b[len(b)-1] ^= 1 // of the last record's lines
 	if err := os.WriteFile(files[0], b, 0o600); err != nil {
 		t.Fatal(err)
 	}
