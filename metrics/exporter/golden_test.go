@@ -3,6 +3,7 @@ package exporter
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/rogpeppe/go-internal/txtar"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -25,6 +27,8 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"perch/metrics/family"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -247,4 +251,34 @@ func TestAMachineHasTheSeriesOfNodeExporter(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestFamiliesAreThoseOfTheText(t *testing.T) {
+	o := NewObjects(allLists(t))
+	var want []family.Family
+	for _, f := range gather(t, o) {
+		want = append(want, family.Family{Name: f.GetName(), Help: f.GetHelp(), Type: map[dto.MetricType]model.MetricType{dto.MetricType_COUNTER: "counter", dto.MetricType_GAUGE: "gauge", dto.MetricType_UNTYPED: "unknown"}[f.GetType()]})
+	}
+	if got := o.Families().List(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestFamiliesThatFewObjectsHaveAreFoundInTime(t *testing.T) {
+	var pods []*corev1.Pod
+	for i := range 5 * looked {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: fmt.Sprint(i)}}
+		if i == 3*looked+2 {
+			now := metav1.Now()
+			p.DeletionTimestamp = &now
+		}
+		pods = append(pods, p)
+	}
+	f := NewObjects(Lists{Pods: func() []*corev1.Pod { return pods }}).Families()
+	for range 5 {
+		if slices.ContainsFunc(f.List(), func(x family.Family) bool { return x.Name == "kube_pod_deletion_timestamp" }) {
+			return
+		}
+	}
+	t.Error("five looks did not find the family of one pod among a thousand")
 }

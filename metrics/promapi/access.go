@@ -15,6 +15,7 @@ type Access struct {
 	Namespaces []string // series with one of these namespace labels
 	Unlabelled bool     // series without a namespace label, and the status pages
 	Write      bool     // remote write and OTLP
+	Into       string   // what is written gets this namespace; empty: what it says
 }
 
 // Everything is the access of perch's own parts and of administrators.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/units"
 	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
@@ -28,6 +29,8 @@ import (
 	"github.com/prometheus/prometheus/util/features"
 	"github.com/prometheus/prometheus/util/notifications"
 	webapi "github.com/prometheus/prometheus/web/api/v1"
+
+	"perch/metrics/family"
 )
 
 // Config bounds what one query and all queries together may cost.
@@ -43,7 +46,8 @@ type Config struct {
 	// experimental functions and modifiers, late removal of names, start times.
 	Experimental bool
 
-	Retention      time.Duration // shown on the status page
+	// Kept is how much of samples is kept, shown on the status page.
+	Kept           Kept
 	ScrapeInterval time.Duration // shown on the status page
 	EvalInterval   time.Duration // shown, and the default step of subqueries
 	Version        string        // shown on the status page
@@ -51,6 +55,20 @@ type Config struct {
 	// ExternalURL is that of the page: of a target on localhost its host is shown.
 	// It has a port.
 	ExternalURL *url.URL
+}
+
+// Kept is what a store keeps.
+type Kept struct {
+	Age        time.Duration
+	Bytes      int64         // on disk
+	Series     int           // in memory
+	OutOfOrder time.Duration // how late a sample may come
+	Exemplars  int
+}
+
+// text is how Prometheus shows it.
+func (k Kept) text() string {
+	return fmt.Sprintf("%s or %s", model.Duration(k.Age), units.Base2Bytes(k.Bytes))
 }
 
 // Default suits a machine of two cores and a process with 800 MiB for everything:
@@ -99,10 +117,13 @@ type Parts struct {
 	Store         Database
 	Targets       Targets
 	Rules         func(context.Context) Rules     // all groups; callers see what their access allows
+	Outside       func() []Alert                  // firing alerts that no rule makes, listed with those of rules
+	RuleSources   func(file string) RuleSource    // whose the rules of a group's file are
 	Alertmanagers func() []*url.URL               // where alerts go
 	Missing       func(context.Context) []string  // nodes without recent samples
 	Seconds       Seconds                         // for selectors with ring="1s"
 	Gatherer      prometheus.Gatherer             // for status/self_metrics
+	Families      *family.Book                    // type and help of metrics; nil: those of targets here
 	QueryLog      func(context.Context, Finished) // who asked what; called once per HTTP query
 }
 
@@ -111,6 +132,7 @@ type Parts struct {
 type API struct {
 	cfg    Config
 	engine *promql.Engine
+	turns  *turns
 	guard  guard
 	mux    *http.ServeMux
 	parser parser.Parser
@@ -129,14 +151,16 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	lang := parser.NewParser(parser.Options{EnableExperimentalFunctions: cfg.Experimental, ExperimentalDurationExpr: cfg.Experimental,
 		EnableExtendedRangeSelectors: cfg.Experimental, EnableBinopFillModifiers: cfg.Experimental})
+	turns := newTurns(cfg.Concurrency, reg)
 	a := &API{
 		cfg:    cfg,
+		turns:  turns,
 		guard:  guard{parts.Store, parts.Missing, parts.Seconds},
 		mux:    http.NewServeMux(),
 		parser: lang,
 		engine: promql.NewEngine(promql.EngineOpts{
 			Logger: log, Reg: reg, MaxSamples: cfg.MaxSamples, Timeout: cfg.Timeout, LookbackDelta: cfg.Lookback,
-			ActiveQueryTracker:       newTurns(cfg.Concurrency, reg),
+			ActiveQueryTracker:       turns,
 			NoStepSubqueryIntervalFn: func(int64) int64 { return cfg.EvalInterval.Milliseconds() },
 			EnableAtModifier:         true, EnableNegativeOffset: true, Parser: lang,
 			EnableDelayedNameRemoval: cfg.Experimental, UseStartTimestamps: cfg.Experimental,
@@ -146,12 +170,12 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		parts.Gatherer = prometheus.NewRegistry()
 	}
 	router := route.New().WithPrefix("/api/v1")
-	a.upstream(parts, log, reg).Register(router)
-	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(sized(visibleRules(router)))))
+	a.upstream(parts, newIntake(parts.Store, reg), log, reg).Register(router)
+	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(sized(a.writes(parts.Families, a.own(parts, parts.visibleRules(router)))))))
 	for _, path := range []string{"/-/healthy", "/-/ready"} { // promtool and probes ask
 		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "perch answers.\n") })
 	}
-	a.mux.Handle("GET /federate", sized(http.HandlerFunc(a.federate)))
+	a.mux.Handle("GET /federate", logged(parts.QueryLog, sized(http.HandlerFunc(a.federate))))
 	return a, nil
 }
 
@@ -187,16 +211,25 @@ func (a *API) Instant(ctx context.Context, expr string, at time.Time) (promql.Ve
 	return nil, warnings, fmt.Errorf("run query %q: gives %s, want an instant vector", expr, res.Value.Type())
 }
 
+// shown is the configuration in Prometheus' words.
+func (a *API) shown() config.Config {
+	c := config.DefaultConfig
+	c.GlobalConfig.ScrapeInterval = model.Duration(a.cfg.ScrapeInterval)
+	c.GlobalConfig.EvaluationInterval = model.Duration(a.cfg.EvalInterval)
+	c.StorageConfig = config.StorageConfig{ExemplarsConfig: &config.ExemplarsConfig{MaxExemplars: int64(a.cfg.Kept.Exemplars)}, TSDBConfig: &config.TSDBConfig{
+		OutOfOrderTimeWindowFlag: model.Duration(a.cfg.Kept.OutOfOrder), Retention: &config.TSDBRetentionConfig{Time: model.Duration(a.cfg.Kept.Age), Size: units.Base2Bytes(a.cfg.Kept.Bytes)}}}
+	return c
+}
+
 // upstream is Prometheus' own API package over our parts: what Grafana and
 // promtool expect, to the letter.
-func (a *API) upstream(parts Parts, log *slog.Logger, reg prometheus.Registerer) *webapi.API {
+func (a *API) upstream(parts Parts, in intake, log *slog.Logger, reg prometheus.Registerer) *webapi.API {
 	started := time.Now()
-	shown := config.DefaultConfig
-	shown.GlobalConfig.ScrapeInterval = model.Duration(a.cfg.ScrapeInterval)
-	shown.GlobalConfig.EvaluationInterval = model.Duration(a.cfg.EvalInterval)
+	shown := a.shown()
+	shown.OTLPConfig.PromoteResourceAttributes = []string{"k8s.namespace.name", "k8s.pod.name", "k8s.container.name", "k8s.node.name"} // see ofResource
 	targets := func(ctx context.Context) visibleTargets { return visibleTargets{parts.Targets, AccessOf(ctx)} }
 	return webapi.NewAPI(
-		a.engine, a.guard, parts.Store, parts.Store, a.guard,
+		a.engine, a.guard, in, in, a.guard,
 		func(ctx context.Context) webapi.ScrapePoolsRetriever { return targets(ctx) },
 		func(ctx context.Context) webapi.TargetRetriever { return targets(ctx) },
 		func(context.Context) webapi.AlertmanagerRetriever { return receivers{parts.Alertmanagers} },
@@ -206,7 +239,11 @@ func (a *API) upstream(parts Parts, log *slog.Logger, reg prometheus.Registerer)
 			"query.max-concurrency":       fmt.Sprint(a.cfg.Concurrency),
 			"query.max-samples":           fmt.Sprint(a.cfg.MaxSamples),
 			"query.timeout":               model.Duration(a.cfg.Timeout).String(),
-			"storage.tsdb.retention.time": model.Duration(a.cfg.Retention).String(),
+			"storage.tsdb.retention.time": model.Duration(a.cfg.Kept.Age).String(),
+			"storage.tsdb.retention.size": units.Base2Bytes(a.cfg.Kept.Bytes).String(),
+			"metric-retention":            model.Duration(a.cfg.Kept.Age).String(),
+			"metric-bytes":                units.Base2Bytes(a.cfg.Kept.Bytes).String(),
+			"metric-series":               fmt.Sprint(a.cfg.Kept.Series),
 			"web.enable-admin-api":        "false",
 		},
 		webapi.GlobalURLOptions{ListenAddress: a.cfg.ExternalURL.Host, Host: a.cfg.ExternalURL.Host, Scheme: a.cfg.ExternalURL.Scheme},
@@ -219,23 +256,28 @@ func (a *API) upstream(parts Parts, log *slog.Logger, reg prometheus.Registerer)
 			return parts.Rules(ctx)
 		},
 		a.cfg.ReadSamples, a.cfg.Concurrency, 1<<20, false, nil,
-		func() (webapi.RuntimeInfo, error) { return a.runtimeInfo(started), nil },
+		func() (webapi.RuntimeInfo, error) { return a.runtimeInfo(started, parts.Store), nil },
 		&webapi.PrometheusVersion{Version: prometheusVersion(), Revision: "perch " + a.cfg.Version, Branch: "perch", GoVersion: runtime.Version()},
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, func() {}, false },
 		parts.Gatherer, reg, nil,
 		true, remoteapi.MessageTypes{remoteapi.WriteV1MessageType, remoteapi.WriteV2MessageType},
-		true, false, false, false, a.cfg.Lookback, false, false, nil,
+		true, false, false, false, a.cfg.Lookback, false, true, nil,
 		features.NewRegistry(), webapi.OpenAPIOptions{}, a.parser,
 	)
 }
 
-func (a *API) runtimeInfo(started time.Time) webapi.RuntimeInfo {
+func (a *API) runtimeInfo(started time.Time, db Database) webapi.RuntimeInfo {
 	host, _ := os.Hostname() // shown only
+	dir, _ := os.Getwd()
+	damaged := int64(0)
+	if s, ok := db.(interface{ Repaired() bool }); ok && s.Repaired() {
+		damaged = 1
+	}
 	return webapi.RuntimeInfo{
 		StartTime: started, ServerTime: time.Now(), Hostname: host, ReloadConfigSuccess: true, LastConfigTime: started,
 		GoroutineCount: runtime.NumGoroutine(), GOMAXPROCS: runtime.GOMAXPROCS(0), GOMEMLIMIT: debug.SetMemoryLimit(-1),
-		GOGC: os.Getenv("GOGC"), GODEBUG: os.Getenv("GODEBUG"), StorageRetention: model.Duration(a.cfg.Retention).String(),
+		GOGC: os.Getenv("GOGC"), GODEBUG: os.Getenv("GODEBUG"), StorageRetention: a.cfg.Kept.text(), CWD: dir, CorruptionCount: damaged,
 	}
 }
 

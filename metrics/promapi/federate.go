@@ -2,6 +2,8 @@ package promapi
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -23,7 +25,9 @@ const anyNames expfmt.Format = "text/plain; version=1.0.0; charset=utf-8"
 
 // federate writes the newest sample of every series that one of match[]
 // selects, as Prometheus text with times. Names that old readers do not know are
-// written as the reader says that it takes them, else with underscores.
+// written as the reader says that it takes them, else with underscores. It waits for
+// its turn and has the time of a query. That the answer is partial says a comment at
+// its beginning, and the header Warning.
 func (a *API) federate(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, "parse form: "+err.Error(), http.StatusBadRequest)
@@ -34,6 +38,14 @@ func (a *API) federate(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.Timeout)
+	defer cancel()
+	turn, err := a.turns.Insert(ctx, "")
+	if err != nil {
+		http.Error(w, "no turn: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	defer a.turns.Delete(turn)
 	now := time.Now()
 	mint, maxt := now.Add(-a.cfg.Lookback).UnixMilli(), now.UnixMilli()
 	q, err := a.guard.Querier(mint, maxt)
@@ -45,27 +57,46 @@ func (a *API) federate(w http.ResponseWriter, r *http.Request) {
 
 	var found []storage.SeriesSet
 	for _, ms := range sets {
-		found = append(found, q.Select(r.Context(), true, &storage.SelectHints{Start: mint, End: maxt}, ms...))
+		found = append(found, q.Select(ctx, true, &storage.SelectHints{Start: mint, End: maxt}, ms...))
 	}
 	merged := storage.NewMergeSeriesSet(found, 0, storage.ChainedSeriesMerge)
 	var lines []federated
-	for merged.Next() && len(lines) < a.cfg.MaxSamples {
+	for merged.Next() {
+		if err := ctx.Err(); err != nil {
+			http.Error(w, "not in time: "+err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		if len(lines) >= a.cfg.MaxSamples {
+			http.Error(w, fmt.Sprintf("more than %d series: narrow match[]", a.cfg.MaxSamples), http.StatusUnprocessableEntity)
+			return
+		}
 		s := merged.At()
 		if t, v, ok := newest(s); ok {
 			lines = append(lines, federated{s.Labels(), t, v})
 		}
 	}
-	if err := merged.Err(); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+	if err := errors.Join(merged.Err(), ctx.Err()); err != nil {
+		code := http.StatusInternalServerError
+		if ctx.Err() != nil {
+			code = http.StatusServiceUnavailable
+		}
+		http.Error(w, err.Error(), code)
 		return
 	}
+	warnings, _ := merged.Warnings().AsStrings("", 0, 0)
 	slices.SortStableFunc(lines, func(a, b federated) int {
 		return strings.Compare(a.labels.Get(labels.MetricName), b.labels.Get(labels.MetricName))
 	})
 	format := expfmt.NegotiateAccept(r.Header, expfmt.FmtText, anyNames)
 	w.Header().Set("Content-Type", string(format))
 	escaping := format.ToEscapingScheme()
+	for _, text := range warnings {
+		w.Header().Add("Warning", "199 perch "+strconv.Quote(text))
+	}
 	out := bufio.NewWriter(w)
+	for _, text := range warnings {
+		fmt.Fprintf(out, "# %s\n", strings.ReplaceAll(text, "\n", " "))
+	}
 	last := ""
 	for _, l := range lines {
 		if name := l.labels.Get(labels.MetricName); name != last {

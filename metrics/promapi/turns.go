@@ -1,11 +1,18 @@
 package promapi
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"io"
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/golang/snappy"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/prompb"
+	"github.com/prometheus/prometheus/storage/remote"
 )
 
 // turns lets a bounded number of queries run; the others wait for theirs until
@@ -80,19 +87,70 @@ type Finished struct {
 	Status int
 }
 
-// logged tells tell about each query once it is answered.
+// logged tells tell about each query once it is answered: those in PromQL, and those
+// that name series by selectors (federation, remote read, series, labels).
 func logged(tell func(context.Context, Finished), next http.Handler) http.Handler {
 	if tell == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
+		began, read := time.Now(), ""
+		if r.URL.Path == "/api/v1/read" {
+			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBatch))
+			if err != nil {
+				answerError(w, http.StatusBadRequest, "bad_data", "read body: "+err.Error())
+				return
+			}
+			r.Body, read = io.NopCloser(bytes.NewReader(body)), selectors(body)
+		}
 		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(rec, r)
-		if q := r.Form.Get("query"); q != "" {
+		q := cmp.Or(r.Form.Get("query"), strings.Join(r.Form["match[]"], " "), read)
+		if q != "" || selects(r.URL.Path) {
 			tell(r.Context(), Finished{Path: r.URL.Path, Query: q, Took: time.Since(began), Status: rec.status})
 		}
 	})
+}
+
+// selects answers whether a path reads series even without a selector.
+func selects(path string) bool {
+	switch path {
+	case "/federate", "/api/v1/read", "/api/v1/series", "/api/v1/labels":
+		return true
+	}
+	return strings.HasPrefix(path, "/api/v1/label/")
+}
+
+// longestSelectors is how much of a remote read's selectors is told.
+const longestSelectors = 4 << 10
+
+// selectors are those of a remote read; empty when it is malformed.
+func selectors(body []byte) string {
+	if n, err := snappy.DecodedLen(body); err != nil || n > maxBatch {
+		return ""
+	}
+	raw, err := snappy.Decode(nil, body)
+	if err != nil {
+		return ""
+	}
+	var ask prompb.ReadRequest
+	if ask.Unmarshal(raw) != nil {
+		return ""
+	}
+	var out []string
+	for _, q := range ask.Queries {
+		ms, err := remote.FromLabelMatchers(q.Matchers)
+		if err != nil {
+			return ""
+		}
+		var all []string
+		for _, m := range ms {
+			all = append(all, m.String())
+		}
+		out = append(out, "{"+strings.Join(all, ",")+"}")
+	}
+	text := strings.Join(out, " ")
+	return text[:min(len(text), longestSelectors)]
 }
 
 type recorder struct {

@@ -8,6 +8,9 @@
 // prometheus_wal_watcher_* count). As with Prometheus, sending begins with what
 // is committed after the start, so the backlog does not outlive a restart.
 //
+// Receivers of version 1 are told type and help of metric families too (Run), as
+// metadata_config says; those of version 2 are not.
+//
 // Apply and Notify may be called from any goroutine.
 //
 // Start reading at Apply.

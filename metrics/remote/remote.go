@@ -2,16 +2,20 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/storage/remote"
 	"go.yaml.in/yaml/v2"
+
+	"perch/metrics/family"
 )
 
 // maxTargets bounds the receivers; each costs a reader of the WAL, its shards
@@ -26,16 +30,26 @@ type Sender struct {
 	storage *remote.WriteStorage
 	log     *slog.Logger
 	targets prometheus.Gauge
+
+	families     func() []family.Told
+	sent, untold prometheus.Counter
+
+	mu   sync.Mutex // guards told
+	told []*told
 }
 
-// New makes a sender for the store in dir. It sends nothing before Apply.
-func New(dir string, log *slog.Logger, reg prometheus.Registerer) *Sender {
+// New makes a sender for the store in dir, and of the families: what is known of
+// metrics now. It sends nothing before Apply.
+func New(dir string, families func() []family.Told, log *slog.Logger, reg prometheus.Registerer) *Sender {
 	s := &Sender{
 		storage: remote.NewWriteStorage(log, reg, dir, flushLimit, nil, false), log: log,
-		targets: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_remote_write_targets", Help: "Receivers that samples are sent to."}),
+		targets:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_remote_write_targets", Help: "Receivers that samples are sent to."}),
+		families: families,
+		sent:     prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_remote_write_families_sent_total", Help: "Types and helps of metric families that receivers took."}),
+		untold:   prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_remote_write_families_failed_total", Help: "Types and helps of metric families that a receiver did not take; they are sent again later."}),
 	}
 	if reg != nil {
-		reg.MustRegister(s.targets)
+		reg.MustRegister(s.targets, s.sent, s.untold)
 	}
 	return s
 }
@@ -51,23 +65,31 @@ func (s *Sender) Apply(text string) error {
 	if err != nil {
 		return err
 	}
+	var all []*told
 	for i, t := range cfg.RemoteWriteConfigs {
 		// Tried first, because ApplyConfig would end the queues it came to before
 		// one it cannot make, for example for want of a file.
-		if _, err := remote.NewWriteClient("", clientConfig(t)); err != nil {
+		client, err := remote.NewWriteClient(cmp.Or(t.Name, fmt.Sprint("families of ", i)), clientConfig(t))
+		if err != nil {
 			return fmt.Errorf("apply remote write configuration: remote_write[%d] (%s): %w", i, t.URL.Redacted(), err)
+		}
+		if one := tells(t, client); one != nil {
+			all = append(all, one)
 		}
 	}
 	if err := s.storage.ApplyConfig(cfg); err != nil {
 		return fmt.Errorf("apply remote write configuration: %w", err)
 	}
 	s.targets.Set(float64(len(cfg.RemoteWriteConfigs)))
+	s.mu.Lock()
+	s.told = all
+	s.mu.Unlock()
 	return nil
 }
 
 func clientConfig(t *config.RemoteWriteConfig) *remote.ClientConfig {
 	return &remote.ClientConfig{URL: t.URL, WriteProtoMsg: t.ProtobufMessage, Timeout: t.RemoteTimeout, HTTPClientConfig: t.HTTPClientConfig,
-		SigV4Config: t.SigV4Config, AzureADConfig: t.AzureADConfig, GoogleIAMConfig: t.GoogleIAMConfig}
+		Headers: t.Headers, SigV4Config: t.SigV4Config, AzureADConfig: t.AzureADConfig, GoogleIAMConfig: t.GoogleIAMConfig}
 }
 
 // Close sends what is under way, for a few seconds at most.

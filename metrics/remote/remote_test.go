@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 
+	"perch/metrics/family"
 	"perch/metrics/promapi"
 	"perch/metrics/remote"
 	"perch/metrics/store"
@@ -40,23 +41,30 @@ func openStore(t *testing.T) *store.Store {
 // receiver is another perch: its door for remote write over its own store.
 type receiver struct {
 	*httptest.Server
-	api    *promapi.API
-	fail   atomic.Bool // answers 503
-	kinds  atomic.Value
-	headed atomic.Value
+	api     *promapi.API
+	book    *family.Book
+	fail    atomic.Bool // answers 503
+	refused atomic.Int32
+	kinds   atomic.Value
+	headed  atomic.Value
 }
 
 func openReceiver(t *testing.T) *receiver {
 	t.Helper()
-	api, err := promapi.New(promapi.Default(), promapi.Parts{Store: openStore(t)}, quiet, prometheus.NewRegistry())
+	book, err := family.NewBook(family.DefaultLimits(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &receiver{api: api}
+	api, err := promapi.New(promapi.Default(), promapi.Parts{Store: openStore(t), Families: book}, quiet, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &receiver{api: api, book: book}
 	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if r.fail.Load() {
 			_, _ = io.Copy(io.Discard, req.Body)
 			http.Error(w, "away", http.StatusServiceUnavailable)
+			r.refused.Add(1)
 			return
 		}
 		r.kinds.Store(req.Header.Get("Content-Type"))
@@ -133,7 +141,7 @@ func TestSamplesReachReceiversOfBothVersions(t *testing.T) {
 	for version, config := range map[string]string{"v1": "", "v2": "  protobuf_message: io.prometheus.write.v2.Request\n"} {
 		t.Run(version, func(t *testing.T) {
 			from, to := openStore(t), openReceiver(t)
-			s := remote.New(from.Dir(), quiet, prometheus.NewRegistry())
+			s := remote.New(from.Dir(), nil, quiet, prometheus.NewRegistry())
 			from.OnCommit(s)
 			defer s.Close()
 			if err := s.Apply("global:\n  external_labels: {cluster: barn}\nremote_write:\n- url: " + to.URL + "/api/v1/write\n  send_native_histograms: true\n" +
@@ -162,7 +170,7 @@ func TestSamplesReachReceiversOfBothVersions(t *testing.T) {
 
 func TestWhatIsCommittedWhileAReceiverIsAwayArrivesLater(t *testing.T) {
 	from, to, other := openStore(t), openReceiver(t), openReceiver(t)
-	s := remote.New(from.Dir(), quiet, prometheus.NewRegistry())
+	s := remote.New(from.Dir(), nil, quiet, prometheus.NewRegistry())
 	from.OnCommit(s)
 	defer s.Close()
 	if err := s.Apply("remote_write:\n- url: " + to.URL + "/api/v1/write\n  queue_config: {max_backoff: 50ms, batch_send_deadline: 50ms}\n- url: " + other.URL + "/api/v1/write\n  queue_config: {batch_send_deadline: 50ms}\n"); err != nil {
@@ -181,7 +189,7 @@ func TestWhatIsCommittedWhileAReceiverIsAwayArrivesLater(t *testing.T) {
 
 func TestARefusedConfigurationLeavesTheOneBefore(t *testing.T) {
 	from, to := openStore(t), openReceiver(t)
-	s := remote.New(from.Dir(), quiet, prometheus.NewRegistry())
+	s := remote.New(from.Dir(), nil, quiet, prometheus.NewRegistry())
 	from.OnCommit(s)
 	defer s.Close()
 	good := "remote_write:\n- url: " + to.URL + "/api/v1/write\n  queue_config: {batch_send_deadline: 50ms}\n"
@@ -207,5 +215,54 @@ func TestARefusedConfigurationLeavesTheOneBefore(t *testing.T) {
 	to.wants(t, "still", is(3))
 	if err := s.Apply(""); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestFamiliesAreToldToReceiversOfVersionOneAndAgainAfterAnOutage(t *testing.T) {
+	from := openStore(t)
+	families := []family.Told{{Source: family.Source{Namespace: "red", Job: "a"}, Families: []family.Family{{Name: "x_total", Type: "counter", Help: "X."}, {Name: "y", Type: "gauge", Unit: "bytes"}}},
+		{Source: family.Source{Namespace: "blue"}, Families: []family.Family{{Name: "x_total", Type: "counter", Help: "X."}, {Name: "z", Type: "gaugehistogram"}}}}
+	s := remote.New(from.Dir(), func() []family.Told { return families }, quiet, prometheus.NewRegistry())
+	t.Cleanup(func() { _ = s.Close() })
+	one, two, off := openReceiver(t), openReceiver(t), openReceiver(t)
+	one.fail.Store(true)
+	text := "remote_write:\n- url: " + one.URL + "/api/v1/write\n  headers: {X-Scope-OrgID: t1}\n  metadata_config: {send_interval: 1s, max_samples_per_send: 2}\n" +
+		"- url: " + two.URL + "/api/v1/write\n  protobuf_message: io.prometheus.write.v2.Request\n  metadata_config: {send_interval: 1s}\n" +
+		"- url: " + off.URL + "/api/v1/write\n  metadata_config: {send: false}\n"
+	if err := s.Apply(text); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	all := func(string) bool { return true }
+	wait := func(what string, good func() bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !good(); <-time.After(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("not in time: ", what)
+			}
+		}
+	}
+	wait("a failure", func() bool { return one.refused.Load() > 0 })
+	one.fail.Store(false)
+	var got []family.Told
+	wait("three families", func() bool {
+		got = one.book.List(time.Now(), "", all)
+		return len(got) == 1 && len(got[0].Families) == 3
+	})
+	if got[0].Families[0] != (family.Family{Name: "x_total", Type: "counter", Help: "X."}) || got[0].Families[2].Type != "gaugehistogram" || one.headed.Load() != "t1" {
+		t.Errorf("told %+v with header %v", got, one.headed.Load())
+	}
+	for about, r := range map[string]*receiver{"version 2": two, "switched off": off} {
+		if got := r.book.List(time.Now(), "", all); len(got) > 0 {
+			t.Errorf("%s: told %v", about, got)
+		}
 	}
 }

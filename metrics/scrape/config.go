@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	corev1 "k8s.io/api/core/v1"
 
+	"perch/metrics/family"
 	"perch/metrics/target"
 )
 
@@ -86,6 +87,10 @@ type Local struct {
 	Interval time.Duration // Config.Interval when zero
 	Honor    bool          // keep labels of the samples where both have one
 	Now      Demand        // asks for a round between two ticks; nil: nobody does
+
+	// Families are those of Samples, called now and then from another goroutine;
+	// may be nil.
+	Families func() []family.Family
 }
 
 // Samples are those of a source that are to be told at a time, from one
@@ -143,6 +148,11 @@ type Parts struct {
 
 	// Resolve finds the address behind a name of a Service; may be nil.
 	Resolve func(host string) (ip string, ok bool)
+
+	// Wide answers whether objects that live in a namespace may make series of any
+	// namespace; others make those of their own and of the pods they scrape. nil: none
+	// may.
+	Wide func(namespace string) bool
 
 	// CutOff hears of a target whose answer is not or not wholly stored, when that
 	// begins and when its reason changes; may be nil.

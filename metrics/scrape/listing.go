@@ -2,11 +2,9 @@ package scrape
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -32,6 +30,7 @@ type Status struct {
 	Took    float64           `json:"took"`              // seconds
 	Refused int               `json:"refused,omitempty"` // series of the newest answer for which the store has no room
 	CutOff  string            `json:"cutOff,omitempty"`  // why the newest answer is not or not wholly stored, one of a few words
+	Foreign int               `json:"foreign,omitempty"` // samples of the newest answer that said they are of a namespace that is not the target's
 	Error   string            `json:"error,omitempty"`
 }
 
@@ -61,13 +60,19 @@ func (l *Loop) Here() []Status {
 		for _, t := range list {
 			live[t] = true
 			s := Status{Node: l.cfg.Node, Pool: pool, URL: l.shown(t), Labels: t.Labels(labels.NewBuilder(labels.EmptyLabels())).Map(),
-				Health: string(t.Health()), Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), Refused: l.gate.of(t).refused, From: t.GetValue(fromLabel)}
+				Health: string(t.Health()), Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), From: t.GetValue(fromLabel)}
+			last := l.gate.of(t)
+			s.Refused, s.Foreign = last.refused, last.foreign
 			err := t.LastError()
 			if err != nil {
 				s.Error = err.Error()
 			}
 			if s.CutOff = cutOff(err, s.Refused); s.CutOff == cutSeries {
 				s.Error = fmt.Sprintf("%d series refused: its namespace or this node has as many as it may", s.Refused)
+			}
+			if s.Foreign > 0 && s.Error == "" {
+				s.Error = fmt.Sprintf("%d samples say that they are of namespace %q, which is not the target's: they are stored as %q, with the label exported_namespace; objects in kube-system and in namespaces with the label perch.io/rules=cluster may say so",
+					s.Foreign, last.said, homeOf(t, nil).of)
 			}
 			rows = append(rows, s)
 		}
@@ -162,10 +167,30 @@ func summaries(rows []Status, left []target.Dropped) []Summary {
 	return out
 }
 
-// ServeHTTP writes the Listing as JSON.
-func (l *Loop) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(l.List()) // the client is gone otherwise
+// Of is the part of a listing that is about namespaces: targets whose series are of
+// one, and what became of the objects in one.
+func (l Listing) Of(namespaces []string) Listing {
+	of := func(from string) bool {
+		parts := strings.SplitN(from, "/", 3)
+		return len(parts) == 3 && slices.Contains(namespaces, parts[1])
+	}
+	out := Listing{Targets: []Status{}, LeftOut: []target.Dropped{}, Objects: []Summary{}}
+	for _, t := range l.Targets {
+		if slices.Contains(namespaces, t.Labels["namespace"]) {
+			out.Targets = append(out.Targets, t)
+		}
+	}
+	for _, d := range l.LeftOut {
+		if of(d.From) {
+			out.LeftOut = append(out.LeftOut, d)
+		}
+	}
+	for _, s := range summaries(out.Targets, out.LeftOut) {
+		if of(s.From) {
+			out.Objects = append(out.Objects, s)
+		}
+	}
+	return out
 }
 
 // Dropped are the objects that ask to be scraped and are not, with reasons.

@@ -27,8 +27,9 @@ type localSeries struct {
 	round  uint64
 }
 
-// runLocal gathers one registry until ctx ends.
-func (l *Loop) runLocal(ctx context.Context, from Local) {
+// runLocal gathers one registry, the i-th, until ctx ends.
+func (l *Loop) runLocal(ctx context.Context, i int) {
+	from := l.cfg.Local[i]
 	every := from.Interval
 	if every <= 0 {
 		every = l.cfg.Interval
@@ -52,6 +53,7 @@ func (l *Loop) runLocal(ctx context.Context, from Local) {
 			batch = append(told, s.told(len(told), began)...)
 		} else {
 			families, err := from.Gather.Gather()
+			l.gathered(i, families)
 			batch = s.samples(families, began, err)
 		}
 		if err := store(ctx, batch); err != nil && ctx.Err() == nil {

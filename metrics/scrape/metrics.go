@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	targets  prometheus.Gauge
 	left     prometheus.Gauge
+	foreign  prometheus.Counter
 	cut      *prometheus.CounterVec // by reason
 	offender *prometheus.GaugeVec   // by namespace, pod, target (its URL) and reason, offenderLimit of them
 }
@@ -18,6 +19,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		targets: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets", Help: "Targets that are scraped."}),
 		left:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets_left_out", Help: "Objects that ask to be scraped and are not."}),
+		foreign: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_scrape_foreign_namespace_samples_total", Help: "Samples whose target said that they are of a namespace that is not its own; they were stored as its own."}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perch_scrape_answers_cut_off_total", Help: "Answers of targets that were not or not wholly stored, by reason."}, []string{"reason"}),
 		offender: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -26,7 +28,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, r := range []string{cutSamples, cutBody, cutLabels, cutGarbage, cutSeries} {
 		m.cut.WithLabelValues(r)
 	}
-	reg.MustRegister(m.targets, m.left, m.cut, m.offender)
+	reg.MustRegister(m.targets, m.left, m.foreign, m.cut, m.offender)
 	return m
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -36,14 +37,19 @@ type gate struct {
 	into storage.AppendableV2
 	most int // samples of one answer where the target says nothing
 
+	wide    func(namespace string) bool // see Parts.Wide
+	foreign prometheus.Counter
+
 	mu    sync.Mutex
 	known map[*scrape.Target]answered
 }
 
 // answered is what is known of a target's answers.
 type answered struct {
-	good    bool // the newest was stored
-	refused int  // series of the newest, by the store
+	good    bool   // the newest was stored
+	refused int    // series of the newest, by the store
+	foreign int    // samples of the newest that said they are of another namespace
+	said    string // one of those namespaces
 }
 
 // mostLabel is what the scraper tells itself about the sample limit of a target.
@@ -62,6 +68,7 @@ func (g *gate) AppenderV2(ctx context.Context) storage.AppenderV2 {
 		a.most = n
 	}
 	a.target, a.holding = t, !g.of(t).good
+	a.home = homeOf(t, g.wide)
 	return a
 }
 
@@ -74,6 +81,9 @@ type gated struct {
 	most, n int
 	refused int
 	holding bool
+	home    home
+	foreign int
+	said    string // a namespace that is not the target's
 	held    []heldSample
 }
 
@@ -93,6 +103,7 @@ func (a *gated) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64, v f
 			return 0, errSamples
 		}
 	}
+	ls = a.place(ls)
 	if !a.holding || ref != 0 {
 		return a.pass(ref, ls, st, t, v, h, fh, opts)
 	}
@@ -144,7 +155,8 @@ func (a *gated) Commit() error {
 			good = true
 		}
 	}
-	a.gate.tell(a.target, answered{good, a.refused})
+	a.gate.tell(a.target, answered{good, a.refused, a.foreign, a.said})
+	a.gate.foreign.Add(float64(a.foreign))
 	return a.AppenderV2.Commit()
 }
 

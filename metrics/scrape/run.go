@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 	"github.com/prometheus/prometheus/scrape"
 
+	"perch/metrics/family"
 	"perch/metrics/target"
 )
 
@@ -30,6 +32,7 @@ const (
 	// What the scraper tells itself about a target; not stored.
 	fromLabel = "__perch_from" // the object that asks
 	keyLabel  = "__perch_key"  // which target it is, whatever its interval
+	homeLabel = "__perch_home" // the namespace it is in
 )
 
 // Loop scrapes. It implements what promapi asks of Targets.
@@ -44,7 +47,8 @@ type Loop struct {
 	word    string // see Own.host
 	metrics *metrics
 	cuts    cuts
-	files   *fileJobs // nil without Config.File
+	files   *fileJobs                         // nil without Config.File
+	made    []atomic.Pointer[[]family.Family] // of each Local; nil: not gathered yet
 
 	mu       sync.Mutex
 	dropped  []target.Dropped
@@ -72,8 +76,9 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	l := &Loop{
 		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, most: int(cfg.SampleLimit), known: map[*scrape.Target]answered{}}, sockets: map[string]string{}, word: rand.Text(),
-		since: map[string]time.Time{}, jobPools: map[string]pool{}, metrics: newMetrics(reg), cuts: cuts{},
+		since: map[string]time.Time{}, jobPools: map[string]pool{}, metrics: newMetrics(reg), cuts: cuts{}, made: make([]atomic.Pointer[[]family.Family], len(cfg.Local)),
 	}
+	l.gate.wide, l.gate.foreign = parts.Wide, l.metrics.foreign
 	if cfg.File != "" {
 		if l.files, err = newFileJobs(cfg, full.ScrapeConfigs, log, reg); err != nil {
 			return nil, err
@@ -113,7 +118,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		})
 	}
 	for i := range l.cfg.Local {
-		parts.Go(func() { l.runLocal(ctx, l.cfg.Local[i]) })
+		parts.Go(func() { l.runLocal(ctx, i) })
 	}
 	defer parts.Wait()
 	defer l.manager.Stop()
@@ -204,7 +209,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		if l.since[id].IsZero() {
 			l.since[id] = now
 		}
-		more := map[string]string{"__scheme__": t.Scheme, "__metrics_path__": t.Path, fromLabel: t.From, keyLabel: id, mostLabel: fmt.Sprint(most)}
+		more := map[string]string{"__scheme__": t.Scheme, "__metrics_path__": t.Path, fromLabel: t.From, keyLabel: id, mostLabel: fmt.Sprint(most), homeLabel: t.Namespace}
 		if now.Sub(l.since[id]) < firstSpan && every > firstInterval && t.Labels[model.ScrapeIntervalLabel] == "" {
 			more[model.ScrapeIntervalLabel], more[model.ScrapeTimeoutLabel] = seconds(firstInterval), seconds(min(firstInterval, l.cfg.Timeout))
 		}

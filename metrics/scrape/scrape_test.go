@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"perch/metrics/family"
 	"perch/metrics/store"
 )
 
@@ -65,7 +67,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 			}
 			return
 		}
-		_, _ = io.WriteString(w, "requests_total{pod=\"said-by-app\"} 7\n")
+		_, _ = io.WriteString(w, "# HELP requests_total Requests.\n# TYPE requests_total counter\nrequests_total{pod=\"said-by-app\"} 7\n")
 	}))
 	defer app.Close()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
@@ -74,7 +76,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	agent := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "agent_up 1\nseldom_read 1\nagent_bucket{le=\"2.0\"} 1\nagent_bucket{le=\"5.0\"} 1\nother_total 1\n")
+		_, _ = io.WriteString(w, "# TYPE agent_up gauge\nagent_up 1\nseldom_read 1\nagent_bucket{le=\"2.0\"} 1\nagent_bucket{le=\"5.0\"} 1\nother_total 1\n")
 	})}
 	go func() { _ = agent.Serve(listen) }()
 	defer agent.Close()
@@ -90,7 +92,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 		}
 	}
 	reg := prometheus.NewRegistry()
-	own := prometheus.NewCounter(prometheus.CounterOpts{Name: "own_total"})
+	own := prometheus.NewCounter(prometheus.CounterOpts{Name: "own_total", Help: "Own."})
 	own.Add(3)
 	reg.MustRegister(own)
 	cfg := Default()
@@ -104,7 +106,7 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 		{Labels: map[string]string{"job": "other", "instance": "n1", "node": ""}, Gather: other},
 		{Labels: map[string]string{"job": "direct", "instance": "n1", "node": ""}, Samples: func(base map[string]string, at time.Time) []Sample {
 			return []Sample{{ID: 1, Labels: labels.FromStrings("__name__", "direct", "job", base["job"]), T: at.UnixMilli(), V: 5}}
-		}},
+		}, Families: func() []family.Family { return []family.Family{{Name: "direct", Type: "gauge"}} }},
 	}
 	l, err := New(cfg, Parts{
 		Into: s,
@@ -166,12 +168,35 @@ func TestAnnotatedPodsAndOwnPartsAreScrapedAtOnce(t *testing.T) {
 	if big, _ := latest(t, s, "big"); len(big) > 0 {
 		t.Errorf("a target over its limit stores nothing, got %d", len(big))
 	}
-	w := httptest.NewRecorder()
-	l.ServeHTTP(w, httptest.NewRequest("GET", "/targets", nil))
-	for _, part := range []string{`"from":"pod/red/late"`, "no address yet", "sample limit exceeded", `"health":"up"`} {
-		if !strings.Contains(w.Body.String(), part) {
-			t.Errorf("no %s in %s", part, w.Body)
+	told := map[string]string{}
+	for _, from := range l.Families() {
+		for _, f := range from.Families {
+			told[from.Namespace+" "+from.Job+" "+f.Name] = string(f.Type) + " " + f.Help
 		}
+	}
+	for what, is := range map[string]string{"red red/web requests_total": "counter Requests.", "* perch-agent agent_up": "gauge ", "* perch-telemetry own_total": "counter Own.", "* direct direct": "gauge "} {
+		if told[what] != is {
+			t.Errorf("family %s is %q, want %q", what, told[what], is)
+		}
+	}
+	listing := func(l Listing) string {
+		b, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	all, red, blue := listing(l.List()), listing(l.List().Of([]string{"red"})), listing(l.List().Of([]string{"blue"}))
+	for _, part := range []string{`"from":"pod/red/late"`, "no address yet", "sample limit exceeded", `"health":"up"`} {
+		if !strings.Contains(all, part) {
+			t.Errorf("no %s in %s", part, all)
+		}
+	}
+	if !strings.Contains(red, `"from":"pod/red/late"`) || !strings.Contains(red, `"namespace":"red"`) || strings.Contains(red, "perch-agent") {
+		t.Errorf("of namespace red: %s", red)
+	}
+	if blue != `{"targets":[],"leftOut":[],"objects":[]}` {
+		t.Errorf("of namespace blue: %s", blue)
 	}
 }
 

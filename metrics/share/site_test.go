@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 
 	"perch/metrics/store"
 	"perch/metrics/stream"
@@ -54,16 +55,30 @@ func all(t testing.TB, db storage.Queryable) (map[string][]string, string) {
 		if out[l] != nil {
 			t.Fatalf("series %s comes twice", l)
 		}
-		for it := set.At().Iterator(nil); it.Next() == chunkenc.ValFloat; {
-			at, v := it.At()
-			out[l] = append(out[l], fmt.Sprintf("%g@%d", v, at))
-		}
+		out[l] = texts(set.At())
 	}
 	if err := set.Err(); err != nil {
 		t.Fatal(err)
 	}
 	w, _ := set.Warnings().AsStrings("", 0, 0)
 	return out, strings.Join(w, "; ")
+}
+
+// texts are the values and times of a series.
+func texts(s storage.Series) (out []string) {
+	it := s.Iterator(nil)
+	for {
+		switch it.Next() {
+		case chunkenc.ValFloat:
+			at, v := it.At()
+			out = append(out, fmt.Sprintf("%g@%d", v, at))
+		case chunkenc.ValHistogram, chunkenc.ValFloatHistogram:
+			at, h := it.AtFloatHistogram(nil)
+			out = append(out, fmt.Sprintf("%s@%d", h, at))
+		default:
+			return out
+		}
+	}
 }
 
 func until(t testing.TB, what string, good func() bool) {
@@ -226,16 +241,20 @@ func (s *site) loseDisk() {
 // write has the server store samples of some of its series.
 func (s *site) write(random *rand.Rand, at int64) {
 	s.t.Helper()
-	var batch []store.Sample
+	var batch store.Batch
 	for i := range 60 {
 		if random.IntN(4) == 0 {
 			continue
 		}
 		l := labels.FromStrings("__name__", fmt.Sprint("m_", i%7), "i", fmt.Sprint(i), "node", fmt.Sprint("n", i%3))
-		batch = append(batch, store.Sample{ID: uint64(i + 1), Labels: l, T: at, V: float64(random.IntN(1000))})
+		if i%10 == 0 {
+			batch.Histograms = append(batch.Histograms, store.Histogram{ID: uint64(i + 1), Labels: l, T: at, H: tsdbutil.GenerateTestHistogram(at % 1000)})
+			continue
+		}
+		batch.Samples = append(batch.Samples, store.Sample{ID: uint64(i + 1), Labels: l, T: at, V: float64(random.IntN(1000))})
 	}
 	for _, in := range []*store.Inlet{s.in, s.ref} {
-		if done, err := in.Append(s.t.Context(), batch); err != nil || done.Refused > 0 {
+		if done, err := in.AppendAll(s.t.Context(), batch); err != nil || done.Refused > 0 {
 			s.t.Fatal(done, err)
 		}
 	}
@@ -287,11 +306,7 @@ func (s *site) same(what string) {
 	n := 0
 	for set.Next() {
 		n++
-		var got []string
-		for it := set.At().Iterator(nil); it.Next() == chunkenc.ValFloat; {
-			at, v := it.At()
-			got = append(got, fmt.Sprintf("%g@%d", v, at))
-		}
+		got := texts(set.At())
 		if l := set.At().Labels().String(); !slices.Equal(got, want[l]) {
 			s.t.Fatalf("%s: by chunks %s is %v, want %v", what, l, got, want[l])
 		}

@@ -64,7 +64,7 @@ func DefaultWorker() Config {
 	c.MaxBytes = 1 << 30
 	c.SeriesLimit = 100_000
 	c.NamespaceLimit = 50_000
-	c.Exemplars = 0
+	c.Exemplars = 1000 // the stream to the server takes them from the WAL, where only those are that are kept
 	c.OutOfOrder = 10 * time.Minute
 	c.StripeSize = 512
 	return c

@@ -38,6 +38,7 @@ type Store struct {
 	budget   *budget
 	room     *room
 	repaired bool
+	replay   *tsdb.WALReplayStatus
 	held     atomic.Bool // see HoldWAL
 	log      *slog.Logger
 	once     sync.Once
@@ -70,12 +71,13 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (_ *Store, err
 	// WAL is known only from there.
 	own := prometheus.NewRegistry()
 	began := time.Now()
-	db, err := tsdb.Open(cfg.Dir, log, own, options(cfg, limit), nil)
+	replay := tsdb.NewDBStats()
+	db, err := tsdb.Open(cfg.Dir, log, own, options(cfg, limit), replay)
 	if err != nil {
 		return nil, fmt.Errorf("open metrics store %s: %w", cfg.Dir, err)
 	}
 	s := &Store{db: db, cfg: cfg, lock: lock, metrics: m, budget: limit, room: &room{dir: cfg.Dir, reserve: cfg.ReserveBytes, metrics: m, broken: make(chan struct{})},
-		log: log, stop: make(chan struct{}), stopped: make(chan struct{}), repaired: corruptions(own) > 0}
+		log: log, stop: make(chan struct{}), stopped: make(chan struct{}), repaired: corruptions(own) > 0, replay: replay.Head.WALReplayStatus}
 	limit.open.Store(true)
 	if left, err := s.room.left(); err == nil && left <= 0 {
 		log.Warn("disk of the metrics store is full, samples are refused", "dir", cfg.Dir, "reserve", cfg.ReserveBytes)
@@ -168,6 +170,9 @@ func (s *Store) Dir() string { return s.cfg.Dir }
 // Retention is how long samples are kept.
 func (s *Store) Retention() time.Duration { return s.cfg.Retention }
 
+// Limits are those it was opened with.
+func (s *Store) Limits() Config { return s.cfg }
+
 // Series is the number of series in memory.
 func (s *Store) Series() uint64 { return s.db.Head().NumSeries() }
 
@@ -239,9 +244,9 @@ func (s *Store) Stats(byLabel string, limit int) (*tsdb.Stats, error) {
 	return s.db.Head().Stats(byLabel, limit), nil
 }
 
-// WALReplayStatus is complete once New returned.
+// WALReplayStatus names the segments that New read; it is complete then.
 func (s *Store) WALReplayStatus() (tsdb.WALReplayStatus, error) {
-	return tsdb.WALReplayStatus{}, nil
+	return s.replay.GetWALReplayStatus(), nil
 }
 
 // BlockMetas lists the blocks on disk.

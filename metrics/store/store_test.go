@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/wlog"
 )
 
 func open(t testing.TB, dir string, change func(*Config)) *Store {
@@ -263,4 +264,25 @@ func cpu() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func TestTheReplayThatIsToldIsTheOneThatWas(t *testing.T) {
+	dir := t.TempDir()
+	for range 3 { // each opening begins a segment
+		s := open(t, dir, func(*Config) {})
+		if _, err := s.Inlet("test").Append(t.Context(), []Sample{{Labels: series("m", 0), T: time.Now().UnixMilli(), V: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(t, dir, func(*Config) {})
+	first, last, err := wlog.Segments(filepath.Join(dir, "wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.WALReplayStatus(); err != nil || got.Min != first || got.Max != last || got.Current != last || last < 3 {
+		t.Errorf("told %d to %d, at %d, %v; segments are %d to %d", got.Min, got.Max, got.Current, err, first, last)
+	}
 }

@@ -41,6 +41,7 @@ type Client struct {
 	numbers map[uint64]uint64 // Sample.ID → number in the session
 	next    uint64
 	raw     []byte
+	old     bool // the receiver of this session reads samples only
 }
 
 // NewClient makes a client; the first Send opens the session. The name labels
@@ -59,17 +60,28 @@ func (c *Client) begin() {
 	c.session = &session{}
 	_, _ = rand.Read(c.session.id[:]) // never fails
 	c.numbers = map[uint64]uint64{}
-	c.next = 0
+	c.next, c.old = 0, false
 }
 
-// errSession means that the receiver does not know our session.
-var errSession = errors.New("session is not known")
+var (
+	// errSession means that the receiver does not know our session.
+	errSession = errors.New("session is not known")
 
-// Send delivers a batch and returns when the receiver has committed it. After
-// an error call it again with the same batch. Every Sample.ID must be set and
-// mean one series for the life of the process.
+	// errOld means that the receiver is of a version that reads samples only.
+	errOld = errors.New("receiver takes samples only, no histograms and exemplars: update it")
+)
+
+// Send delivers samples; see SendAll.
 func (c *Client) Send(ctx context.Context, batch []Sample) error {
-	if len(batch) == 0 {
+	return c.SendAll(ctx, Batch{Samples: batch})
+}
+
+// SendAll delivers a batch and returns when the receiver has committed it. After
+// an error call it again with the same batch. Every ID must be set and mean one
+// series for the life of the process. A receiver of an older version gets the
+// samples; what it does not read is counted, see Old.
+func (c *Client) SendAll(ctx context.Context, batch Batch) error {
+	if batch.Len() == 0 {
 		return nil
 	}
 	if goOn := uint64(len(c.numbers)); c.next > min(maxNumbers, ended+2*goOn) {
@@ -81,33 +93,60 @@ func (c *Client) Send(ctx context.Context, batch []Sample) error {
 		c.begin()
 		err = c.try(ctx, batch)
 	}
+	if errors.Is(err, errOld) {
+		c.old = true // until it knows the session no more: it is updated with a restart
+		err = c.try(ctx, batch)
+	}
 	if err != nil {
 		c.metrics.failures.Inc()
-		return fmt.Errorf("send %d samples to %s: %w", len(batch), c.cfg.URL, err)
+		return fmt.Errorf("send %d samples to %s: %w", batch.Len(), c.cfg.URL, err)
 	}
-	c.metrics.samples.Add(float64(len(batch)))
+	c.metrics.samples.Add(float64(len(batch.Samples)))
+	if c.old {
+		c.metrics.unread.Add(float64(batch.Len() - len(batch.Samples)))
+		return nil
+	}
+	c.metrics.histograms.Add(float64(len(batch.Histograms)))
+	c.metrics.exemplars.Add(float64(len(batch.Exemplars)))
 	return nil
 }
 
-func (c *Client) try(ctx context.Context, batch []Sample) error {
+// Old answers whether the receiver is of a version that reads samples only.
+func (c *Client) Old() bool { return c.old }
+
+func (c *Client) try(ctx context.Context, batch Batch) error {
+	if c.old {
+		if batch = (Batch{Samples: batch.Samples}); batch.Len() == 0 {
+			return nil
+		}
+	}
 	var fresh []labels.Labels
 	var named []uint64 // IDs that got a number for this batch
-	numbers := make([]uint64, len(batch))
+	numbers := make([]uint64, 0, batch.Len())
 	next := c.next
-	for i := range batch {
-		n := c.numbers[batch[i].ID]
+	number := func(id uint64, l labels.Labels) {
+		n := c.numbers[id]
 		if n == 0 {
 			next++
 			n = next
-			c.numbers[batch[i].ID] = n
-			named = append(named, batch[i].ID)
-			fresh = append(fresh, batch[i].Labels)
+			c.numbers[id] = n
+			named = append(named, id)
+			fresh = append(fresh, l)
 		}
-		numbers[i] = n
+		numbers = append(numbers, n)
+	}
+	for i := range batch.Samples {
+		number(batch.Samples[i].ID, batch.Samples[i].Labels)
+	}
+	for i := range batch.Histograms {
+		number(batch.Histograms[i].ID, batch.Histograms[i].Labels)
+	}
+	for i := range batch.Exemplars {
+		number(batch.Exemplars[i].ID, batch.Exemplars[i].Labels)
 	}
 	var st staged
 	c.raw = encode(c.raw[:0], c.session, c.session.seq+1, fresh, batch, numbers, &st)
-	err := c.post(ctx, s2.Encode(nil, c.raw))
+	err := c.post(ctx, s2.Encode(nil, c.raw), formOf(batch))
 	if err != nil {
 		// The receiver may or may not have it. Encoded again from the same
 		// state the batch is the same, and its sequence tells.
@@ -118,15 +157,20 @@ func (c *Client) try(ctx context.Context, batch []Sample) error {
 	}
 	c.next = next
 	c.session.commit(&st)
-	for i := range batch {
-		if value.IsStaleNaN(batch[i].V) {
-			delete(c.numbers, batch[i].ID)
+	for i := range batch.Samples {
+		if value.IsStaleNaN(batch.Samples[i].V) {
+			delete(c.numbers, batch.Samples[i].ID)
+		}
+	}
+	for i := range batch.Histograms {
+		if batch.Histograms[i].Stale() {
+			delete(c.numbers, batch.Histograms[i].ID)
 		}
 	}
 	return nil
 }
 
-func (c *Client) post(ctx context.Context, body []byte) error {
+func (c *Client) post(ctx context.Context, body []byte, form string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.URL, bytes.NewReader(body))
@@ -146,6 +190,10 @@ func (c *Client) post(ctx context.Context, body []byte) error {
 		return nil
 	case http.StatusConflict:
 		return errSession
+	case http.StatusBadRequest:
+		if form == magic2 && res.Header.Get(formHeader) == "" {
+			return errOld
+		}
 	}
 	return fmt.Errorf("receiver answers %s: %s", res.Status, strings.TrimSpace(string(text)))
 }

@@ -13,8 +13,13 @@ import (
 	"perch/metrics/store"
 )
 
-// Sample is the store's; see there.
-type Sample = store.Sample
+// Sample, Histogram, Exemplar and Batch are the store's; see there.
+type (
+	Sample    = store.Sample
+	Histogram = store.Histogram
+	Exemplar  = store.Exemplar
+	Batch     = store.Batch
+)
 
 // A batch is, after decompression:
 //
@@ -22,14 +27,23 @@ type Sample = store.Sample
 //	new series: count, then each: label count, name and value strings
 //	base time varint (ms)
 //	samples: count, then each: number difference varint, time difference varint, value
+//	only of "PMS2": what follows samples in extras.go
 //	crc32c of all before, 4 bytes
+//
+// A batch of samples alone has the form PMS1, which receivers of all versions
+// read, anything else PMS2. A receiver tells in the header formHeader of each
+// answer which one it reads at most; one without the header reads PMS1.
 //
 // Series are numbered 1, 2, … in the order they are described in a session.
 // A value is a uvarint: 0 = as before, 1 = 8 raw bytes follow, else
 // zigzag(difference)+2 of whole numbers. Before means the last value of the
 // series in this session. A series whose last value was a stale marker is not
 // named again.
-const magic = "PMS1"
+const (
+	magic      = "PMS1"
+	magic2     = "PMS2"
+	formHeader = "Perch-Stream"
+)
 
 // Limits of the decoder; an encoder stays far below.
 const (
@@ -107,41 +121,72 @@ func whole(v float64) bool {
 func zigzag(d int64) uint64   { return uint64(d<<1) ^ uint64(d>>63) }
 func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
-// encode writes a batch. numbers gives each sample's series number; those above
-// known are new and described in order of their numbers by fresh.
-func encode(b []byte, s *session, seq uint64, fresh []labels.Labels, batch []Sample, numbers []uint64, st *staged) []byte {
-	b = append(b, magic...)
+// encode writes a batch. numbers gives the series number of each sample, histogram
+// and exemplar; those above known are new and described in order of their numbers
+// by fresh.
+func encode(b []byte, s *session, seq uint64, fresh []labels.Labels, batch Batch, numbers []uint64, st *staged) []byte {
+	b = append(b, formOf(batch)...)
 	b = append(b, s.id[:]...)
 	b = binary.AppendUvarint(b, seq)
 	b = binary.AppendUvarint(b, uint64(len(fresh)))
 	for _, l := range fresh {
-		b = binary.AppendUvarint(b, uint64(l.Len()))
-		l.Range(func(x labels.Label) {
-			b = binary.AppendUvarint(b, uint64(len(x.Name)))
-			b = append(b, x.Name...)
-			b = binary.AppendUvarint(b, uint64(len(x.Value)))
-			b = append(b, x.Value...)
-		})
+		b = appendLabels(b, l)
 	}
-	var base int64
-	if len(batch) > 0 {
-		base = batch[0].T
-	}
+	samples := batch.Samples
+	base := baseOf(batch)
 	b = binary.AppendVarint(b, base)
-	b = binary.AppendUvarint(b, uint64(len(batch)))
-	view := viewOf(s, len(batch))
+	b = binary.AppendUvarint(b, uint64(len(samples)))
+	view := viewOf(s, len(samples))
 	var number uint64
 	t := base
-	for i := range batch {
+	for i := range samples {
 		b = binary.AppendVarint(b, int64(numbers[i]-number))
 		number = numbers[i]
-		b = binary.AppendVarint(b, batch[i].T-t)
-		t = batch[i].T
-		b = differ(b, view.get(number), batch[i].V)
-		view.set(number, batch[i].V)
+		b = binary.AppendVarint(b, samples[i].T-t)
+		t = samples[i].T
+		b = differ(b, view.get(number), samples[i].V)
+		view.set(number, samples[i].V)
+	}
+	if formOf(batch) == magic2 {
+		b = appendExtras(b, base, batch, numbers[len(samples):], view)
 	}
 	st.seq, st.values = seq, view.done()
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// formOf is the oldest form that can hold a batch.
+func formOf(b Batch) string {
+	if len(b.Histograms)+len(b.Exemplars) > 0 {
+		return magic2
+	}
+	return magic
+}
+
+// baseOf is the time from which others are told.
+func baseOf(b Batch) int64 {
+	switch {
+	case len(b.Samples) > 0:
+		return b.Samples[0].T
+	case len(b.Histograms) > 0:
+		return b.Histograms[0].T
+	case len(b.Exemplars) > 0:
+		return b.Exemplars[0].T
+	}
+	return 0
+}
+
+func appendLabels(b []byte, l labels.Labels) []byte {
+	b = binary.AppendUvarint(b, uint64(l.Len()))
+	l.Range(func(x labels.Label) {
+		b = appendText(b, x.Name)
+		b = appendText(b, x.Value)
+	})
+	return b
+}
+
+func appendText(b []byte, text string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(text)))
+	return append(b, text...)
 }
 
 // view is a session's values with the changes of one batch on top.
@@ -191,6 +236,7 @@ type header struct {
 	id  [sessionLength]byte
 	seq uint64
 	sum uint32
+	two bool // the form is PMS2
 }
 
 // reader reads a batch; the first error sticks.
@@ -243,9 +289,10 @@ func (r *reader) text(what string) string {
 // open checks the frame and reads the header.
 func open(b []byte) (header, *reader, error) {
 	var h header
-	if len(b) < len(magic)+sessionLength+1+4 || string(b[:len(magic)]) != magic {
-		return h, nil, fmt.Errorf("%w: no %s at the start", errMalformed, magic)
+	if len(b) < len(magic)+sessionLength+1+4 || string(b[:len(magic)]) != magic && string(b[:len(magic)]) != magic2 {
+		return h, nil, fmt.Errorf("%w: no %s or %s at the start", errMalformed, magic, magic2)
 	}
+	h.two = string(b[:len(magic)]) == magic2
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
 		return h, nil, fmt.Errorf("%w: checksum", errMalformed)
@@ -259,64 +306,89 @@ func open(b []byte) (header, *reader, error) {
 
 // decode reads what follows the header. decorate may change the labels of a new
 // series.
-func (r *reader) decode(s *session, h header, decorate func(*labels.Builder)) ([]Sample, *staged, error) {
+func (r *reader) decode(s *session, h header, decorate func(*labels.Builder)) (batch Batch, _ *staged, _ error) {
 	st := &staged{seq: h.seq, sum: h.sum}
-	fresh := int(r.uvarint("count of series", maxNewSeries))
-	if len(s.sets)+fresh > maxSeries {
-		r.fail("too many series in one session")
-	}
-	build := labels.NewBuilder(labels.EmptyLabels())
-	for range fresh {
-		if r.err != nil {
-			break
-		}
-		build.Reset(labels.EmptyLabels())
-		for range r.uvarint("count of labels", maxLabels) {
-			name, text := r.text("label name"), r.text("label value")
-			if r.err != nil {
-				break
-			}
-			build.Set(name, text)
-		}
-		if decorate != nil {
-			decorate(build)
-		}
-		st.sets = append(st.sets, build.Labels())
-	}
-	t := r.varint("base time")
-	n := int(r.uvarint("count of samples", maxSamples))
-	if n > len(r.b) { // each takes at least three bytes
-		r.fail("count of samples")
-		n = 0
-	}
-	batch := make([]Sample, 0, n)
+	r.describe(s, st, decorate)
+	base := r.varint("base time")
+	n := r.count("samples", maxSamples, 3)
+	batch.Samples = make([]Sample, 0, n)
 	v := viewOf(s, n)
 	defer v.done()
 	var number uint64
+	t := base
 	for range n {
 		number += uint64(r.varint("series"))
-		if r.err == nil && (number == 0 || number > uint64(len(s.sets)+len(st.sets))) {
-			r.fail("series that was not described")
-		}
+		set := r.set(s, st, number)
 		t += r.varint("time")
 		x := r.value(v, number)
 		if r.err != nil {
-			return nil, nil, r.err
+			return Batch{}, nil, r.err
 		}
 		v.set(number, x)
-		var set labels.Labels
-		if number <= uint64(len(s.sets)) {
-			set = s.sets[number-1]
-		} else {
-			set = st.sets[number-1-uint64(len(s.sets))]
-		}
-		batch = append(batch, Sample{ID: number, Labels: set, T: t, V: x})
+		batch.Samples = append(batch.Samples, Sample{ID: number, Labels: set, T: t, V: x})
+	}
+	if h.two {
+		r.extras(s, st, base, &batch, v)
 	}
 	if r.err == nil && len(r.b) > 0 {
 		r.fail("bytes after the end")
 	}
 	st.values = v.changed
 	return batch, st, r.err
+}
+
+// describe reads the new series.
+func (r *reader) describe(s *session, st *staged, decorate func(*labels.Builder)) {
+	fresh := int(r.uvarint("count of series", maxNewSeries))
+	if len(s.sets)+fresh > maxSeries {
+		r.fail("too many series in one session")
+	}
+	build := labels.NewBuilder(labels.EmptyLabels())
+	for range fresh {
+		r.labels(build)
+		if r.err != nil {
+			return
+		}
+		if decorate != nil {
+			decorate(build)
+		}
+		st.sets = append(st.sets, build.Labels())
+	}
+}
+
+func (r *reader) labels(build *labels.Builder) {
+	build.Reset(labels.EmptyLabels())
+	for range r.uvarint("count of labels", maxLabels) {
+		name, text := r.text("label name"), r.text("label value")
+		if r.err != nil {
+			return
+		}
+		build.Set(name, text)
+	}
+}
+
+// count reads how many follow, each of which takes some bytes at least.
+func (r *reader) count(what string, most uint64, least int) int {
+	n := int(r.uvarint("count of "+what, most))
+	if n > len(r.b)/least {
+		r.fail("count of " + what)
+		return 0
+	}
+	return n
+}
+
+// set finds the labels of a series that was described.
+func (r *reader) set(s *session, st *staged, number uint64) labels.Labels {
+	switch {
+	case r.err != nil:
+	case number == 0 || number > uint64(len(s.sets)+len(st.sets)):
+		r.fail("series that was not described")
+	case number <= uint64(len(s.sets)):
+		return s.sets[number-1]
+	default:
+		return st.sets[number-1-uint64(len(s.sets))]
+	}
+	return labels.EmptyLabels()
 }
 
 func (r *reader) value(v *view, number uint64) float64 {

@@ -1,6 +1,6 @@
-// Package stream carries samples between processes so that an outage leaves no
-// gap: agent → telemetry over a unix socket, telemetry of a worker → telemetry
-// of a server over HTTPS.
+// Package stream carries samples, native histograms and exemplars between processes
+// so that an outage leaves no gap: agent → telemetry over a unix socket, telemetry
+// of a worker → telemetry of a server over HTTPS.
 //
 // A Client sends one batch as one POST and waits for the answer, which comes
 // after the batch is committed. Series are described once per session, then

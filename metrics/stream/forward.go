@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -30,6 +31,8 @@ type ForwardConfig struct {
 
 	Begin Position // without a state file; zero: the oldest sample there is
 	Pick  Pick     // nil: all
+
+	NoExemplars bool // nobody reads them there
 }
 
 // DefaultForward sends every second.
@@ -49,6 +52,7 @@ type Forwarder struct {
 	held    time.Time // since when samples wait; zero: they do not
 	gaveUp  bool      // of holding, until samples wait no more
 	unkept  bool      // the last position is not on disk
+	old     bool      // it was told that the receiver is of an older version
 }
 
 // NewForwarder reads the state file. Without one it begins at Begin. The client
@@ -78,29 +82,31 @@ func (f *Forwarder) Behind() time.Duration { return time.Duration(f.metrics.behi
 func (f *Forwarder) Run(ctx context.Context) error {
 	defer f.release()
 	t := openTail(f.dir, f.from, f.cfg.Pick, f.log)
+	t.noExemplars = f.cfg.NoExemplars
 	defer t.close()
 	if err := t.start(); err != nil {
 		return err
 	}
-	var batch []Sample
+	var batch Batch
 	for {
 		f.metrics.lost.Add(float64(t.lost))
 		t.lost = 0
 		var err error
-		batch, err = t.next(batch[:0], f.cfg.Batch)
+		batch, err = t.next(Batch{Samples: batch.Samples[:0], Histograms: batch.Histograms[:0], Exemplars: batch.Exemplars[:0]}, f.cfg.Batch)
 		if err != nil {
 			return err
 		}
-		if len(batch) > 0 {
-			if !f.deliver(ctx, batch) {
+		for part := range parts(batch) {
+			if !f.deliver(ctx, part) {
 				return nil
 			}
-			f.metrics.behind.Store(int64(time.Since(time.UnixMilli(batch[len(batch)-1].T))))
+			_, newest := times(part)
+			f.metrics.behind.Store(int64(time.Since(time.UnixMilli(newest))))
 		}
 		if t.at != f.from {
 			f.keep(t.at)
 		}
-		if len(batch) >= f.cfg.Batch { // more waits
+		if sizeOf(batch) >= f.cfg.Batch { // more waits
 			if !f.held.IsZero() {
 				f.hold() // a receiver that is only slow does not hold the WAL for ever
 			}
@@ -115,12 +121,65 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 }
 
+// times are the oldest and the newest of a batch that is not empty.
+func times(b Batch) (oldest, newest int64) {
+	oldest, newest = math.MaxInt64, math.MinInt64
+	at := func(t int64) { oldest, newest = min(oldest, t), max(newest, t) }
+	for i := range b.Samples {
+		at(b.Samples[i].T)
+	}
+	for i := range b.Histograms {
+		at(b.Histograms[i].T)
+	}
+	for i := range b.Exemplars {
+		at(b.Exemplars[i].T)
+	}
+	return oldest, newest
+}
+
+// heavy is how many spans, buckets and values the histograms of what is sent at
+// once have, about: 4 MiB of fractions.
+const heavy = 1 << 19
+
+// parts cuts a batch so that a receiver takes it: one commit of a store may have
+// many large histograms.
+func parts(b Batch) func(func(Batch) bool) {
+	return func(yield func(Batch) bool) {
+		weight, from := 0, 0
+		for i := range b.Histograms {
+			if weight += weightOf(&b.Histograms[i]); weight < heavy {
+				continue
+			}
+			if !yield(Batch{Samples: b.Samples, Histograms: b.Histograms[from : i+1]}) {
+				return
+			}
+			b.Samples, weight, from = nil, 0, i+1
+		}
+		if b.Histograms = b.Histograms[from:]; b.Len() > 0 {
+			yield(b)
+		}
+	}
+}
+
+func weightOf(h *Histogram) int {
+	if h.H != nil {
+		return len(h.H.PositiveSpans) + len(h.H.NegativeSpans) + len(h.H.PositiveBuckets) + len(h.H.NegativeBuckets) + len(h.H.CustomValues)
+	}
+	return len(h.FH.PositiveSpans) + len(h.FH.NegativeSpans) + len(h.FH.PositiveBuckets) + len(h.FH.NegativeBuckets) + len(h.FH.CustomValues)
+}
+
 // deliver sends one batch until it is acknowledged; false when ctx ended.
-func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
+func (f *Forwarder) deliver(ctx context.Context, batch Batch) bool {
 	wait := f.cfg.Retry
 	for told := false; ; {
-		err := f.client.Send(ctx, batch)
+		err := f.client.SendAll(ctx, batch)
 		if err == nil {
+			if old := f.client.Old(); old != f.old {
+				f.old = old
+				if old {
+					f.log.Warn("histograms and exemplars are not sent, the receiver is of an older version", "store", f.cfg.Name)
+				}
+			}
 			if told {
 				f.log.Info("samples are taken again", "store", f.cfg.Name)
 			}
@@ -133,7 +192,8 @@ func (f *Forwarder) deliver(ctx context.Context, batch []Sample) bool {
 			f.log.Warn("samples were not taken, they wait on disk", "store", f.cfg.Name, "err", err)
 			told = true
 		}
-		f.metrics.behind.Store(int64(time.Since(time.UnixMilli(batch[0].T))))
+		oldest, _ := times(batch)
+		f.metrics.behind.Store(int64(time.Since(time.UnixMilli(oldest))))
 		f.hold()
 		select {
 		case <-ctx.Done():

@@ -20,18 +20,21 @@ func gauge(name, help, who string) prometheus.Gauge {
 }
 
 type clientMetrics struct {
-	samples, bytes, failures, sessions prometheus.Counter
+	samples, histograms, exemplars, unread, bytes, failures, sessions prometheus.Counter
 }
 
 func newClientMetrics(who string, reg prometheus.Registerer) *clientMetrics {
 	m := &clientMetrics{
-		samples:  counter("sent_samples_total", "Samples the receiver acknowledged.", who),
-		bytes:    counter("sent_bytes_total", "Bytes of batches sent.", who),
-		failures: counter("send_failures_total", "Batches that must be sent again.", who),
-		sessions: counter("sessions_restarted_total", "Sessions the receiver did not know any more.", who),
+		samples:    counter("sent_samples_total", "Samples the receiver acknowledged.", who),
+		histograms: counter("sent_histograms_total", "Native histograms the receiver acknowledged.", who),
+		exemplars:  counter("sent_exemplars_total", "Exemplars the receiver acknowledged.", who),
+		unread:     counter("unread_total", "Histograms and exemplars that were not sent because the receiver is of a version that does not read them.", who),
+		bytes:      counter("sent_bytes_total", "Bytes of batches sent.", who),
+		failures:   counter("send_failures_total", "Batches that must be sent again.", who),
+		sessions:   counter("sessions_restarted_total", "Sessions the receiver did not know any more.", who),
 	}
 	if reg != nil {
-		reg.MustRegister(m.samples, m.bytes, m.failures, m.sessions)
+		reg.MustRegister(m.samples, m.histograms, m.exemplars, m.unread, m.bytes, m.failures, m.sessions)
 	}
 	return m
 }
@@ -46,8 +49,8 @@ type receiverMetrics struct {
 func newReceiverMetrics(who string, reg prometheus.Registerer) *receiverMetrics {
 	m := &receiverMetrics{
 		name:    who,
-		samples: counter("received_samples_total", "Samples committed.", who),
-		skipped: counter("received_samples_refused_total", "Samples of accepted batches that the store refused.", who),
+		samples: counter("received_samples_total", "Samples, histograms and exemplars committed.", who),
+		skipped: counter("received_samples_refused_total", "Samples, histograms and exemplars of accepted batches that the store refused.", who),
 		repeats: counter("received_repeats_total", "Batches that came twice and were stored once.", who),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perch_stream_batches_refused_total", Help: "Batches not taken, by HTTP status.",

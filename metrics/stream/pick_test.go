@@ -147,9 +147,11 @@ func TestSeriesThatEndedAreForgotten(t *testing.T) {
 			}
 		}
 		for {
-			if batch, err = r.next(batch[:0], 5000); err != nil {
+			read, err := r.next(Batch{Samples: batch[:0]}, 5000)
+			if err != nil {
 				t.Fatal(err)
 			}
+			batch = read.Samples
 			got += len(batch)
 			if len(batch) == 0 {
 				break

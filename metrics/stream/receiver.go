@@ -69,6 +69,7 @@ func NewReceiver(name string, cfg ReceiverConfig, into *store.Store, log *slog.L
 }
 
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	w.Header().Set(formHeader, magic2)
 	code, err := r.take(w, req)
 	if err != nil {
 		r.metrics.refused.WithLabelValues(fmt.Sprint(code)).Inc()
@@ -123,7 +124,7 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
-	done, err := from.inlet.Append(req.Context(), batch)
+	done, err := from.inlet.AppendAll(req.Context(), batch)
 	if err != nil {
 		return http.StatusInternalServerError, err
 	}
@@ -135,10 +136,9 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
 	if node != "" {
 		r.heard[node] = from.used
 	}
-	if node != "" {
-		for _, x := range batch {
-			r.newest[node] = max(r.newest[node], x.T)
-		}
+	if node != "" && batch.Len() > 0 {
+		_, newest := times(batch)
+		r.newest[node] = max(r.newest[node], newest)
 	}
 	r.mu.Unlock()
 	return 0, nil

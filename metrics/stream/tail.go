@@ -55,13 +55,17 @@ type tail struct {
 	decoder record.Decoder
 	series  map[chunks.HeadSeriesRef]labels.Labels
 
-	pick    Pick // nil: all
+	pick Pick // nil: all
+
+	noExemplars bool
+
 	at      Position
 	skip    int64 // samples up to this offset of the first segment are sent
 	file    *wlog.Segment
 	reader  *wlog.LiveReader
 	samples []record.RefSample
 	defs    []record.RefSeries
+	extra   extra
 	lost    int // segments that were deleted unread
 	many    int // series are forgotten when there are more, and twice as many as after the last time
 	kept    int // series after the last time
@@ -201,17 +205,27 @@ func (t *tail) enter(segment int) error {
 	return nil
 }
 
-// next fills batch with up to about limit samples that were committed since;
-// none means that there are no more now. The position moves past them.
-func (t *tail) next(batch []Sample, limit int) ([]Sample, error) {
-	for len(batch) < limit {
+// extra is what is decoded into, again and again.
+type extra struct {
+	whole     []record.RefHistogramSample
+	fractions []record.RefFloatHistogramSample
+	exemplars []record.RefExemplar
+}
+
+// sizeOf is how many samples a batch is worth: a histogram has many numbers.
+func sizeOf(b Batch) int { return len(b.Samples) + 10*len(b.Histograms) + len(b.Exemplars) }
+
+// next fills batch with what was committed since, up to about limit samples;
+// nothing means that there is no more now. The position moves past it.
+func (t *tail) next(batch Batch, limit int) (Batch, error) {
+	for sizeOf(batch) < limit {
 		// Asked before reading: a segment that has a successor now grows no
 		// more, so its end is its end.
 		_, last, err := t.list(t.dir)
 		if err != nil {
 			return batch, fmt.Errorf("list WAL %s: %w", t.dir, err)
 		}
-		if batch, err = t.read(batch, limit); err != nil || len(batch) >= limit {
+		if batch, err = t.read(batch, limit); err != nil || sizeOf(batch) >= limit {
 			return batch, err
 		}
 		if last <= t.at.Segment {
@@ -225,34 +239,27 @@ func (t *tail) next(batch []Sample, limit int) ([]Sample, error) {
 }
 
 // read takes records of the open segment until its present end.
-func (t *tail) read(batch []Sample, limit int) ([]Sample, error) {
-	for len(batch) < limit && t.reader.Next() {
+func (t *tail) read(batch Batch, limit int) (Batch, error) {
+	for sizeOf(batch) < limit && t.reader.Next() {
 		rec := t.reader.Record()
 		if err := t.define(rec); err != nil {
 			return batch, err
 		}
-		switch t.decoder.Type(rec) {
-		case record.Samples, record.SamplesV2:
-		default:
+		kind := t.decoder.Type(rec)
+		if !carries(kind) || t.reader.Offset() <= t.skip || kind == record.Exemplars && t.noExemplars {
 			continue
-		}
-		if t.reader.Offset() <= t.skip {
-			continue
-		}
-		var err error
-		t.samples, err = t.decoder.Samples(rec, t.samples[:0])
-		if err != nil {
-			return batch, fmt.Errorf("decode samples of WAL %s: %w", t.dir, err)
 		}
 		at := Position{t.at.Segment, t.reader.Offset()}
 		wanted := func(uint64, labels.Labels) bool { return true }
 		if t.pick != nil {
 			wanted = t.pick(at)
 		}
-		for _, x := range t.samples {
-			if l, ok := t.series[x.Ref]; ok && wanted(uint64(x.Ref), l) {
-				batch = append(batch, Sample{ID: uint64(x.Ref), Labels: l, T: x.T, V: x.V})
-			}
+		find := func(ref chunks.HeadSeriesRef) (labels.Labels, bool) {
+			l, ok := t.series[ref]
+			return l, ok && wanted(uint64(ref), l)
+		}
+		if err := t.take(kind, rec, &batch, find); err != nil {
+			return batch, fmt.Errorf("decode %s of WAL %s: %w", kind, t.dir, err)
 		}
 		t.at = at
 	}
@@ -262,6 +269,52 @@ func (t *tail) read(batch []Sample, limit int) ([]Sample, error) {
 		t.log.Warn("metrics WAL segment ended early", "err", err)
 	}
 	return batch, nil
+}
+
+// carries answers whether records of a kind hold what is sent.
+func carries(kind record.Type) bool {
+	switch kind {
+	case record.Samples, record.SamplesV2, record.Exemplars,
+		record.HistogramSamples, record.HistogramSamplesV2, record.CustomBucketsHistogramSamples,
+		record.FloatHistogramSamples, record.FloatHistogramSamplesV2, record.CustomBucketsFloatHistogramSamples:
+		return true
+	}
+	return false
+}
+
+// take adds a record to the batch.
+func (t *tail) take(kind record.Type, rec []byte, batch *Batch, find func(chunks.HeadSeriesRef) (labels.Labels, bool)) (err error) {
+	switch kind {
+	case record.Samples, record.SamplesV2:
+		t.samples, err = t.decoder.Samples(rec, t.samples[:0])
+		for _, x := range t.samples {
+			if l, ok := find(x.Ref); ok {
+				batch.Samples = append(batch.Samples, Sample{ID: uint64(x.Ref), Labels: l, T: x.T, V: x.V})
+			}
+		}
+	case record.Exemplars:
+		t.extra.exemplars, err = t.decoder.Exemplars(rec, t.extra.exemplars[:0])
+		for _, x := range t.extra.exemplars {
+			if l, ok := find(x.Ref); ok {
+				batch.Exemplars = append(batch.Exemplars, Exemplar{ID: uint64(x.Ref), Labels: l, T: x.T, V: x.V, With: x.Labels})
+			}
+		}
+	case record.HistogramSamples, record.HistogramSamplesV2, record.CustomBucketsHistogramSamples:
+		t.extra.whole, err = t.decoder.HistogramSamples(rec, t.extra.whole[:0])
+		for _, x := range t.extra.whole {
+			if l, ok := find(x.Ref); ok {
+				batch.Histograms = append(batch.Histograms, Histogram{ID: uint64(x.Ref), Labels: l, T: x.T, H: x.H})
+			}
+		}
+	default:
+		t.extra.fractions, err = t.decoder.FloatHistogramSamples(rec, t.extra.fractions[:0])
+		for _, x := range t.extra.fractions {
+			if l, ok := find(x.Ref); ok {
+				batch.Histograms = append(batch.Histograms, Histogram{ID: uint64(x.Ref), Labels: l, T: x.T, FH: x.FH})
+			}
+		}
+	}
+	return err
 }
 
 // advance goes to the next segment that still exists.

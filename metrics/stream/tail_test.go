@@ -96,19 +96,19 @@ func TestAWALThatIsTruncatedMeanwhileIsReadFromWhereItBeginsThen(t *testing.T) {
 			if err := r.start(); err != nil {
 				t.Fatal(err)
 			}
-			var batch []Sample
+			var batch Batch
 			var err error
 			if tc.read > 0 {
-				if batch, err = r.next(nil, tc.read); err != nil || len(batch) != tc.read {
-					t.Fatal(len(batch), err)
+				if batch, err = r.next(Batch{}, tc.read); err != nil || batch.Len() != tc.read {
+					t.Fatal(batch.Len(), err)
 				}
 			}
 			racing = true
-			if batch, err = r.next(nil, 1000); err != nil {
+			if batch, err = r.next(Batch{}, 1000); err != nil {
 				t.Fatal(err)
 			}
 			var got, want []string
-			for _, s := range batch {
+			for _, s := range batch.Samples {
 				got = append(got, fmt.Sprint(s.Labels.Get("i"), "=", s.V))
 			}
 			for n := tc.first; n < segments; n++ {

@@ -22,6 +22,11 @@ type Target struct {
 	From    string            `json:"from"`            // the object that asks: pod/NAMESPACE/NAME or service/…
 	Node    string            `json:"node,omitempty"`  // that scrapes it; set by Plan
 	OfPod   bool              `json:"ofPod,omitempty"` // Address is that of a pod: no object's word
+
+	// Namespace is that of the pod or Service found, whatever relabelings make of its
+	// label; where these name another address, or nothing was found, that of the
+	// object. A server of an older version tells none.
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // Key tells targets apart.
@@ -141,7 +146,7 @@ func targetsOf(from, node string, pod *corev1.Pod, service *corev1.Service, mark
 		if l["container"] == "" {
 			delete(l, "container")
 		}
-		out = append(out, Target{Scheme: scheme, Address: address, Path: path, Labels: l, From: from, OfPod: true})
+		out = append(out, Target{Scheme: scheme, Address: address, Path: path, Labels: l, From: from, OfPod: true, Namespace: pod.Namespace})
 	}
 	return out, ""
 }

@@ -319,7 +319,11 @@ func (p *planner) candidate(o Object, e endpoint, pl place) ([]candidate, string
 		}
 	}
 	c := candidate{labels: b, node: node, what: "address " + address}
+	if pl.service != nil {
+		c.home = pl.service.Namespace
+	}
 	if pl.pod != nil {
+		c.home = pl.pod.Namespace
 		c.what, c.ip = "pod "+pl.pod.Namespace+"/"+pl.pod.Name, pl.pod.Status.PodIP
 	}
 	return []candidate{c}, ""

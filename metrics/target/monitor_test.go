@@ -92,6 +92,42 @@ func TestAnAddressIsAPodsOnlyWhereThePodHasIt(t *testing.T) {
 	}
 }
 
+// TestATargetIsWhereItWasFound: no label of an object moves it, nor an address.
+func TestATargetIsWhereItWasFound(t *testing.T) {
+	const any = `{selector: {matchLabels: {app: web}}, namespaceSelector: {any: true}, podMetricsEndpoints: [{port: m, relabelings: [`
+	for name, c := range map[string]struct {
+		o    Object
+		want string
+	}{
+		"a pod of its namespace":             {object(t, PodMonitor, "red", any+`]}]}`), "red"},
+		"a pod of another":                   {object(t, PodMonitor, "blue", any+`]}]}`), "red"},
+		"its label is another":               {object(t, PodMonitor, "blue", any+`{targetLabel: namespace, replacement: green}]}]}`), "red"},
+		"so is what was found":               {object(t, PodMonitor, "blue", any+`{targetLabel: __meta_kubernetes_namespace, replacement: green}]}]}`), "red"},
+		"its address is":                     {object(t, PodMonitor, "blue", any+`{targetLabel: __address__, replacement: "192.0.2.9:1"}]}]}`), "blue"},
+		"a Service of another":               {object(t, ServiceMonitor, "blue", `{selector: {}, namespaceSelector: {matchNames: [out]}, endpoints: [{port: metrics}]}`), "out"},
+		"an address that says where it is":   {object(t, ScrapeConfig, "blue", `{staticConfigs: [{targets: ["192.0.2.7:1"], labels: {namespace: red, __meta_kubernetes_namespace: red}}]}`), "blue"},
+		"a probe":                            {object(t, Probe, "blue", `{targets: {staticConfig: {static: [a], labels: {namespace: red}}}}`), "blue"},
+		"pods that are found":                {object(t, ScrapeConfig, "blue", `{kubernetesSDConfigs: [{role: Pod, namespaces: {names: [red]}}]}`), "red"},
+		"a Service that is found by name":    {object(t, ScrapeConfig, "blue", `{kubernetesSDConfigs: [{role: Service, namespaces: {names: [red]}}]}`), "red"},
+		"a node, which is in no namespace":   {object(t, ScrapeConfig, "blue", `{kubernetesSDConfigs: [{role: Node}]}`), "blue"},
+		"endpoints that are found elsewhere": {object(t, ScrapeConfig, "blue", `{kubernetesSDConfigs: [{role: Endpoints, namespaces: {names: [red]}}]}`), "red"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			jobs, left := Plan(world(), []Object{c.o})
+			if len(jobs) == 0 {
+				t.Fatalf("nothing is scraped: %v", left)
+			}
+			for _, j := range jobs {
+				for _, x := range j.Targets {
+					if x.Namespace != c.want {
+						t.Errorf("%s of %s is in %q, want %q", x.Address, j.Name, x.Namespace, c.want)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestPlan(t *testing.T) {
 	service := func(spec string) Object { return object(t, ServiceMonitor, "red", spec) }
 	pods := func(spec string) Object { return object(t, PodMonitor, "red", spec) }

@@ -132,7 +132,7 @@ func (p *planner) add(o Object, name string, s wireSettings, candidates []candid
 	j := Job{Name: name, From: o.From(), Settings: settings}
 	seen := map[string]bool{}
 	for _, c := range candidates {
-		t, why := c.target(o.From(), run)
+		t, why := c.target(o, run)
 		if why != "" {
 			p.tell(o, "%s", why)
 			continue
@@ -160,13 +160,15 @@ type candidate struct {
 	node   string
 	what   string // for people
 	ip     string // of the pod, if it is one
+	home   string // the namespace of the pod or Service
 }
 
-func (c candidate) target(from string, run []*relabel.Config) (Target, string) {
+func (c candidate) target(o Object, run []*relabel.Config) (Target, string) {
+	found := c.labels.Get("__address__")
 	if !relabel.ProcessBuilder(c.labels, run...) {
 		return Target{}, c.what + " is dropped by relabelings"
 	}
-	t := Target{From: from, Node: c.node, Labels: map[string]string{}}
+	t := Target{From: o.From(), Node: c.node, Namespace: o.Namespace, Labels: map[string]string{}}
 	c.labels.Labels().Range(func(l promlabels.Label) {
 		switch {
 		case l.Name == "__address__":
@@ -184,6 +186,9 @@ func (c candidate) target(from string, run []*relabel.Config) (Target, string) {
 	}
 	host, _, err := net.SplitHostPort(t.Address)
 	t.OfPod = err == nil && c.ip != "" && host == c.ip
+	if t.OfPod || t.Address == found { // else it is not what was found there
+		t.Namespace = cmp.Or(c.home, o.Namespace)
+	}
 	if t.Labels["instance"] == "" {
 		t.Labels["instance"] = t.Address
 	}

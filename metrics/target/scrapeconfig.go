@@ -292,7 +292,7 @@ func (p *planner) podCandidates(d discovery, pod *corev1.Pod, base func() *proml
 		if port != nil {
 			address = net.JoinHostPort(address, strconv.Itoa(int(port.ContainerPort)))
 		}
-		out = append(out, candidate{b.Set("__address__", address), pod.Spec.NodeName, "pod " + pod.Namespace + "/" + pod.Name, pod.Status.PodIP})
+		out = append(out, candidate{b.Set("__address__", address), pod.Spec.NodeName, "pod " + pod.Namespace + "/" + pod.Name, pod.Status.PodIP, pod.Namespace})
 	}
 	for _, c := range pod.Spec.Containers {
 		if len(c.Ports) == 0 {
@@ -310,7 +310,7 @@ func (p *planner) serviceCandidate(s *corev1.Service, port corev1.ServicePort, b
 	b.Set(metaPrefix+"service_port_name", port.Name).Set(metaPrefix+"service_port_number", strconv.Itoa(int(port.Port)))
 	b.Set(metaPrefix+"service_port_protocol", string(protocolOf(port.Protocol)))
 	b.Set("__address__", net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(port.Port))))
-	return candidate{labels: b, node: p.Home, what: "service " + s.Namespace + "/" + s.Name}
+	return candidate{labels: b, node: p.Home, what: "service " + s.Namespace + "/" + s.Name, home: s.Namespace}
 }
 
 // behind are the pods or written addresses of one port of a Service.
@@ -325,7 +325,7 @@ func (p *planner) behind(d discovery, s *corev1.Service, sp corev1.ServicePort, 
 			b.Set(metaPrefix+kind+"port_name", sp.Name).Set(metaPrefix+kind+"port_protocol", string(protocolOf(sp.Protocol)))
 		}
 		b.Set(metaPrefix+"endpoint_ready", "true").Set(metaPrefix+"endpointslice_endpoint_conditions_ready", "true")
-		out = append(out, candidate{b.Set("__address__", address), node, what, ip})
+		out = append(out, candidate{b.Set("__address__", address), node, what, ip, s.Namespace})
 	}
 	if len(s.Spec.Selector) == 0 {
 		for _, pl := range p.written(s) {

@@ -1,0 +1,105 @@
+package scrape
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"perch/metrics/target"
+)
+
+func TestATargetMakesSeriesOfItsNamespaceOnly(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "spoof{namespace=\"blue\"} 1\nspoof{namespace=\"blue\",exported_namespace=\"x\"} 2\nown{namespace=\"ops\"} 3\nnone 4\n")
+	}))
+	t.Cleanup(app.Close)
+	address := strings.TrimPrefix(app.URL, "http://")
+	job := func(name, from, home, label, settings string) target.Job {
+		j := jobOf(name, address, "/"+name, settings)
+		j.From = from
+		j.Targets[0].From, j.Targets[0].Namespace, j.Targets[0].Labels["namespace"] = from, home, label
+		return j
+	}
+	const honor = "honor_labels: true\n"
+	jobs := []target.Job{
+		job("honest", "podmonitor/red/a", "red", "red", ""),
+		job("honors", "podmonitor/red/b", "red", "red", honor),
+		job("relabels", "podmonitor/red/c", "red", "red", "metric_relabel_configs: [{target_label: namespace, replacement: blue}]\n"),
+		job("moves", "podmonitor/red/d", "red", "blue", ""),
+		job("elsewhere", "podmonitor/ops/e", "red", "red", honor), // may say what it scrapes, and itself
+		job("wide", "podmonitor/all/f", "red", "red", honor),
+		job("older", "podmonitor/red/g", "", "red", honor),
+	}
+	s, reg := newStore(t), prometheus.NewRegistry()
+	l := runLoop(t, s, Default(), Parts{Jobs: func() ([]target.Job, []target.Dropped) { return jobs, nil }, Wide: func(ns string) bool { return ns == "all" }}, reg)
+	got := map[string]string{} // job and value → namespaces
+	want := map[string]string{
+		"honest spoof 1": "red blue", "honest own 3": "red ops", "honest none 4": "red", "honest up": "red",
+		"honors spoof 1": "red blue", "honors spoof 2": "red x blue", "honors own 3": "red ops", "honors none 4": "red", "honors up": "red",
+		"relabels spoof 1": "red blue blue", "relabels none 4": "red blue", "relabels up": "red",
+		"moves none 4": "red blue", "moves up": "red blue",
+		"elsewhere spoof 1": "red blue", "elsewhere own 3": "ops", "elsewhere none 4": "red",
+		"wide spoof 1": "blue", "wide own 3": "ops", "wide none 4": "red",
+		"older spoof 1": "red blue", "older none 4": "red",
+	}
+	read := func() bool {
+		clear(got)
+		for _, name := range []string{"spoof", "own", "none", "up"} {
+			found, _ := latest(t, s, name)
+			for text, v := range found {
+				key := labelOf(text, "job") + " " + name
+				if name != "up" {
+					key += fmt.Sprint(" ", v)
+				}
+				got[key] = strings.Join(strings.Fields(labelOf(text, "namespace")+" "+labelOf(text, "exported_namespace")+" "+labelOf(text, "exported_exported_namespace")), " ")
+			}
+		}
+		for key := range want {
+			if _, there := got[key]; !there {
+				return false
+			}
+		}
+		return true
+	}
+	eventually(t, 2*time.Minute, read, func() string { return fmt.Sprint("not all came: ", got) })
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if got[key] != want[key] {
+			t.Errorf("%s is of %q, want %q", key, got[key], want[key])
+		}
+	}
+	if n := testutil.ToFloat64(l.metrics.foreign); n < 6 {
+		t.Errorf("%g samples were counted", n)
+	}
+	rows := map[string]Status{}
+	for _, r := range l.Here() {
+		rows[r.Labels["job"]] = r
+	}
+	if r := rows["honors"]; r.Foreign != 3 || !strings.Contains(r.Error, `namespace "`) || !strings.Contains(r.Error, `stored as "red"`) || r.Health != "up" || r.CutOff != "" {
+		t.Errorf("the listing says %+v", r)
+	}
+	for _, honest := range []string{"honest", "wide"} {
+		if r := rows[honest]; r.Foreign != 0 || r.Error != "" {
+			t.Errorf("%s: %+v", honest, r)
+		}
+	}
+}
+
+// labelOf is the value of a label in the text of a set.
+func labelOf(set, name string) string {
+	for _, sep := range []string{"{", " "} {
+		if _, rest, ok := strings.Cut(set, sep+name+`="`); ok {
+			value, _, _ := strings.Cut(rest, `"`)
+			return value
+		}
+	}
+	return ""
+}
