@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -15,11 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Alert is one state of one alert, the same unnamed shape as the rules' and the
-// router's.
+// Alert is one state of one alert, the same unnamed shape as the router's.
 type Alert struct {
 	Labels, Annotations map[string]string
 	Starts, Ends        time.Time // Ends in the future: it is firing
+	Guessed             bool      // nobody said when it ends: Ends holds until it is told again
 	Source              string
 }
 
@@ -55,11 +54,12 @@ type Config struct {
 	Look  time.Duration // for the lookups of one batch
 	Batch int           // alerts of one batch that are looked up; the others go without
 	Known int           // alerts remembered; more go without
+	Posts int           // Deliver calls at a time; more wait, so that those of rules go first
 }
 
 // Default leaves the promise of two seconds from crash to webhook room.
 func Default(page *url.URL) Config {
-	return Config{Page: page, Queue: 256, Look: 400 * time.Millisecond, Batch: 16, Known: 10_000}
+	return Config{Page: page, Queue: 256, Look: 400 * time.Millisecond, Batch: 16, Known: 10_000, Posts: 4}
 }
 
 // Courier adds evidence and hands alerts on.
@@ -69,12 +69,19 @@ type Courier struct {
 	deliver func(context.Context, ...Alert) error
 	note    func(context.Context, Transition)
 	log     *slog.Logger
-	queue   chan []Alert
+	queue   chan batch
+	posts   chan struct{} // a place for each call of Deliver
 
 	seconds prometheus.Histogram
 	without *prometheus.CounterVec
 
 	known map[string]told // what fires, by labels; Run's own
+}
+
+// batch are alerts of one evaluation or one request.
+type batch struct {
+	alerts []Alert
+	done   chan<- error // capacity 1; nil: nobody waits
 }
 
 // told is an alert as it was told last.
@@ -91,7 +98,7 @@ const sweep = 15 * time.Second
 // ended: they are no beginnings. deliver takes alerts in order; note is told of
 // each beginning and end.
 func New(cfg Config, from Sources, before []Alert, deliver func(context.Context, ...Alert) error, note func(context.Context, Transition), log *slog.Logger, reg prometheus.Registerer) *Courier {
-	c := &Courier{cfg: cfg, from: from, deliver: deliver, note: note, log: log, queue: make(chan []Alert, cfg.Queue), known: map[string]told{},
+	c := &Courier{cfg: cfg, from: from, deliver: deliver, note: note, log: log, queue: make(chan batch, cfg.Queue), posts: make(chan struct{}, cfg.Posts), known: map[string]told{},
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perch_evidence_seconds", Help: "Time to look up what belongs to new alerts.", Buckets: []float64{0.01, 0.03, 0.1, 0.2, 0.4}}),
 		without: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_evidence_left_out_total", Help: "Alerts that went out without evidence: busy (too many at once), known (too many fire)."}, []string{"reason"})}
 	reg.MustRegister(c.seconds, c.without)
@@ -111,11 +118,36 @@ func New(cfg Config, from Sources, before []Alert, deliver func(context.Context,
 
 // Send queues alerts of one evaluation. It blocks while the queue is full.
 func (c *Courier) Send(ctx context.Context, alerts ...Alert) error {
+	return c.put(ctx, batch{alerts: alerts})
+}
+
+func (c *Courier) put(ctx context.Context, b batch) error {
 	select {
-	case c.queue <- alerts:
+	case c.queue <- b:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("queue alerts: %w", ctx.Err())
+	}
+}
+
+// Deliver is Send for alerts that somebody else tells: it returns when they are
+// handed on, or why they were not.
+func (c *Courier) Deliver(ctx context.Context, alerts ...Alert) error {
+	select {
+	case c.posts <- struct{}{}:
+		defer func() { <-c.posts }()
+	case <-ctx.Done():
+		return fmt.Errorf("queue alerts: %w", ctx.Err())
+	}
+	done := make(chan error, 1)
+	if err := c.put(ctx, batch{alerts, done}); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("hand on alerts: %w", ctx.Err())
 	}
 }
 
@@ -131,14 +163,14 @@ func (c *Courier) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			for {
 				select {
-				case batch := <-c.queue:
-					c.handOn(context.WithoutCancel(ctx), batch, false)
+				case b := <-c.queue:
+					c.handOn(context.WithoutCancel(ctx), b, false)
 				default:
 					return nil
 				}
 			}
-		case batch := <-c.queue:
-			c.handOn(ctx, batch, len(c.queue) < c.cfg.Queue/4)
+		case b := <-c.queue:
+			c.handOn(ctx, b, len(c.queue) < c.cfg.Queue/4)
 		}
 	}
 }
@@ -154,8 +186,8 @@ func (c *Courier) end(ctx context.Context, now time.Time) {
 	}
 }
 
-func (c *Courier) handOn(ctx context.Context, batch []Alert, look bool) {
-	now := time.Now()
+func (c *Courier) handOn(ctx context.Context, b batch, look bool) {
+	now, batch := time.Now(), b.alerts
 	c.end(ctx, now)
 	var fresh []int
 	for i, a := range batch {
@@ -190,7 +222,7 @@ func (c *Courier) handOn(ctx context.Context, batch []Alert, look bool) {
 		evidence := was.evidence
 		switch {
 		case firing && known:
-			c.known[k] = told{a, evidence}
+			c.known[k] = told{a.after(was.Alert, now), evidence}
 		case firing && !known:
 			evidence = found[i]
 			if len(c.known) < c.cfg.Known {
@@ -201,7 +233,7 @@ func (c *Courier) handOn(ctx context.Context, batch []Alert, look bool) {
 			}
 		case !firing && known:
 			delete(c.known, k)
-			turns = append(turns, Transition{a, false, a.Ends})
+			turns = append(turns, Transition{a.after(was.Alert, now), false, a.Ends})
 		}
 		out[i] = a
 		out[i].Annotations = maps.Clone(a.Annotations)
@@ -210,12 +242,28 @@ func (c *Courier) handOn(ctx context.Context, batch []Alert, look bool) {
 		}
 		maps.Copy(out[i].Annotations, evidence)
 	}
-	if err := c.deliver(ctx, out...); err != nil {
+	err := c.deliver(ctx, out...)
+	switch {
+	case b.done != nil:
+		b.done <- err
+	case err != nil:
 		c.log.Warn("alerts were not taken, their next evaluation sends them again", "count", len(out), "err", err)
 	}
 	for _, t := range turns {
 		c.note(ctx, t)
 	}
+}
+
+// after is what the router makes of a when was is known: the earlier beginning, and
+// while it fires the later end, if somebody said it.
+func (a Alert) after(was Alert, now time.Time) Alert {
+	if was.Starts.Before(a.Starts) {
+		a.Starts = was.Starts
+	}
+	if was.Ends.After(a.Ends) && a.Ends.After(now) && !was.Guessed {
+		a.Ends, a.Guessed = was.Ends, false
+	}
+	return a
 }
 
 // lookUp asks everything at once.
@@ -243,14 +291,18 @@ func (c *Courier) lookUp(ctx context.Context, p plan, now time.Time) map[string]
 	all.Go(func() { lines(noteLines, p.lines, 15*time.Minute, linesCount, linesSize) })
 	all.Go(func() { lines(noteEvents, p.events, time.Hour, eventsCount, eventsSize) })
 	all.Go(func() {
+		query := p.changes
 		if p.owner != "" {
-			query, err := c.ownerEvents(ctx, p.owner, now)
+			owner, err := c.ownerOf(ctx, p.owner, now)
 			if err != nil {
 				put(noteChanges, "", err)
 				return
 			}
-			lines(noteChanges, query, 24*time.Hour, changesCount, changesSize)
+			if owner.name != "" {
+				query = "(" + query + ") or (" + owner.changes() + ") or (" + owner.events() + ")"
+			}
 		}
+		lines(noteChanges, query, 24*time.Hour, changesCount, changesSize)
 	})
 	all.Go(func() {
 		var say []string
@@ -274,28 +326,28 @@ func (c *Courier) lookUp(ctx context.Context, p plan, now time.Time) map[string]
 	return out
 }
 
-// ownerEvents asks for the events of what made a pod: of the Deployment, when a
-// ReplicaSet stands between.
-func (c *Courier) ownerEvents(ctx context.Context, expr string, now time.Time) (string, error) {
+// ownerOf is what made a pod: the Deployment, when a ReplicaSet stands between, and
+// the CronJob, when a Job does. Empty: nobody.
+func (c *Courier) ownerOf(ctx context.Context, expr string, now time.Time) (object, error) {
 	got, err := c.from.Values(ctx, expr, now)
 	if err != nil || len(got) == 0 {
-		return "", err
+		return object{}, err
 	}
 	l := got[0].Labels
-	ns, kind, name := l["namespace"], l["owner_kind"], l["owner_name"]
-	if kind == "ReplicaSet" {
-		up, err := c.from.Values(ctx, fmt.Sprintf("kube_replicaset_owner{namespace=%q,replicaset=%q}", ns, name), now)
+	o := object{l["namespace"], l["owner_kind"], l["owner_name"]}
+	if o.kind == "" || strings.HasPrefix(o.kind, "<") {
+		return object{}, nil
+	}
+	if above := map[string]string{"ReplicaSet": "kube_replicaset_owner{namespace=%q,replicaset=%q}", "Job": "kube_job_owner{namespace=%q,job_name=%q}"}[o.kind]; above != "" {
+		up, err := c.from.Values(ctx, fmt.Sprintf(above, o.ns, o.name), now)
 		if err != nil {
-			return "", err
+			return object{}, err
 		}
-		if len(up) > 0 {
-			kind, name = cmp.Or(up[0].Labels["owner_kind"], kind), cmp.Or(up[0].Labels["owner_name"], name)
+		if len(up) > 0 && up[0].Labels["owner_kind"] != "" && !strings.HasPrefix(up[0].Labels["owner_kind"], "<") {
+			o.kind, o.name = up[0].Labels["owner_kind"], up[0].Labels["owner_name"]
 		}
 	}
-	if kind == "" || strings.HasPrefix(kind, "<") {
-		return "", nil // nobody made it
-	}
-	return fmt.Sprintf("kind:event namespace:%q object:%q", ns, kind+"/"+name), nil
+	return o, nil
 }
 
 // key is the same for alerts with the same labels.

@@ -131,7 +131,7 @@ func TestAnAlertCarriesItsEvidenceToItsEndAndIsNotedTwice(t *testing.T) {
 				t.Errorf("%d bytes of annotations", size)
 			}
 			for note, want := range map[string]string{
-				"summary": "it ended", noteLines: "line 19 of kind:log", noteEvents: "kind:event", noteChanges: "Deployment/web",
+				"summary": "it ended", noteLines: "line 19 of kind:log", noteEvents: "kind:event", noteChanges: `resource:"deployments" name:"web"`,
 				noteValues: "memory 64Mi", noteLink: "https://perch.example:9443/pods/shop/web-1?", noteLogs: "container%3A%22web%22",
 			} {
 				if !strings.Contains(a[note], want) {
@@ -243,4 +243,134 @@ func TestAnAlertThatIsNotToldAnyMoreHasEndedAndMayBeginAgain(t *testing.T) {
 			t.Errorf("the second time it has the lines %q", last)
 		}
 	})
+}
+
+func TestAnAlertThatSomebodyTellsIsHandedOnWhenDeliverReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{slow: 10 * time.Millisecond}
+		c, stop := run(t, w, nil, nil)
+		began := time.Now()
+		deliver := func(starts, ends time.Duration, guessed bool) {
+			t.Helper()
+			a := crash("web-1", 0)
+			a.Starts, a.Ends, a.Guessed = began.Add(starts), began.Add(ends), guessed
+			if err := c.Deliver(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		deliver(0, 10*time.Minute, false)
+		if len(w.out) != 1 || w.out[0][0].Annotations[noteLines] == "" {
+			t.Fatalf("handed on %+v", w.out)
+		}
+		<-time.After(time.Minute)
+		deliver(time.Minute, 6*time.Minute, true) // a guess shortens nothing that was said
+		<-time.After(7 * time.Minute)
+		if len(w.turns) != 1 {
+			t.Fatalf("noted %+v", w.turns)
+		}
+		deliver(8*time.Minute, 8*time.Minute, false)
+		synctest.Wait()
+		stop()
+		if len(w.turns) != 2 || w.turns[1].Firing || !w.turns[1].Starts.Equal(began) || !w.turns[1].At.Equal(began.Add(8*time.Minute)) {
+			t.Errorf("noted %+v", w.turns)
+		}
+	})
+}
+
+func TestWhoTellsAnAlertThatIsNotTakenLearnsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, stop := run(t, &world{}, nil, nil)
+		c.deliver = func(context.Context, ...Alert) error { return errors.New("no room") }
+		if err := c.Deliver(t.Context(), crash("web-1", time.Hour)); err == nil || err.Error() != "no room" {
+			t.Errorf("told %v", err)
+		}
+		stop()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Deliver(ctx, crash("web-2", time.Hour)); err == nil {
+			t.Error("taken by nobody")
+		}
+	})
+}
+
+func TestWhatIsAskedAndLinkedFollowsTheObject(t *testing.T) {
+	page, err := url.Parse("https://perch.example:9443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	const deeds = " (verb:create or verb:update or verb:patch or verb:delete or subresource:exec or subresource:attach) code:<400"
+	for name, tc := range map[string]struct {
+		labels        map[string]string
+		path          string
+		query         map[string]string
+		changes, logs string
+	}{
+		"a pod": {map[string]string{"namespace": "shop", "pod": "web-1", "deployment": "web"}, "/pods/shop/web-1", map[string]string{"at": "2026-11-22T03:00:00Z"},
+			`kind:audit namespace:"shop" resource:"pods" name:"web-1"` + deeds, `namespace:"shop" pod:"web-1"`},
+		"a deployment": {map[string]string{"namespace": "shop", "deployment": "web", "horizontalpodautoscaler": "web"}, "/dash/perch-workloads", map[string]string{"ns": "shop", "var-deployment": "web"},
+			`kind:audit namespace:"shop" resource:"deployments" name:"web"` + deeds, `namespace:"shop" pod:"web-"*`},
+		"an autoscaler": {map[string]string{"namespace": "shop", "horizontalpodautoscaler": "web"}, "/logs", map[string]string{"q": `(kind:event namespace:"shop" object:"HorizontalPodAutoscaler/web") or (kind:audit namespace:"shop" resource:"horizontalpodautoscalers" name:"web"` + deeds + ")"},
+			`kind:audit namespace:"shop" resource:"horizontalpodautoscalers" name:"web"` + deeds, ""},
+		"a job": {map[string]string{"namespace": "shop", "job_name": "mail"}, "/logs", map[string]string{"q": `(kind:event namespace:"shop" object:"Job/mail") or (kind:audit namespace:"shop" resource:"jobs" name:"mail"` + deeds + `) or (kind:log namespace:"shop" pod:"mail-"*)`},
+			`kind:audit namespace:"shop" resource:"jobs" name:"mail"` + deeds, `namespace:"shop" pod:"mail-"*`},
+		"a node": {map[string]string{"node": "n1"}, "/dash/perch-nodes", map[string]string{"var-node": "n1"},
+			`kind:audit resource:"nodes" name:"n1"` + deeds, `node:"n1" level:>=warn`},
+		"a namespace": {map[string]string{"namespace": "shop"}, "/dash/perch-pods", map[string]string{"ns": "shop"}, "", ""},
+		"nothing":     {map[string]string{"job": "probe"}, "/alerts", map[string]string{"tab": "history"}, "", ""},
+	} {
+		p := ask(tc.labels)
+		if p.changes != tc.changes {
+			t.Errorf("%s: changes are asked by %s", name, p.changes)
+		}
+		for note, want := range map[string]string{noteLink: tc.path, noteLogs: "/logs"} {
+			text := links(page, p, began)[note]
+			if note == noteLogs && tc.logs == "" {
+				if text != "" {
+					t.Errorf("%s: %s", name, text)
+				}
+				continue
+			}
+			u, err := url.Parse(text)
+			if err != nil || u.Path != want || u.Query().Get("from") != "2026-11-22T02:45:00Z" || u.Query().Get("to") != "2026-11-22T03:10:00Z" {
+				t.Errorf("%s: %s = %s, %v", name, note, text, err)
+				continue
+			}
+			if note == noteLogs && u.Query().Get("q") != tc.logs {
+				t.Errorf("%s: lines by %s", name, u.Query().Get("q"))
+			}
+			for k, v := range tc.query {
+				if note == noteLink && u.Query().Get(k) != v {
+					t.Errorf("%s: %s has %s=%s, want %s", name, text, k, u.Query().Get(k), v)
+				}
+			}
+		}
+	}
+}
+
+func TestTheOwnerOfAPodIsWhoMadeTheJobOrReplicaSet(t *testing.T) {
+	for name, tc := range map[string]struct{ pod, above, want string }{
+		"of a deployment":       {"ReplicaSet/web-5d", "Deployment/web", "Deployment/web"},
+		"a lone replica set":    {"ReplicaSet/web-5d", "<none>/<none>", "ReplicaSet/web-5d"},
+		"of a cron job":         {"Job/mail-1", "CronJob/mail", "CronJob/mail"},
+		"of a stateful set":     {"StatefulSet/db", "", "StatefulSet/db"},
+		"made by hand":          {"<none>/<none>", "", "/"},
+		"of something unstored": {"", "", "/"},
+	} {
+		values := func(_ context.Context, expr string, _ time.Time) ([]Value, error) {
+			of := tc.pod
+			if !strings.HasPrefix(expr, "kube_pod_owner") {
+				of = tc.above
+			}
+			kind, name, ok := strings.Cut(of, "/")
+			if !ok {
+				return nil, nil
+			}
+			return []Value{{Labels: map[string]string{"namespace": "shop", "owner_kind": kind, "owner_name": name}}}, nil
+		}
+		o, err := (&Courier{from: Sources{Values: values}}).ownerOf(t.Context(), ask(map[string]string{"namespace": "shop", "pod": "p"}).owner, time.Now())
+		if err != nil || o.kind+"/"+o.name != tc.want {
+			t.Errorf("%s: %v, %v", name, o, err)
+		}
+	}
 }

@@ -15,28 +15,71 @@ const (
 	noteLogs    = "perch_logs"    // its lines on the page
 	noteLines   = "perch_lines"   // the last of them
 	noteEvents  = "perch_events"  // what happened to the object
-	noteChanges = "perch_changes" // what was done to its owner
+	noteChanges = "perch_changes" // who changed it, and what was done to and by its owner
 	noteValues  = "perch_values"  // what it uses
 	noteMissing = "perch_missing" // what could not be looked up, and why
 )
+
+// From is the annotation that names who told an alert that no rule of this cluster
+// makes.
+const From = "perch_from"
 
 // Limits of one annotation in bytes, and of one line in it.
 const (
 	linesSize, eventsSize, changesSize, valuesSize, missingSize = 3000, 2000, 1000, 400, 300
 	lineSize                                                    = 300
-	linesCount, eventsCount, changesCount                       = 20, 10, 5
+	linesCount, eventsCount, changesCount                       = 20, 10, 8
 )
 
 // plan is what to look up for one alert. Empty fields are not asked.
 type plan struct {
-	lines, events string // queries of the language of logs
-	owner         string // expression whose answer has owner_kind and owner_name
-	values        []measure
-	link          string // path on the page
+	lines, events, changes string // queries of the language of logs
+	owner                  string // expression whose answer has owner_kind and owner_name
+	values                 []measure
+	link                   string // path on the page
+	logs                   string // what the page of logs is asked; empty: lines
 }
 
 // measure is one number with its unit.
 type measure struct{ name, expr, unit string }
+
+// object is one of the cluster.
+type object struct{ ns, kind, name string }
+
+// events are what happened to it.
+func (o object) events() string {
+	return o.within("kind:event") + " object:" + strconv.Quote(o.kind+"/"+o.name)
+}
+
+// changes are what people and programs asked the API to do to it, and entering it.
+func (o object) changes() string {
+	resource := strings.ToLower(o.kind) + "s"
+	return o.within("kind:audit") + " resource:" + strconv.Quote(resource) + " name:" + strconv.Quote(o.name) +
+		" (verb:create or verb:update or verb:patch or verb:delete or subresource:exec or subresource:attach) code:<400"
+}
+
+func (o object) within(query string) string {
+	if o.ns == "" {
+		return query
+	}
+	return query + " namespace:" + strconv.Quote(o.ns)
+}
+
+// story is everything about it, on the page of logs.
+func (o object) story(lines string) string {
+	out := "/logs?q=" + url.QueryEscape("("+o.events()+") or ("+o.changes()+")")
+	if lines != "" {
+		out += url.QueryEscape(" or (" + lines + ")")
+	}
+	return out
+}
+
+// owners are labels of alerts that name an object that others belong to, the
+// nearest first.
+var owners = []struct{ label, kind string }{
+	{"deployment", "Deployment"}, {"statefulset", "StatefulSet"}, {"daemonset", "DaemonSet"}, {"job_name", "Job"}, {"cronjob", "CronJob"}, {"replicaset", "ReplicaSet"},
+	{"horizontalpodautoscaler", "HorizontalPodAutoscaler"}, {"persistentvolumeclaim", "PersistentVolumeClaim"},
+}
 
 // ask decides what to look up from the labels.
 func ask(l map[string]string) plan {
@@ -45,7 +88,7 @@ func ask(l map[string]string) plan {
 	switch {
 	case ns != "" && pod != "":
 		p := plan{lines: "kind:log " + in + " pod:" + strconv.Quote(pod), events: "kind:event " + in + " pod:" + strconv.Quote(pod),
-			link: "/pods/" + url.PathEscape(ns) + "/" + url.PathEscape(pod)}
+			changes: object{ns, "Pod", pod}.changes(), link: "/pods/" + url.PathEscape(ns) + "/" + url.PathEscape(pod)}
 		at := fmt.Sprintf("namespace=%s,pod=%s", strconv.Quote(ns), strconv.Quote(pod))
 		if c := l["container"]; c != "" {
 			p.lines += " container:" + strconv.Quote(c)
@@ -62,25 +105,35 @@ func ask(l map[string]string) plan {
 		}
 		return p
 	case ns != "":
-		for label, kind := range map[string]string{"deployment": "Deployment", "statefulset": "StatefulSet", "daemonset": "DaemonSet", "job_name": "Job", "horizontalpodautoscaler": "HorizontalPodAutoscaler"} {
-			name := l[label]
-			if name == "" {
-				continue
+		for _, x := range owners {
+			if name := l[x.label]; name != "" {
+				return askOwner(object{ns, x.kind, name})
 			}
-			p := plan{events: "kind:event " + in + " object:" + strconv.Quote(kind+"/"+name), link: "/pods?ns=" + url.QueryEscape(ns)}
-			if kind != "HorizontalPodAutoscaler" {
-				p.lines = "kind:log " + in + " pod:" + strconv.Quote(name+"-") + "*"
-				p.values = []measure{{"pods ready", fmt.Sprintf(`sum(kube_pod_status_ready{condition="true",namespace=%s,pod=~%s})`, strconv.Quote(ns), strconv.Quote(quoteMeta(name)+"-.+")), ""}}
-			}
-			return p
 		}
-		return plan{link: "/pods?ns=" + url.QueryEscape(ns)}
+		return plan{link: "/dash/perch-pods?ns=" + url.QueryEscape(ns)}
 	case node != "":
+		o := object{"", "Node", node}
 		at := "{node=" + strconv.Quote(node) + "}"
-		return plan{events: "kind:event object:" + strconv.Quote("Node/"+node), link: "/alerts", values: []measure{
+		return plan{events: o.events(), changes: o.changes(), link: "/dash/perch-nodes?var-node=" + url.QueryEscape(node), logs: "node:" + strconv.Quote(node) + " level:>=warn", values: []measure{
 			{"cpu busy", "100 * node:cpu_busy:ratio" + at, "%"}, {"memory used", "100 * node:memory_used:ratio" + at, "%"}}}
 	}
-	return plan{link: "/alerts"}
+	return plan{link: "/alerts?tab=history"}
+}
+
+// askOwner asks for an object that has pods, or is none.
+func askOwner(o object) plan {
+	p := plan{events: o.events(), changes: o.changes()}
+	switch o.kind {
+	case "HorizontalPodAutoscaler", "PersistentVolumeClaim", "CronJob":
+	default:
+		p.lines = "kind:log namespace:" + strconv.Quote(o.ns) + " pod:" + strconv.Quote(o.name+"-") + "*"
+		p.values = []measure{{"pods ready", fmt.Sprintf(`sum(kube_pod_status_ready{condition="true",namespace=%s,pod=~%s})`, strconv.Quote(o.ns), strconv.Quote(quoteMeta(o.name)+"-.+")), ""}}
+	}
+	p.link = o.story(p.lines)
+	if o.kind == "Deployment" {
+		p.link = "/dash/perch-workloads?ns=" + url.QueryEscape(o.ns) + "&var-deployment=" + url.QueryEscape(o.name)
+	}
+	return p
 }
 
 // quoteMeta escapes a name of an object for a regular expression.
@@ -105,8 +158,8 @@ func links(page *url.URL, p plan, began time.Time) map[string]string {
 		out[note] = u.String()
 	}
 	set(noteLink, cmp.Or(p.link, "/alerts"), url.Values{"at": {began.UTC().Format(time.RFC3339)}})
-	if p.lines != "" {
-		set(noteLogs, "/logs", url.Values{"q": {strings.TrimPrefix(p.lines, "kind:log ")}})
+	if logs := cmp.Or(p.logs, strings.TrimPrefix(p.lines, "kind:log ")); logs != "" {
+		set(noteLogs, "/logs", url.Values{"q": {logs}})
 	}
 	return out
 }

@@ -3,7 +3,8 @@
 // the object, current values. They are annotations whose names begin with
 // perch_, so webhooks keep Alertmanager's shape.
 //
-// It stands between the rules and the router. It owns which alerts are firing
+// It stands between those who tell alerts, rules (Send) and callers of the API
+// (Deliver), and the router. It owns which alerts are firing
 // as far as it has seen, tells each beginning and end once (Transition), and
 // never decides whether an alert fires. Looking things up has a deadline and a
 // size: an alert goes out with what was found by then, and the order of what is

@@ -10,8 +10,50 @@ import (
 	"time"
 
 	"github.com/prometheus/alertmanager/alert"
+	"github.com/prometheus/alertmanager/provider/mem"
 	"github.com/prometheus/alertmanager/silence"
 )
+
+// Active lists the alerts that are known, ended ones too for a while.
+func (r *Router) Active() []Alert {
+	all := r.alerts.GetPending()
+	defer all.Close()
+	var out []Alert
+	for a := range all.Next() {
+		out = append(out, plain(a.Data))
+	}
+	return out
+}
+
+// plain is an alert without the library's types.
+func plain(a *alert.Alert) Alert {
+	out := Alert{Labels: map[string]string{}, Annotations: map[string]string{}, Starts: a.StartsAt, Ends: a.EndsAt, Guessed: a.Timeout, Source: a.GeneratorURL}
+	for k, v := range a.Labels {
+		out.Labels[string(k)] = string(v)
+	}
+	for k, v := range a.Annotations {
+		out.Annotations[string(k)] = string(v)
+	}
+	return out
+}
+
+// posted are the alerts as the API knows them: it may ask for all, and what comes
+// in by it takes the way of Config.Outside.
+type posted struct {
+	*mem.Alerts
+	outside func(context.Context, ...Alert) error
+}
+
+func (p posted) Put(ctx context.Context, alerts ...*alert.Alert) error {
+	if p.outside == nil || len(alerts) == 0 { // none of them was valid
+		return p.Alerts.Put(ctx, alerts...)
+	}
+	in := make([]Alert, len(alerts))
+	for i, a := range alerts {
+		in[i] = plain(a)
+	}
+	return p.outside(ctx, in...)
+}
 
 // watchedStore is the callback of the alert store: the silencer's, and a note
 // that the file of alerts is behind.

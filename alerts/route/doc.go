@@ -9,6 +9,9 @@
 // goes out at once and a change or an end within promptInterval, because a small
 // cluster has no storm to wait for; written values are honoured.
 //
+// Receivers of namespaces (Merge) do not connect to what only this machine may reach
+// (dial.go).
+//
 // Invariants: a change of silences is answered when it is on disk; what was told
 // is known after a crash except for the last second, which is told again; the
 // end of an alert is told even when it comes while the process is down. A file

@@ -70,6 +70,9 @@ func usable(text, mine string) error {
 	}
 	for _, rc := range conf.Receivers {
 		if strings.HasPrefix(rc.Name, mine) {
+			if err := own(rc); err != nil {
+				return fmt.Errorf("receiver %s: %w", strings.TrimPrefix(rc.Name, mine), err)
+			}
 			if _, err := receiver.BuildReceiverIntegrations(rc, tmpl, slog.New(slog.DiscardHandler)); err != nil {
 				return fmt.Errorf("build receiver %s: %w", strings.TrimPrefix(rc.Name, mine), err)
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,7 +17,6 @@ import (
 	"github.com/prometheus/alertmanager/alert"
 	"github.com/prometheus/alertmanager/api"
 	"github.com/prometheus/alertmanager/config"
-	"github.com/prometheus/alertmanager/config/receiver"
 	"github.com/prometheus/alertmanager/dispatch"
 	"github.com/prometheus/alertmanager/eventrecorder"
 	"github.com/prometheus/alertmanager/featurecontrol"
@@ -48,6 +48,13 @@ type Config struct {
 	ExternalURL *url.URL      // shown in notifications; its path is where Handler is mounted
 	Retention   time.Duration // of silences and notification log, default 120 h
 	Grace       time.Duration // for alerts of before to be told again after a start, default 4 min
+
+	// Outside takes alerts that are posted to Handler. What is to be told comes back
+	// by Receive. nil: they go the short way.
+	Outside func(context.Context, ...Alert) error
+
+	Resolve func(host string) (ip string, ok bool) // names that only the cluster knows; nil: none
+	Guarded func(netip.Addr) bool                  // addresses that receivers of namespaces do not reach; nil: none
 }
 
 // Router owns everything between a firing rule and a receiver.
@@ -110,7 +117,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Router, erro
 	}
 	r.pipeline = notify.NewPipelineBuilder(am, flags, rec)
 	r.metrics = dispatch.NewDispatcherMetrics(false, am, flags)
-	r.api, err = api.New(api.Options{Alerts: r.alerts, Silences: r.silences, GroupMutedFunc: r.groups.Muted, Logger: log, Registry: am,
+	r.api, err = api.New(api.Options{Alerts: posted{r.alerts, cfg.Outside}, Silences: r.silences, GroupMutedFunc: r.groups.Muted, Logger: log, Registry: am,
 		RequestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "perch_route_http_request_duration_seconds", Help: "Duration of requests to the Alertmanager API."}, []string{"handler", "method", "code"}),
 		GroupFunc: func(ctx context.Context, routes func(*dispatch.Route) bool, alerts func(*alert.Alert, time.Time) bool) (dispatch.AlertGroups, map[model.Fingerprint][]string, error) {
 			r.mu.Lock()
@@ -164,8 +171,8 @@ func (r *Router) Apply(text string) (err error) {
 	tmpl.ExternalURL = r.cfg.ExternalURL
 	receivers := map[string][]notify.Integration{}
 	for _, rc := range conf.Receivers {
-		if receivers[rc.Name], err = receiver.BuildReceiverIntegrations(rc, tmpl, r.log); err != nil {
-			return fmt.Errorf("build receiver %s: %w", rc.Name, err)
+		if receivers[rc.Name], err = r.build(conf, rc, tmpl); err != nil {
+			return err
 		}
 	}
 	intervals := map[string][]timeinterval.TimeInterval{}
@@ -234,6 +241,7 @@ func (r *Router) stop() {
 type Alert struct {
 	Labels, Annotations map[string]string
 	Starts, Ends        time.Time // Ends in the future: it is still firing
+	Guessed             bool      // nobody said when it ends: Ends holds until it is told again
 	Source              string    // URL of the expression
 }
 
@@ -247,30 +255,12 @@ func (r *Router) Receive(ctx context.Context, alerts ...Alert) error {
 		for k, v := range a.Annotations {
 			notes[model.LabelName(k)] = model.LabelValue(v)
 		}
-		in[i] = &alert.Alert{UpdatedAt: now, Alert: model.Alert{Labels: labels, Annotations: notes, StartsAt: a.Starts, EndsAt: a.Ends, GeneratorURL: a.Source}}
+		in[i] = &alert.Alert{UpdatedAt: now, Timeout: a.Guessed, Alert: model.Alert{Labels: labels, Annotations: notes, StartsAt: a.Starts, EndsAt: a.Ends, GeneratorURL: a.Source}}
 	}
 	if err := r.alerts.Put(ctx, in...); err != nil {
 		return fmt.Errorf("receive alerts: %w", err)
 	}
 	return nil
-}
-
-// Active lists the alerts that are known, ended ones too for a while.
-func (r *Router) Active() []Alert {
-	all := r.alerts.GetPending()
-	defer all.Close()
-	var out []Alert
-	for a := range all.Next() {
-		x := Alert{Labels: map[string]string{}, Annotations: map[string]string{}, Starts: a.Data.StartsAt, Ends: a.Data.EndsAt, Source: a.Data.GeneratorURL}
-		for k, v := range a.Data.Labels {
-			x.Labels[string(k)] = string(v)
-		}
-		for k, v := range a.Data.Annotations {
-			x.Annotations[string(k)] = string(v)
-		}
-		out = append(out, x)
-	}
-	return out
 }
 
 // Handler serves Alertmanager's API v2 below prefix + "/api/v2".

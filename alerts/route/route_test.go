@@ -196,3 +196,40 @@ func BenchmarkQuietGroups(b *testing.B) {
 	flushes := time.Since(began).Seconds() / promptInterval.Seconds() * groups
 	b.ReportMetric((cpuSeconds(b)-start)/flushes*1e6, "CPU-µs/flush")
 }
+
+func TestWhatIsPostedTakesTheWayOfOthersAndItsEndStaysAGuess(t *testing.T) {
+	page, err := url.Parse("https://perch.example/alertmanager")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var came []Alert
+	var r *Router
+	if r, err = New(Config{Dir: t.TempDir(), ExternalURL: page, Outside: func(ctx context.Context, in ...Alert) error {
+		came = append(came, in...)
+		in[0].Annotations["seen"] = "yes"
+		return r.Receive(ctx, in...)
+	}}, slog.New(slog.DiscardHandler), prometheus.NewRegistry()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Apply(Default); err != nil {
+		t.Fatal(err)
+	}
+	api := r.Handler("/am")
+	for i, body := range []string{`[{"labels":{"alertname":"A"},"generatorURL":"http://b/"}]`,
+		fmt.Sprintf(`[{"labels":{"alertname":"A"},"endsAt":%q}]`, time.Now().Add(time.Minute).UTC().Format(time.RFC3339))} {
+		if code, text := ask(api, "POST", "/am/api/v2/alerts", body); code != http.StatusOK {
+			t.Fatalf("%d %s", code, text)
+		}
+		if len(came) != i+1 || came[i].Guessed != (i == 0) || came[i].Starts.IsZero() {
+			t.Fatalf("came %+v", came)
+		}
+	}
+	if a := r.Active(); len(a) != 1 || a[0].Annotations["seen"] != "yes" || !a[0].Starts.Equal(came[0].Starts) || time.Until(a[0].Ends) > time.Minute {
+		t.Errorf("known %+v", a) // what was said counts, not the five minutes guessed before
+	}
+	if code, text := ask(api, "POST", "/am/api/v2/alerts", `[{"labels":{}}]`); code != http.StatusBadRequest || len(came) != 2 {
+		t.Errorf("no alert: %d %s, came %d", code, text, len(came))
+	}
+	r.stop()
+	r.alerts.Close()
+}

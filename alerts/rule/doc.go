@@ -9,5 +9,8 @@
 // that does not parse is left out and named (log, metric, Problems);
 // everything else keeps working.
 //
+// Outside writes the series ALERTS for alerts that no rule makes, by what it is given,
+// too.
+//
 // Start reading at Run in rule.go; the merge of sources is decide.go.
 package rule

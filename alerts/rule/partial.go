@@ -114,6 +114,7 @@ func (r *Rules) firedBefore(ctx context.Context, a *rules.AlertingRule, at time.
 		labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "ALERTS"),
 		labels.MustNewMatcher(labels.MatchEqual, labels.AlertName, a.Name()),
 		labels.MustNewMatcher(labels.MatchEqual, stateLabel, rules.StateFiring.String()),
+		labels.MustNewMatcher(labels.MatchEqual, sourceLabel, ""),
 	}
 	a.Labels().Range(func(l labels.Label) {
 		if !strings.Contains(l.Value, "{{") { // else it is another one for each alert

@@ -117,7 +117,11 @@ func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
 	if !known {
 		return // its source went this moment: nobody knows any more what it may see
 	}
-	rules.DefaultEvalIterationFunc(context.WithValue(r.within(ctx, home), groupKey{}, g), g, at)
+	ctx = r.within(ctx, home)
+	rules.DefaultEvalIterationFunc(context.WithValue(ctx, groupKey{}, g), g, at)
+	if err := r.beginnings(ctx, g, at); err != nil {
+		r.log.Warn("alerts begin anew after the restart", "group", g.Name(), "err", err)
+	}
 }
 
 // keep forgets the gates of groups that are gone.

@@ -125,8 +125,9 @@ func New(cfg Config, data Data, objects func() []Source, send func(context.Conte
 func (r *Rules) told(expr string, alerts []*rules.Alert) []Alert {
 	out := make([]Alert, len(alerts))
 	for i, a := range alerts {
+		at := url.Values{"expr": {expr}, "from": {a.FiredAt.Add(-15 * time.Minute).UTC().Format(time.RFC3339)}, "to": {a.FiredAt.Add(10 * time.Minute).UTC().Format(time.RFC3339)}}
 		out[i] = Alert{Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Starts: a.FiredAt, Ends: a.ValidUntil,
-			Source: r.cfg.ExternalURL.JoinPath("metrics").String() + "?" + url.Values{"expr": {expr}}.Encode()}
+			Source: r.cfg.ExternalURL.JoinPath("metrics").String() + "?" + at.Encode()}
 		if !a.ResolvedAt.IsZero() {
 			out[i].Ends = a.ResolvedAt
 		}

@@ -103,7 +103,7 @@ func TestAFiringRuleReachesTheReceiverAndSoDoesItsEnd(t *testing.T) {
 		func(ctx context.Context, in ...Alert) error {
 			var out []route.Alert
 			for _, a := range in {
-				out = append(out, route.Alert(a))
+				out = append(out, route.Alert{Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, Source: a.Source})
 			}
 			return r.Receive(ctx, out...)
 		}, log, prometheus.NewRegistry())
@@ -131,6 +131,19 @@ func TestAFiringRuleReachesTheReceiverAndSoDoesItsEnd(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestTheSourceOfAnAlertShowsItsExpressionAroundItsBeginning(t *testing.T) {
+	page, err := url.Parse("https://perch.example:9443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fired := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	rs := &Rules{cfg: Config{ExternalURL: page}}
+	got := rs.told(`up == 0`, []*rules.Alert{{FiredAt: fired, ValidUntil: fired.Add(time.Hour)}})
+	if want := "https://perch.example:9443/metrics?expr=up+%3D%3D+0&from=2026-11-22T02%3A45%3A00Z&to=2026-11-22T03%3A10%3A00Z"; got[0].Source != want {
+		t.Errorf("%s, want %s", got[0].Source, want)
 	}
 }
 

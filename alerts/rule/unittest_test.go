@@ -149,4 +149,11 @@ func TestPromtoolAcceptsShippedRules(t *testing.T) {
 	if err != nil || strings.Count(string(out), "SUCCESS") != len(files) {
 		t.Errorf("promtool check rules: %v\n%s", err, out)
 	}
+	if files, err = filepath.Glob("content/tests/*.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	out, err = exec.Command("../../out/promtools/promtool", append([]string{"test", "rules"}, files...)...).CombinedOutput()
+	if err != nil || strings.Count(string(out), "SUCCESS") != len(files) {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
+	}
 }

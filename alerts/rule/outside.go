@@ -1,0 +1,100 @@
+package rule
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
+)
+
+// sourceLabel of ALERTS is outside for alerts that no rule makes, so that a rule of
+// the same name does not take them for its own after a restart.
+const sourceLabel = "alertsource"
+
+// mostOutside limits the series for alerts that no rule makes; more have none.
+const mostOutside = 1000
+
+// Outside writes the series ALERTS for alerts that no rule makes, as rules do for
+// theirs: previews of silences, charts and people's dashboards ask for it.
+type Outside struct {
+	every   time.Duration
+	firing  func() []map[string]string // labels of those that fire now
+	store   storage.Appendable
+	log     *slog.Logger
+	without prometheus.Counter
+
+	last map[uint64]labels.Labels // Run's own
+}
+
+// NewOutside makes one that writes at every interval.
+func NewOutside(every time.Duration, firing func() []map[string]string, store storage.Appendable, log *slog.Logger, reg prometheus.Registerer) *Outside {
+	o := &Outside{every: every, firing: firing, store: store, log: log, last: map[uint64]labels.Labels{},
+		without: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_outside_left_out_total", Help: "Samples of ALERTS not written because too many alerts from outside fire."})}
+	reg.MustRegister(o.without)
+	return o
+}
+
+// Run writes until ctx ends. Series of alerts that end meanwhile end with a marker,
+// those that end while nobody runs after the usual five minutes.
+func (o *Outside) Run(ctx context.Context) error {
+	tick := time.NewTicker(o.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			if err := o.write(ctx, now); err != nil && ctx.Err() == nil {
+				o.log.Warn("alerts from outside were not written as series", "err", err)
+			}
+		}
+	}
+}
+
+func (o *Outside) write(ctx context.Context, now time.Time) error {
+	have := map[uint64]labels.Labels{}
+	for _, l := range o.firing() {
+		b := labels.NewBuilder(labels.FromMap(l)).Set(labels.MetricName, "ALERTS").Set(stateLabel, rules.StateFiring.String()).Set(sourceLabel, "outside")
+		series := b.Labels()
+		if len(have) == mostOutside {
+			o.without.Inc()
+			continue
+		}
+		have[series.Hash()] = series
+	}
+	if len(have) == 0 && len(o.last) == 0 {
+		return nil
+	}
+	to := o.store.Appender(ctx)
+	put := func(series labels.Labels, v float64) error {
+		if _, err := to.Append(0, series, now.UnixMilli(), v); err != nil {
+			_ = to.Rollback() // nothing of it is stored, and the next tick writes it all
+			return fmt.Errorf("append %s: %w", series, err)
+		}
+		return nil
+	}
+	for _, series := range have {
+		if err := put(series, 1); err != nil {
+			return err
+		}
+	}
+	for id, series := range o.last {
+		if have[id].IsEmpty() {
+			if err := put(series, math.Float64frombits(value.StaleNaN)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := to.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	o.last = have
+	return nil
+}
