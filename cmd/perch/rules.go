@@ -46,7 +46,7 @@ func ruleTools() cli.RuleTools {
 			}
 			var out []cli.AlertRule
 			for _, r := range all {
-				out = append(out, cli.AlertRule{Group: r.Group, Name: r.Name, Expr: r.Expr, For: r.For, KeepFiring: r.KeepFiring})
+				out = append(out, cli.AlertRule{Group: r.Group, Name: r.Name, Expr: r.Past, Recorded: r.Recorded, For: r.For, KeepFiring: r.KeepFiring})
 			}
 			return out, errors.Join(errs...)
 		},

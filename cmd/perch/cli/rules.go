@@ -33,6 +33,7 @@ type RuleTest struct {
 type AlertRule struct {
 	Group, Name, Expr string
 	For, KeepFiring   time.Duration
+	Recorded          []string // series that it reads and that a rule of the same file records
 }
 
 // Past is how a rule was looked at.
@@ -221,6 +222,9 @@ func backtestCommand(s Streams, a access, tools RuleTools) *cobra.Command {
 				return fmt.Errorf("backtest %s: %w", r.Name, err)
 			}
 			fmt.Fprintln(tw, line)
+			if len(r.Recorded) > 0 {
+				fmt.Fprintf(s.Err, "note: %s reads %s, which this file records: before it did, there is nothing to read\n", r.Name, strings.Join(r.Recorded, ", "))
+			}
 		}
 		if err := tw.Flush(); err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"perch/alerts/route"
 	"perch/alerts/rule"
 	"perch/metrics/promapi"
+	"perch/metrics/scrape"
 )
 
 // evaluation is how often rules are evaluated where a group says nothing.
@@ -28,24 +29,32 @@ type alerts struct {
 	router  *route.Router
 	courier *evidence.Courier
 	rules   *rule.Rules
+	whose   func(file string) promapi.RuleSource
 }
 
 // openAlerts opens silences and notification log; watchAlerts begins to use
 // them.
-func openAlerts(r role, page *url.URL) (*alerts, error) {
-	router, err := route.New(route.Config{Dir: r.cfg.Path("alerts"), ExternalURL: page.JoinPath("alertmanager")}, r.part("alerts"), r.reg)
+func openAlerts(r role, page *url.URL, services func(host string) (string, bool)) (*alerts, error) {
+	a := &alerts{}
+	router, err := route.New(route.Config{Dir: r.cfg.Path("alerts"), ExternalURL: page.JoinPath("alertmanager"), Resolve: services, Guarded: scrape.Guarded, Outside: func(ctx context.Context, in ...route.Alert) error {
+		return a.courier.Deliver(ctx, byOthers(ctx, in)...)
+	}}, r.part("alerts"), r.reg)
 	if err != nil {
 		return nil, err
 	}
 	if err := router.Restore(); err != nil {
 		return nil, err
 	}
-	return &alerts{router: router}, nil
+	a.router = router
+	return a, nil
 }
+
+// fromOutside are the alerts that fire now and that no rule makes.
+func (a *alerts) fromOutside() []promapi.Alert { return outside(a.router.Active(), time.Now()) }
 
 // watch evaluates the rules over the store and sends their alerts.
 func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, everywhere storage.Queryable, prom *promapi.API, lines *lines, page *url.URL) error {
-	a.courier = newCourier(r, a.router, prom, lines, page)
+	a.courier = newCourier(r, a.router, lookups(prom, lines), lines.history(r.part("evidence")), page)
 	objects := ruleObjects{watchObjects(api.dynamic, prometheusRules, r.part("objects"))}
 	from, err := newRuleSources(objects, api.dynamic, factory.Core().V1().Namespaces(), r.cfg.Path("rule-objects.json"), r.part("objects"))
 	if err != nil {
@@ -59,8 +68,15 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 				return n.state.Gather(ctx)
 			}},
 		from.sources, func(ctx context.Context, in ...rule.Alert) error {
-			return a.courier.Send(ctx, convert[evidence.Alert](in)...)
+			return a.courier.Send(ctx, byRules(in)...)
 		}, r.part("rules"), r.reg)
+	a.whose = from.whose
+	others := rule.NewOutside(evaluation, func() (out []map[string]string) {
+		for _, x := range a.fromOutside() {
+			out = append(out, x.Labels)
+		}
+		return out
+	}, n.store, r.part("rules"), r.reg)
 	for what, informer := range map[string]cache.SharedIndexInformer{
 		"pods": factory.Core().V1().Pods().Informer(), "nodes": factory.Core().V1().Nodes().Informer(), "deployments": factory.Apps().V1().Deployments().Informer(),
 	} {
@@ -80,6 +96,7 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 	r.group.Go("ruleobjects", objects.Run)
 	r.group.Go("rulesources", from.Run)
 	r.group.Go("rules", a.rules.Run)
+	r.group.Go("outside", others.Run)
 	return nil
 }
 

@@ -49,6 +49,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	if r.cfg.Kind == config.Server {
 		state, objects := local("kube-state-metrics", nil), exporter.NewObjects(objectLists(factory))
 		state.Samples, state.Labels["node"], state.Interval, state.Now = objects.Samples, "", 5*time.Second, n.state
+		state.Families = objects.Families().List
 		own.Handle("GET /metrics/objects", promhttp.HandlerFor(registryOf(objects), promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 		cfg.Local = append(cfg.Local, state)
 		api := scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),
@@ -73,7 +74,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 			}
 		},
 		Objects: func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
-		Resolve: clusterName(services, r.cfg.ClusterDomain), CutOff: tellCutOff(tell, pods),
+		Resolve: clusterName(services, r.cfg.ClusterDomain), CutOff: tellCutOff(tell, pods), Wide: wideOnceKnown(factory),
 	}
 	if cfg.File != "" {
 		parts.Refused = r.inForce("scrape-config")
@@ -151,4 +152,12 @@ func withoutData(o any) (any, error) {
 
 func of[T any](list func(labels.Selector) ([]T, error)) func() []T {
 	return func() []T { return all(list) }
+}
+
+// wideOnceKnown is wide for what is scraped. Until the namespaces are known all are:
+// series of the same target would change their labels at each start.
+func wideOnceKnown(factory informers.SharedInformerFactory) func(string) bool {
+	known := factory.Core().V1().Namespaces()
+	list, synced := known.Lister(), known.Informer().HasSynced
+	return func(namespace string) bool { return !synced() || wide(list, namespace) }
 }

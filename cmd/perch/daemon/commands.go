@@ -57,6 +57,7 @@ func machineFlags(fs *pflag.FlagSet, cfg *config.Config) {
 	fs.IntVar(&cfg.RingPort, "ring-port", cfg.RingPort, "port on which nodes agree where copies of lines are kept, open when there are several (default: --agent-port + 1)")
 	fs.StringVar(&cfg.ScrapeConfig, "scrape-config", cfg.ScrapeConfig, "file with scrape_configs of a prometheus.yml for this machine to scrape, watched; targets by static, file, dns and http discovery")
 	logFlags(fs, cfg)
+	metricFlags(fs, cfg)
 	fs.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", cfg.RuntimeEndpoint, "socket of an external CRI runtime (default: the embedded one)")
 	if cfg.Kind == config.Agent {
 		fs.StringVar(&cfg.Server, "server", cfg.Server, "URL of the cluster's API, for example https://10.0.0.11:6443")

@@ -32,23 +32,28 @@ type namedSecrets struct {
 	client kubernetes.Interface
 	roles  rbaclisters.RoleLister
 	names  func() map[string][]string // by namespace
-	known  func() bool                // names and roles are complete, asked until they are
+	listed func() bool                // roles are there
+	known  func() bool                // names are complete too, asked until they are
 	log    *slog.Logger
 	stale  atomic.Bool
 }
 
 func (n *namedSecrets) changed() { n.stale.Store(true) }
 
-// Run looks after changes, and every 30 s. It begins when the objects are known:
-// a look at less would take rights away at each start.
+// Run looks after changes, and every 30 s. Until all objects are known it grants
+// only: what nobody is seen to name may still be named.
 func (n *namedSecrets) Run(ctx context.Context) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	last := time.Time{}
+	last, all := time.Time{}, false
 	for {
-		if known := !last.IsZero() || n.known(); known && (n.stale.Swap(false) || time.Since(last) > 30*time.Second) {
+		if !all && n.listed() && n.known() {
+			all = true
+			n.changed()
+		}
+		if n.listed() && (n.stale.Swap(false) || time.Since(last) > 30*time.Second) {
 			last = time.Now()
-			if err := n.apply(ctx); err != nil && ctx.Err() == nil {
+			if err := n.apply(ctx, all); err != nil && ctx.Err() == nil {
 				n.log.Warn("rights to read secrets for monitoring objects were not all written", "err", err)
 				n.changed()
 			}
@@ -61,29 +66,53 @@ func (n *namedSecrets) Run(ctx context.Context) error {
 	}
 }
 
-func (n *namedSecrets) apply(ctx context.Context) error {
-	have, err := n.roles.List(labels.Everything())
+func (n *namedSecrets) apply(ctx context.Context, all bool) error {
+	roles, err := n.roles.List(labels.Everything())
 	if err != nil {
 		return fmt.Errorf("list Roles: %w", err)
 	}
-	want := n.names()
-	var errs []error
-	for _, r := range have {
-		if r.Name != secretsRole {
-			continue
-		}
-		names, needed := want[r.Namespace]
-		switch {
-		case !needed:
-			errs = append(errs, n.remove(ctx, r.Namespace))
-		case len(r.Rules) == 1 && slices.Equal(r.Rules[0].ResourceNames, names):
-			delete(want, r.Namespace)
+	have := map[string][]string{}
+	for _, r := range roles {
+		if r.Name == secretsRole {
+			have[r.Namespace] = nil
+			for _, rule := range r.Rules {
+				have[r.Namespace] = append(have[r.Namespace], rule.ResourceNames...)
+			}
 		}
 	}
-	for _, namespace := range slices.Sorted(maps.Keys(want)) {
-		errs = append(errs, n.grant(ctx, namespace, want[namespace]))
+	grant, remove := decideSecrets(have, n.names(), all)
+	var errs []error
+	for _, namespace := range remove {
+		errs = append(errs, n.remove(ctx, namespace))
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(grant)) {
+		errs = append(errs, n.grant(ctx, namespace, grant[namespace]))
 	}
 	return errors.Join(errs...)
+}
+
+// decideSecrets compares the names of Secrets that may be read with those that are
+// wanted, by namespace. As long as not all that are wanted are known, what is there
+// stays.
+func decideSecrets(have, want map[string][]string, all bool) (grant map[string][]string, remove []string) {
+	grant = map[string][]string{}
+	for namespace, names := range want {
+		if !all {
+			names = slices.Concat(names, have[namespace])
+			slices.Sort(names)
+			names = slices.Compact(names)
+		}
+		if old, there := have[namespace]; !there || !slices.Equal(old, names) {
+			grant[namespace] = names
+		}
+	}
+	for namespace := range have {
+		if _, wanted := want[namespace]; !wanted && all {
+			remove = append(remove, namespace)
+		}
+	}
+	slices.Sort(remove)
+	return grant, remove
 }
 
 func (n *namedSecrets) grant(ctx context.Context, namespace string, names []string) error {
@@ -127,7 +156,8 @@ func (r role) openNamedSecrets(loop clients, roles rbacinformers.RoleInformer) (
 		return nil, err
 	}
 	r.group.Go(alertRoutes.Resource, routes.Run)
-	n.known = complete(roles.Informer().HasSynced, func() bool { return scrapes.known() && routes.informer.HasSynced() })
+	n.listed = roles.Informer().HasSynced
+	n.known = complete(n.listed, func() bool { return scrapes.known() && routes.informer.HasSynced() })
 	n.names = func() map[string][]string {
 		sets := map[string]map[string]bool{}
 		add := func(namespace, name string) {

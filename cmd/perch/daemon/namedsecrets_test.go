@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -35,7 +36,7 @@ func TestRightsToReadSecretsOutliveAStart(t *testing.T) {
 				}
 				var known atomic.Bool
 				time.AfterFunc(time.Minute, func() { known.Store(true) })
-				n := &namedSecrets{client: api, roles: rbaclisters.NewRoleLister(roles), log: slog.New(slog.DiscardHandler), known: known.Load,
+				n := &namedSecrets{client: api, roles: rbaclisters.NewRoleLister(roles), log: slog.New(slog.DiscardHandler), listed: func() bool { return true }, known: known.Load,
 					names: func() map[string][]string {
 						if !known.Load() {
 							return nil
@@ -63,5 +64,28 @@ func TestRightsToReadSecretsOutliveAStart(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestSecretsAreGrantedAtOnceAndTakenAwayWhenAllIsKnown(t *testing.T) {
+	type rights = map[string][]string
+	for name, c := range map[string]struct {
+		have, want rights
+		all        bool
+		grant      rights
+		remove     []string
+	}{
+		"one more, not all known":                 {rights{"a": {"x"}}, rights{"a": {"y"}}, false, rights{"a": {"x", "y"}}, nil},
+		"one instead of another, all known":       {rights{"a": {"x"}}, rights{"a": {"y"}}, true, rights{"a": {"y"}}, nil},
+		"the first of a namespace":                {nil, rights{"a": {"x"}}, false, rights{"a": {"x"}}, nil},
+		"nobody names it, not all known":          {rights{"a": {"x"}}, nil, false, rights{}, nil},
+		"nobody names it, all known":              {rights{"a": {"x"}, "b": nil}, nil, true, rights{}, []string{"a", "b"}},
+		"as it is":                                {rights{"a": {"x", "y"}}, rights{"a": {"x", "y"}}, true, rights{}, nil},
+		"as it is with another, not all is known": {rights{"a": {"x", "y"}}, rights{"a": {"x"}}, false, rights{}, nil},
+	} {
+		grant, remove := decideSecrets(c.have, c.want, c.all)
+		if !maps.EqualFunc(grant, c.grant, slices.Equal) || !slices.Equal(remove, c.remove) {
+			t.Errorf("%s: grant %v, remove %v", name, grant, remove)
+		}
 	}
 }

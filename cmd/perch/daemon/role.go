@@ -48,7 +48,7 @@ func runRole(dir, name string) error {
 		if err != nil {
 			return refused{err}
 		}
-		if err := enterCgroup(cfg.CgroupRoot(), name, roleMemory[name]); err != nil {
+		if err := enterCgroup(cfg.CgroupRoot(), name, memoryOf(cfg, name)); err != nil {
 			return err
 		}
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("role", name, "node", cfg.NodeName)

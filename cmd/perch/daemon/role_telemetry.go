@@ -94,7 +94,7 @@ func buildTelemetry(_ context.Context, r role) error {
 		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, facts.Tell, lines, members, own); err != nil {
 			return err
 		}
-	} else if err := errors.Join(r.forwardNumbers(numbers), r.watchServer(lines)); err != nil {
+	} else if err := errors.Join(r.forwardNumbers(numbers), r.tellFamilies(targets), r.watchServer(lines)); err != nil {
 		return err
 	} else if near, err := r.findNeighbours(); err != nil {
 		return err
@@ -148,7 +148,10 @@ type numbers struct {
 }
 
 func openNumbers(r role, own *http.ServeMux) (numbers, error) {
-	cfg := metricstore.Default()
+	cfg, err := seriesStore(r.cfg)
+	if err != nil {
+		return numbers{}, err
+	}
 	if r.cfg.Kind == config.Agent {
 		cfg = metricstore.DefaultWorker()
 	}
@@ -241,23 +244,32 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	sender := remote.New(n.store.Dir(), r.part("remote-write"), r.reg)
+	book, err := r.knowFamilies(targets)
+	if err != nil {
+		return err
+	}
+	sender := remote.New(n.store.Dir(), book.All, r.part("remote-write"), r.reg)
 	n.store.OnCommit(sender)
 	r.group.OnStop("remote-write", func(context.Context) error { return sender.Close() })
+	r.group.Go("remote-write families", sender.Run)
 	r.group.Go("remote-write", r.keep(api.kube, r.remoteWrite(), sender.Apply))
 
-	told, err := openAlerts(r, page)
+	told, err := openAlerts(r, page, clusterName(factory.Core().V1().Services().Lister(), r.cfg.ClusterDomain))
 	if err != nil {
 		return err
 	}
 	ask := promapi.Default()
-	ask.Experimental, ask.Retention, ask.ExternalURL = r.cfg.ExperimentalPromQL, metricstore.Default().Retention, page
+	kept := n.store.Limits()
+	ask.Experimental, ask.ExternalURL = r.cfg.ExperimentalPromQL, page
+	ask.Kept = promapi.Kept{Age: kept.Retention, Bytes: kept.MaxBytes, Series: kept.SeriesLimit, OutOfOrder: kept.OutOfOrder, Exemplars: kept.Exemplars}
 	seconds, err := r.seconds(api, factory)
 	if err != nil {
 		return err
 	}
-	prom, err := promapi.New(ask, promapi.Parts{Store: everywhere, Missing: missing, Seconds: seconds, Gatherer: r.reg, Targets: targets, QueryLog: r.queryLog(),
+	prom, err := promapi.New(ask, promapi.Parts{Store: everywhere, Missing: missing, Seconds: seconds, Gatherer: r.reg, Targets: targets, Families: book, QueryLog: r.queryLog(),
 		Rules:         func(context.Context) promapi.Rules { return told.rules.Manager() },
+		Outside:       told.fromOutside,
+		RuleSources:   func(file string) promapi.RuleSource { return told.whose(file) },
 		Alertmanagers: func() []*url.URL { return []*url.URL{page.JoinPath("alertmanager")} }}, r.part("promapi"), r.reg)
 	if err != nil {
 		return err
@@ -299,14 +311,16 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("POST /perch/v1/samples", door.Node, nodesIn)
 	web.Handle("POST /perch/v1/targets", door.Node, jobs.desk)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
-	web.Handle("GET /prometheus/perch/v1/targets", door.Path("get", "/metrics"), targets) // with what is left out and why
-	write := door.Path("post", "/prometheus/api/v1/write")                                // any series of any namespace
-	web.Handle("POST /prometheus/api/v1/otlp/v1/metrics", write, http.StripPrefix("/prometheus", everything(prom)))
-	web.Handle("POST /otlp/v1/metrics", write, rewritten("/api/v1/otlp/v1/metrics", everything(prom))) // where OTLP exporters send by default
-	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", everything(prom)))
-	alertAPI := keepSilences(r, told.router.Handler("/alertmanager"), lines)
+	web.Handle("GET /prometheus/perch/v1/targets", door.Metrics, listed(targets)) // with what is left out and why
+	write := door.Write("/prometheus/api/v1/write")
+	web.Handle("POST /prometheus/api/v1/otlp/v1/metrics", write, http.StripPrefix("/prometheus", writers(prom)))
+	web.Handle("POST /otlp/v1/metrics", write, rewritten("/api/v1/otlp/v1/metrics", writers(prom))) // where OTLP exporters send by default
+	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", writers(prom)))
+	web.Handle("POST "+familiesPath, door.Node, http.HandlerFunc(book.Take))
+	alertAPI := keepSilences(told.router.Handler("/alertmanager"), lines.history(r.part("alerts")))
 	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), alertAPI)
-	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI) // silences, alerts
+	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI)             // silences, alerts
+	web.Public("GET /alertmanager/{$}", http.RedirectHandler("/alerts", http.StatusFound)) // where Alertmanager's templates link to
 	told.serveAlarm(r, web, nodes)
 	web.Handle("GET /ui/api/v1/rules/problems", door.Path("get", "/metrics"), http.HandlerFunc(told.problems))
 	if err := serveDashboards(web, api.kube); err != nil {
@@ -359,6 +373,18 @@ func promScoped(next http.Handler) http.Handler {
 		s := door.ScopeOf(req.Context())
 		a := promapi.Access{All: s.All, Namespaces: s.Namespaces, Unlabelled: s.All}
 		next.ServeHTTP(w, req.WithContext(promapi.WithAccess(req.Context(), a)))
+	})
+}
+
+// listed answers with the targets that the caller may see.
+func listed(targets *scrape.Loop) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		list := targets.List()
+		if s := door.ScopeOf(req.Context()); !s.All {
+			list = list.Of(s.Namespaces)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(list) // the client is gone otherwise
 	})
 }
 

@@ -199,6 +199,18 @@ func (s *ruleSources) within(namespace string) string {
 	return namespace
 }
 
+// whose says who sees the rules of a source: who sees the namespace that an object
+// lives in, and everybody those of this binary.
+func (s *ruleSources) whose(source string) promapi.RuleSource {
+	if strings.HasPrefix(source, "perch/") {
+		return promapi.RuleSource{Common: true, Wide: true}
+	}
+	if p := strings.Split(source, "/"); len(p) == 3 && p[0] == "PrometheusRule" {
+		return promapi.RuleSource{Namespace: p[1], Wide: s.within(p[1]) == ""}
+	}
+	return promapi.RuleSource{Wide: true} // a file of the rules directory
+}
+
 // wide answers whether rules that live in a namespace are for all namespaces.
 func wide(spaces corelisters.NamespaceLister, namespace string) bool {
 	if namespace == metav1.NamespaceSystem {

@@ -37,7 +37,10 @@ const seriesSet = "series"
 
 // keepSeries makes this worker one of them.
 func (r role) keepSeries(own *http.ServeMux) error {
-	cfg := metricstore.Default()
+	cfg, err := seriesStore(r.cfg)
+	if err != nil {
+		return err
+	}
 	cfg.Dir, cfg.Exemplars = r.cfg.Path("series"), 0
 	db, err := metricstore.New(cfg, r.part("series"), nil) // its numbers would have the names of the other's
 	if err != nil {
@@ -99,7 +102,7 @@ func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[r
 	}
 	cfg := share.Default()
 	cfg.WAL, cfg.Dir, cfg.Lost, cfg.Retention = n.store.Dir(), r.cfg.Path("series-sent"), n.lost, n.store.Retention()
-	limit := fullShare * float64(metricstore.Default().SeriesLimit)
+	limit := fullShare * float64(n.store.Limits().SeriesLimit)
 	sender, err := share.NewSender(cfg, share.Parts{Stores: seriesStores(members), Hold: n.store.HoldWAL,
 		Full: func() bool { return float64(n.store.Series()) > limit || n.store.Room() < leastRoom },
 		To:   func(s share.Store) (string, *http.Client) { return "https://" + s.Addr + seriesIn, client }}, r.part("share"), r.reg)

@@ -83,7 +83,7 @@ func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	sup := supervisor.Config{Executable: exe, LogDir: cfg.Path("log"), Grace: 20 * time.Second, Patience: supervisor.DefaultPatience()}
 	for _, name := range rolesOf(cfg) {
 		sup.Roles = append(sup.Roles, supervisor.Role{Name: name, Args: []string{"role", name, "--data-dir", cfg.DataDir},
-			Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", roleMemory[name]*8/10), fmt.Sprintf("GOGC=%d", roleGC[name])}})
+			Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", memoryOf(cfg, name)*8/10), fmt.Sprintf("GOGC=%d", roleGC[name])}})
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

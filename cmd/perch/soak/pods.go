@@ -6,7 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,11 +35,10 @@ func shortPods(ctx context.Context, s *soak) error {
 	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
-	before, err := s.uses(ctx)
+	before, err := s.settled(ctx, "before")
 	if err != nil {
 		return err
 	}
-	s.tell(before)
 	began := time.Now()
 	for done := eachJob; done < s.pods; {
 		n := min(eachJob, s.pods-done)
@@ -53,11 +56,10 @@ func shortPods(ctx context.Context, s *soak) error {
 	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
-	after, err := s.uses(ctx)
+	after, err := s.settled(ctx, "after")
 	if err != nil {
 		return err
 	}
-	s.tell(after)
 	read, err := s.number(ctx, "sum(perch_tail_read_lines_total) - sum(perch_tail_stored_lines_total)")
 	if err != nil {
 		return err
@@ -72,10 +74,38 @@ func shortPods(ctx context.Context, s *soak) error {
 	return nil
 }
 
-func (s *soak) tell(uses map[string]use) {
+// settled says what the roles hold, and keeps profiles of their heaps in
+// out/soak/ROLE-WHEN.prof, which tell of what that is.
+func (s *soak) settled(ctx context.Context, when string) (map[string]use, error) {
+	uses, err := s.uses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.root, "out", "soak")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("keep profiles: %w", err)
+	}
 	for _, role := range slices.Sorted(maps.Keys(uses)) {
 		s.say("%-10s %s", role, uses[role])
+		if err := s.keepHeap(ctx, role, filepath.Join(dir, role+"-"+when+".prof")); err != nil {
+			return nil, err
+		}
 	}
+	return uses, nil
+}
+
+func (s *soak) keepHeap(ctx context.Context, role, path string) error {
+	body, err := s.ask(ctx, role+"-debug", "/debug/pprof/heap", url.Values{"gc": {"1"}})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("keep profile: %w", err)
+	}
+	_, err = io.Copy(f, body)
+	return errors.Join(err, f.Close())
 }
 
 // number is the answer to a query of one number.

@@ -51,6 +51,7 @@ type Config struct {
 	ForwardTo        string     `json:"forwardTo,omitempty"`    // [tls://]host:port of an external Forward server that gets all lines
 	ForwardToKey     string     `json:"forwardToKey,omitempty"` // file with its shared key
 	Logs
+	Numbers
 
 	ClusterCIDR   netip.Prefix `json:"clusterCIDR"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
@@ -131,6 +132,7 @@ func (c Config) Validate() error {
 		bad("--cluster-cidr %s and --service-cidr %s overlap", c.ClusterCIDR, c.ServiceCIDR)
 	}
 	c.validateLogs(bad)
+	c.validateNumbers(bad)
 	if c.Kind == Agent && c.Server == "" {
 		bad("--server: give the URL of the cluster's API, for example https://10.0.0.11:6443")
 	}

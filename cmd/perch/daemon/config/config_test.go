@@ -38,6 +38,11 @@ func TestBadFlagsAreNamedWithTheWayOut(t *testing.T) {
 		"a retention that is none":        {func(c *Config) { c.LogRetention = []string{"14d", "shop=3 days"} }, "--log-retention shop=3 days: write how long"},
 		"a retention of a minute":         {func(c *Config) { c.LogRetention = []string{"1m"} }, "from 1h to 10y"},
 		"a size that is none":             {func(c *Config) { c.LogBytes = []string{"shop=much"} }, "--log-bytes shop=much: write how many bytes"},
+		"samples for a minute":            {func(c *Config) { c.MetricRetention = "1m" }, "--metric-retention 1m: write how long samples are kept"},
+		"samples in no space":             {func(c *Config) { c.MetricBytes = "1Mi" }, "--metric-bytes 1Mi: write how many bytes"},
+		"samples in some space":           {func(c *Config) { c.MetricBytes = "much" }, "--metric-bytes much: write how many bytes"},
+		"a hundred series":                {func(c *Config) { c.MetricSeries = 100 }, "--metric-series 100: write how many series"},
+		"a worker that keeps no series":   {func(c *Config) { c.Kind, c.Server, c.MetricBytes = Agent, "https://s:6443", "1Gi" }, "workers with --series-store"},
 		"port 0":                          {func(c *Config) { c.APIPort = 0 }, "--api-port 0: a port is 1 to 65535"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -99,6 +99,11 @@ func UserOf(ctx context.Context) User {
 	return u
 }
 
+// WithUser returns a context whose caller is u.
+func WithUser(ctx context.Context, u User) context.Context {
+	return context.WithValue(ctx, userKey{}, u)
+}
+
 // Need says what a route asks of its caller.
 type Need func(d *Door, ctx context.Context, u User) (context.Context, error)
 
@@ -131,7 +136,7 @@ func (d *Door) Handle(pattern string, need Need, h http.Handler) {
 			d.refuse(w, err)
 			return
 		}
-		ctx := context.WithValue(r.Context(), userKey{}, u)
+		ctx := WithUser(r.Context(), u)
 		if into := r.Header.Get(NamespaceHeader); into != "" {
 			ctx = context.WithValue(ctx, intoKey{}, into)
 		}
