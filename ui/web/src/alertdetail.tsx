@@ -44,6 +44,7 @@ export function Detail({ r, done }: { r: Row; done: () => void }) {
       <header><h2>{r.rule.name}</h2><span class={`tag ${r.state === 'firing' ? 'r' : r.state === 'silenced' || r.state === 'steady' ? '' : 'a'}`}>{words[r.state]} {ago(Date.parse(r.alert.activeAt), now())}</span></header>
       <p>{r.alert.annotations.summary}</p>
       {r.alert.annotations.description && <p class="f2">{r.alert.annotations.description}</p>}
+      {r.alert.annotations.perch_from && <p class="f2">No rule of this cluster: {r.alert.annotations.perch_from.replace(/^.*:/, '')} tells it.</p>}
       {got.data && got.data.d.lines.length > 0 && <Chart {...got.data.d} from={got.data.from} to={got.data.to} height={150} limit={limit || null} limitText={limit ? `limit ${num(limit)}` : undefined} bands={[{ from: Date.parse(r.alert.activeAt), to, color: '--red' }]} label="Value of the alert's expression" />}
       <pre class="code">{r.rule.query}{r.rule.duration ? `\nfor ${r.rule.duration} s` : ''}</pre>
       <div class="chips">{Object.entries(r.alert.labels).map(([k, v]) => <span key={k} class="chip">{k}=<b>{v}</b></span>)}</div>

@@ -1,5 +1,5 @@
 import { useState } from 'preact/hooks';
-import { type Alert, ranged, rules, silences, unsilence } from './api';
+import { type Alert, outside, ranged, rules, silences, unsilence } from './api';
 import { bare, Detail, type Row, words } from './alertdetail';
 import { History } from './alerthistory';
 import { Spark } from './chart';
@@ -43,7 +43,7 @@ export function Alerts() {
   };
   const again = () => { setFailed(undefined); setTurn(n => n + 1); };
   const expire = (id: string) => void unsilence(id).then(again, setFailed);
-  const every = (got.data?.groups ?? []).flatMap(g => g.rules.map(r => ({ g, r })));
+  const every = (got.data?.groups ?? []).filter(g => g.file !== outside).flatMap(g => g.rules.map(r => ({ g, r })));
   const Tab = ({ id, children }: { id: string; children: any }) => <button role="tab" aria-selected={tab === id} class={tab === id ? 'on' : ''} onClick={() => set({ tab: id === 'active' ? null : id })}>{children}</button>;
   return (
     <div class={tab === 'history' ? 'alerts one' : 'alerts'}>

@@ -103,7 +103,17 @@ export type Alert = { labels: Labels; annotations: Labels; state: string; active
 export type Rule = { name: string; query: string; type: string; state?: string; health: string; lastError?: string; duration?: number; labels?: Labels; annotations?: Labels; alerts?: Alert[] };
 export type Group = { name: string; file: string; interval: number; rules: Rule[] };
 
-export const rules = async () => (await json<{ data: { groups: Group[] } }>('/prometheus/api/v1/rules')).data.groups;
+/** outside is the name of the group of alerts that no rule makes. */
+export const outside = 'outside';
+
+/** rules are all groups, and one with what others tell, as if each had a rule. */
+export const rules = async (): Promise<Group[]> => {
+  const [groups, all] = await Promise.all([json<{ data: { groups: Group[] } }>('/prometheus/api/v1/rules'), json<{ data: { alerts: Alert[] } }>('/prometheus/api/v1/alerts')]);
+  const told = new Map<string, Alert[]>();
+  for (const a of all.data.alerts) if (a.annotations.perch_from) told.set(a.labels.alertname ?? '', [...(told.get(a.labels.alertname ?? '') ?? []), a]);
+  const own = [...told].map(([name, alerts]): Rule => ({ name, query: `ALERTS{alertname=${JSON.stringify(name)},alertsource="outside"}`, type: 'alerting', state: 'firing', health: 'ok', alerts }));
+  return own.length ? [...groups.data.groups, { name: outside, file: outside, interval: 0, rules: own }] : groups.data.groups;
+};
 
 export type Silence = { id: string; status: { state: string }; matchers: { name: string; value: string; isRegex: boolean; isEqual: boolean }[]; startsAt: string; endsAt: string; createdBy: string; comment: string };
 export const silences = () => json<Silence[]>('/alertmanager/api/v2/silences');
