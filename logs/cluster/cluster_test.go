@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -376,6 +377,39 @@ func TestAnAwayNodeIsNotWaitedForAndAskedAgainWhenItIsBack(t *testing.T) {
 		} else if time.Now().After(end) {
 			t.Fatal("it is not asked again")
 		}
+	}
+}
+
+func TestANodeThatIsBackIsAskedThoughItsCopyAnswersLater(t *testing.T) {
+	self, peer, follower := newNode(t), newNode(t), newNode(t)
+	peer.add(t, line("n1", "shop", 2, "itself"))
+	follower.add(t, line("n1", "shop", 2, "copy"))
+	var f *Fan
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() { // the look has ended
+			f.mu.Lock()
+			under := f.look["n1"]
+			f.mu.Unlock()
+			if !under {
+				break
+			}
+		}
+		follower.server.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer slow.Close()
+	f = New(Parts{Self: "n0", Local: self.engine,
+		Peers: func() []Peer { return []Peer{{Node: "n1", URL: peer.server.URL, Client: http.DefaultClient}} },
+		Copies: func(context.Context, bool) []Copy {
+			c := copyOf(follower, time.Unix(0, 20))
+			c.Peer.URL = slow.URL
+			return []Copy{c}
+		}}, quiet())
+	f.setAway("n1", true)
+	if have, _ := ask1(t, f, 10); have != "copy" {
+		t.Fatalf("while it is looked at: %s", have)
+	}
+	if have, _ := ask1(t, f, 10); have != "itself" {
+		t.Errorf("when the look found it: %s", have)
 	}
 }
 

@@ -115,13 +115,16 @@ func askPeer[T any](ctx context.Context, f *Fan, r *query.Request, m member, one
 			return missing[T](m.name)
 		}
 		f.log.Warn("node did not answer a log query", "node", m.name, "err", err)
+		f.setAway(m.name, true)
 		current = f.copiesOf(ctx, m.name, true)
 	}
 	if len(current) == 0 {
 		return missing[T](m.name)
 	}
 	out := askCopies(ctx, f, r, current, one)
-	f.setAway(m.name, out.err == nil)
+	if out.err != nil {
+		f.setAway(m.name, false) // asked itself by the next query: nobody else answers
+	}
 	// Since then it may have written more.
 	if out.err == nil && r.Around == nil && out.at.Before(time.Unix(0, r.To)) {
 		out.sum.Merge(query.Summary{Partial: true, Reason: fmt.Sprintf("node %s does not answer, its copy ends at %s", m.name, out.at.UTC().Format(time.RFC3339))})

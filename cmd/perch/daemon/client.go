@@ -40,14 +40,17 @@ func clientsFor(rc *rest.Config, wraps ...transport.WrapperFunc) (clients, error
 	binary := rest.CopyConfig(rc)
 	binary.ContentType = "application/vnd.kubernetes.protobuf"
 	binary.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	var err error
-	if c.kube, err = kubernetes.NewForConfig(binary); err != nil {
+	client, err := machineClient(rc)
+	if err != nil {
+		return c, err
+	}
+	if c.kube, err = kubernetes.NewForConfigAndClient(binary, client); err != nil {
 		return c, fmt.Errorf("make API client: %w", err)
 	}
-	if c.dynamic, err = dynamic.NewForConfig(rc); err != nil {
+	if c.dynamic, err = dynamic.NewForConfigAndClient(rc, client); err != nil {
 		return c, fmt.Errorf("make API client: %w", err)
 	}
-	if c.metadata, err = metadata.NewForConfig(rc); err != nil {
+	if c.metadata, err = metadata.NewForConfigAndClient(rc, client); err != nil {
 		return c, fmt.Errorf("make API client: %w", err)
 	}
 	return c, nil

@@ -102,7 +102,7 @@ func (l *lines) handler() http.Handler {
 // serveCluster makes the web door search all nodes, and keeps the cluster's
 // events on this one.
 func (l *lines) serveCluster(r role, api clients, f informers.SharedInformerFactory) error {
-	client, err := towardsNodes(api.rest)
+	client, err := machineClient(api.rest)
 	if err != nil {
 		return err
 	}

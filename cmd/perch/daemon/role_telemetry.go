@@ -207,12 +207,7 @@ func nodeTLS(cfg config.Config) rest.TLSClientConfig {
 
 // nodeClient speaks HTTPS as this node.
 func nodeClient(cfg config.Config) (*http.Client, error) {
-	rc := &rest.Config{TLSClientConfig: nodeTLS(cfg)}
-	transport, err := rest.TransportFor(rc)
-	if err != nil {
-		return nil, fmt.Errorf("read node certificate: %w", err)
-	}
-	return &http.Client{Transport: transport}, nil
+	return machineClient(&rest.Config{TLSClientConfig: nodeTLS(cfg)})
 }
 
 // buildServerTelemetry adds what only servers have: queries, rules, alerts and

@@ -16,7 +16,6 @@ import (
 	promlabels "github.com/prometheus/prometheus/model/labels"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
-	"k8s.io/client-go/rest"
 
 	"perch/agent/stats"
 	"perch/metrics/promapi"
@@ -28,7 +27,7 @@ const secondsWait = 3 * time.Second
 // seconds asks the nodes' doors for what they keep second by second; in a query,
 // ring="1s" asks for it.
 func (r role) seconds(api clients, f informers.SharedInformerFactory) (promapi.Seconds, error) {
-	client, err := towardsNodes(api.rest)
+	client, err := machineClient(api.rest)
 	if err != nil {
 		return nil, err
 	}
@@ -58,17 +57,6 @@ func (r role) seconds(api clients, f informers.SharedInformerFactory) (promapi.S
 		slices.Sort(missing)
 		return list, missing
 	}, nil
-}
-
-// towardsNodes is a client for the nodes' doors, as whom a configuration says.
-func towardsNodes(as *rest.Config) (*http.Client, error) {
-	rc := rest.CopyConfig(as)
-	rc.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext // a dead node must not hold up the others
-	transport, err := rest.TransportFor(rc)
-	if err != nil {
-		return nil, fmt.Errorf("make client towards nodes: %w", err)
-	}
-	return &http.Client{Transport: transport}, nil
 }
 
 // doorOf is where a node's kubelet API is; "" while the node has not told.

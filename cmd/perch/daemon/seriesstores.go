@@ -96,7 +96,7 @@ const leastRoom = 512 << 20
 func (r role) shareSeries(api *rest.Config, n numbers, members *atomic.Pointer[ring.Ring], own *http.ServeMux) (*share.Fan, error) {
 	rc := rest.CopyConfig(api)
 	rc.NextProtos = []string{"http/1.1"} // see nodeHTTP
-	client, err := towardsNodes(rc)
+	client, err := machineClient(rc)
 	if err != nil {
 		return nil, err
 	}

@@ -310,7 +310,7 @@ func TestCopies(t *testing.T) {
 	// It comes back: it answers itself, and the server's copy moves to it.
 	m.run(t, m.tool, "start", lost, address[lost])
 	m.at(t, lost, "agent", "--data-dir", f.data(lost), "--detach")
-	f.wait(t, time.Minute, "it answers itself again", func() (bool, string) {
+	f.wait(t, 30*time.Second, "it answers itself again", func() (bool, string) {
 		g := ask()
 		return len(g.trailer.Copies) == 0 && !g.trailer.Partial && g.last >= before.last, fmt.Sprintf("%d %+v", g.last, g.trailer)
 	})
