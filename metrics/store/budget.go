@@ -77,8 +77,10 @@ func (b *budget) PreCreation(l labels.Labels) error {
 func (b *budget) name(namespace string, l labels.Labels, all int64) {
 	known := b.over[namespace]
 	crowded := known == nil && len(b.over) >= maxNamed
-	if all == 0 {
-		b.metrics.overrun.WithLabelValues(map[bool]string{false: namespace, true: "others"}[crowded]).Inc()
+	if all == 0 && crowded {
+		b.metrics.overrun.WithLabelValues("others").Inc()
+	} else if all == 0 {
+		b.metrics.overrun.WithLabelValues(namespace).Inc()
 	}
 	if crowded {
 		return
