@@ -136,13 +136,17 @@ func (f flock) samples(t *testing.T, end time.Time) (map[string]string, []string
 	return out, a.Warnings
 }
 
-// settled are the samples of 20 s when no more come.
+// settled are the samples of 20 s when no more come for 5 s: a busy worker sends late.
 func (f flock) settled(t *testing.T, end time.Time) (out map[string]string) {
 	t.Helper()
+	var since time.Time
 	f.wait(t, 2*time.Minute, "all samples are stored", func() (bool, string) {
 		before := out
 		out, _ = f.samples(t, end)
-		return len(out) > 1000 && fmt.Sprint(before) == fmt.Sprint(out) && time.Since(end) > 20*time.Second, fmt.Sprint(len(out))
+		if fmt.Sprint(before) != fmt.Sprint(out) {
+			since = time.Now()
+		}
+		return len(out) > 1000 && time.Since(since) > 5*time.Second && time.Since(end) > 20*time.Second, fmt.Sprint(len(out))
 	})
 	return out
 }
