@@ -18,9 +18,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/rogpeppe/go-internal/txtar"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -150,7 +153,11 @@ func allLists(t *testing.T) Lists {
 		PersistentVolumes: load[corev1.PersistentVolume](t, "PersistentVolume"), PersistentVolumeClaims: load[corev1.PersistentVolumeClaim](t, "PersistentVolumeClaim"),
 		StorageClasses: load[storagev1.StorageClass](t, "StorageClass"), ConfigMaps: load[corev1.ConfigMap](t, "ConfigMap"),
 		ResourceQuotas: load[corev1.ResourceQuota](t, "ResourceQuota"), LimitRanges: load[corev1.LimitRange](t, "LimitRange"),
-		PodDisruptionBudgets: load[policyv1.PodDisruptionBudget](t, "PodDisruptionBudget"),
+		PodDisruptionBudgets: load[policyv1.PodDisruptionBudget](t, "PodDisruptionBudget"), Leases: load[coordinationv1.Lease](t, "Lease"),
+		SigningRequests:    load[certificatesv1.CertificateSigningRequest](t, "CertificateSigningRequest"),
+		MutatingWebhooks:   load[admissionv1.MutatingWebhookConfiguration](t, "MutatingWebhookConfiguration"),
+		ValidatingWebhooks: load[admissionv1.ValidatingWebhookConfiguration](t, "ValidatingWebhookConfiguration"),
+		VolumeAttachments:  load[storagev1.VolumeAttachment](t, "VolumeAttachment"),
 	}
 }
 

@@ -6,9 +6,12 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -41,6 +44,11 @@ type Lists struct {
 	ResourceQuotas           func() []*corev1.ResourceQuota
 	LimitRanges              func() []*corev1.LimitRange
 	PodDisruptionBudgets     func() []*policyv1.PodDisruptionBudget
+	Leases                   func() []*coordinationv1.Lease
+	SigningRequests          func() []*certificatesv1.CertificateSigningRequest
+	MutatingWebhooks         func() []*admissionv1.MutatingWebhookConfiguration
+	ValidatingWebhooks       func() []*admissionv1.ValidatingWebhookConfiguration
+	VolumeAttachments        func() []*storagev1.VolumeAttachment
 }
 
 // Objects is the state of objects: a collector, and a source of samples that
@@ -60,6 +68,8 @@ func NewObjects(lists Lists) *Objects {
 		of(lists.NetworkPolicies, networkPolicy), of(lists.PersistentVolumes, volume), of(lists.PersistentVolumeClaims, claim),
 		of(lists.StorageClasses, storageClass), of(lists.ConfigMaps, configMap), of(lists.ResourceQuotas, quota),
 		of(lists.LimitRanges, limitRange), of(lists.PodDisruptionBudgets, disruptionBudget),
+		of(lists.Leases, lease), of(lists.SigningRequests, signingRequest), of(lists.MutatingWebhooks, mutatingWebhooks),
+		of(lists.ValidatingWebhooks, validatingWebhooks), of(lists.VolumeAttachments, volumeAttachment),
 	}, func(k kind) bool { return k.each == nil })}
 }
 

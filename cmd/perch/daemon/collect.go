@@ -138,7 +138,11 @@ func objectLists(f informers.SharedInformerFactory) exporter.Lists {
 		PersistentVolumes: of(core.PersistentVolumes().Lister().List), PersistentVolumeClaims: of(core.PersistentVolumeClaims().Lister().List),
 		StorageClasses: of(f.Storage().V1().StorageClasses().Lister().List), ConfigMaps: of(core.ConfigMaps().Lister().List),
 		ResourceQuotas: of(core.ResourceQuotas().Lister().List), LimitRanges: of(core.LimitRanges().Lister().List),
-		PodDisruptionBudgets: of(f.Policy().V1().PodDisruptionBudgets().Lister().List),
+		PodDisruptionBudgets: of(f.Policy().V1().PodDisruptionBudgets().Lister().List), Leases: of(f.Coordination().V1().Leases().Lister().List),
+		SigningRequests:    of(f.Certificates().V1().CertificateSigningRequests().Lister().List),
+		MutatingWebhooks:   of(f.Admissionregistration().V1().MutatingWebhookConfigurations().Lister().List),
+		ValidatingWebhooks: of(f.Admissionregistration().V1().ValidatingWebhookConfigurations().Lister().List),
+		VolumeAttachments:  of(f.Storage().V1().VolumeAttachments().Lister().List),
 	}
 }
 
