@@ -19,5 +19,6 @@
 //		Samples: exporter.NewObjects(lists).Samples, Interval: 5 * time.Second}   // on one server only
 //
 // Start reading at Collect in node.go and at Samples in changes.go.
-// testdata/*.txt list every series of a source with its labels.
+// testdata/*.txt list every series of a source with its labels; TestBeside… run
+// Debian's node_exporter over the same machine and say what differs and why.
 package exporter

@@ -196,7 +196,9 @@ func TestTheNextRunOfACronJob(t *testing.T) {
 	}
 }
 
-func TestAMachineHasTheSeriesOfNodeExporter(t *testing.T) {
+// recorded is the machine of testdata/machine.txtar.
+func recorded(t *testing.T) NodeConfig {
+	t.Helper()
 	archive, err := txtar.ParseFile(filepath.Join("testdata", "machine.txtar"))
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +214,12 @@ func TestAMachineHasTheSeriesOfNodeExporter(t *testing.T) {
 		}
 	}
 	cfg := DefaultNode()
-	cfg.Proc, cfg.Sys = dir+"/proc", dir+"/sys"
+	cfg.Proc, cfg.Sys, cfg.Udev = dir+"/proc", dir+"/sys", dir+"/run/udev/data"
+	return cfg
+}
+
+func TestAMachineHasTheSeriesOfNodeExporter(t *testing.T) {
+	cfg := recorded(t)
 	n, err := NewNode(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)

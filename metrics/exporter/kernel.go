@@ -196,6 +196,22 @@ func (n *Node) thermal(s *sender) error {
 			s.gauge("node_thermal_zone_temp", "Temperature of a zone in Celsius.", v/1000, "zone", strings.TrimPrefix(filepath.Base(dir), "thermal_zone"), "type", strings.TrimSpace(string(kind)))
 		}
 	}
+	coolers, err := filepath.Glob(n.cfg.Sys + "/class/thermal/cooling_device*")
+	if err != nil {
+		return err
+	}
+	for _, dir := range coolers {
+		kind, err := os.ReadFile(dir + "/type")
+		if err != nil {
+			continue
+		}
+		dev := []string{"name", strings.TrimPrefix(filepath.Base(dir), "cooling_device"), "type", strings.TrimSpace(string(kind))}
+		for file, name := range map[string]string{"cur_state": "How hard a device cools.", "max_state": "How hard a device can cool."} {
+			if v, err := number(dir + "/" + file); err == nil {
+				s.gauge("node_cooling_device_"+file, name, v, dev...)
+			}
+		}
+	}
 	return nil
 }
 

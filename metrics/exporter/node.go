@@ -19,6 +19,7 @@ import (
 // NodeConfig says where the machine is mounted.
 type NodeConfig struct {
 	Proc, Sys string // /proc, /sys
+	Udev      string // /run/udev/data, which says what a disk is
 
 	// What is left out: network and block devices, mount points and types of
 	// file systems.
@@ -28,7 +29,7 @@ type NodeConfig struct {
 // DefaultNode leaves out what pods bring along: their interfaces and mounts.
 func DefaultNode() NodeConfig {
 	return NodeConfig{
-		Proc: "/proc", Sys: "/sys",
+		Proc: "/proc", Sys: "/sys", Udev: "/run/udev/data",
 		IgnoreNetwork: regexp.MustCompile(`^(pc[0-9a-f]{6,}|veth.*)$`),
 		IgnoreDisk:    regexp.MustCompile(`^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$`),
 		IgnoreMount:   regexp.MustCompile(`^/(dev|proc|sys|run/credentials/.+|run/netns/.+|.*/(pods|containerd)/.+)($|/)`),
@@ -78,7 +79,7 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 		{"arp", n.arp}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"diskstats", n.disk}, {"entropy", n.entropy}, {"filefd", n.files},
 		{"filesystem", n.filesystem}, {"loadavg", n.load}, {"mdadm", n.raid}, {"meminfo", n.memory}, {"netclass", n.devices}, {"netdev", n.network},
 		{"netstat", n.netstat}, {"os", n.release}, {"pressure", n.pressure}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets},
-		{"softnet", n.softnet}, {"thermal_zone", n.thermal}, {"time", n.clock}, {"timex", n.timex}, {"udp_queues", n.udpQueues}, {"uname", n.uname},
+		{"softnet", n.softnet}, {"stat", n.counts}, {"thermal_zone", n.thermal}, {"time", n.clock}, {"timex", n.timex}, {"udp_queues", n.udpQueues}, {"uname", n.uname},
 		{"vmstat", n.vmstat},
 	} {
 		ok, began := 1.0, time.Now()
@@ -160,6 +161,15 @@ func (n *Node) cpu(s *sender) error {
 		} {
 			s.counter("node_cpu_seconds_total", "Time the cpus spent in each mode.", v, "cpu", strconv.FormatInt(cpu, 10), "mode", mode)
 		}
+	}
+	return nil
+}
+
+// counts writes what /proc/stat counts besides the times of the cpus.
+func (n *Node) counts(s *sender) error {
+	st, err := n.proc.Stat()
+	if err != nil {
+		return err
 	}
 	s.gauge("node_boot_time_seconds", "When the machine started, unix time.", float64(st.BootTime))
 	s.counter("node_context_switches_total", "Context switches.", float64(st.ContextSwitches))
@@ -245,63 +255,6 @@ func (n *Node) network(s *sender) error {
 		}
 	}
 	return nil
-}
-
-func (n *Node) disk(s *sender) error {
-	disks, err := n.block.ProcDiskstats()
-	if err != nil {
-		return err
-	}
-	const sector = 512
-	for _, d := range disks {
-		if n.cfg.IgnoreDisk.MatchString(d.DeviceName) {
-			continue
-		}
-		dev := []string{"device", d.DeviceName}
-		n.diskInfo(s, d)
-		if d.IoStatsCount >= 18 { // since Linux 4.18
-			s.counter("node_disk_discards_completed_total", "Discards completed.", float64(d.DiscardIOs), dev...)
-			s.counter("node_disk_discards_merged_total", "Discards merged.", float64(d.DiscardMerges), dev...)
-			s.counter("node_disk_discarded_sectors_total", "Sectors discarded.", float64(d.DiscardSectors), dev...)
-			s.counter("node_disk_discard_time_seconds_total", "Time spent on discards.", float64(d.DiscardTicks)/1e3, dev...)
-		}
-		if d.IoStatsCount >= 20 { // since Linux 5.5
-			s.counter("node_disk_flush_requests_total", "Flushes completed.", float64(d.FlushRequestsCompleted), dev...)
-			s.counter("node_disk_flush_requests_time_seconds_total", "Time spent on flushes.", float64(d.TimeSpentFlushing)/1e3, dev...)
-		}
-		s.counter("node_disk_reads_completed_total", "Reads completed.", float64(d.ReadIOs), dev...)
-		s.counter("node_disk_reads_merged_total", "Reads merged.", float64(d.ReadMerges), dev...)
-		s.counter("node_disk_read_bytes_total", "Bytes read.", float64(d.ReadSectors*sector), dev...)
-		s.counter("node_disk_read_time_seconds_total", "Time spent on reads.", float64(d.ReadTicks)/1e3, dev...)
-		s.counter("node_disk_writes_completed_total", "Writes completed.", float64(d.WriteIOs), dev...)
-		s.counter("node_disk_writes_merged_total", "Writes merged.", float64(d.WriteMerges), dev...)
-		s.counter("node_disk_written_bytes_total", "Bytes written.", float64(d.WriteSectors*sector), dev...)
-		s.counter("node_disk_write_time_seconds_total", "Time spent on writes.", float64(d.WriteTicks)/1e3, dev...)
-		s.gauge("node_disk_io_now", "Inputs and outputs under way.", float64(d.IOsInProgress), dev...)
-		s.counter("node_disk_io_time_seconds_total", "Time with input or output under way.", float64(d.IOsTotalTicks)/1e3, dev...)
-		s.counter("node_disk_io_time_weighted_seconds_total", "The same, weighted by their number.", float64(d.WeightedIOTicks)/1e3, dev...)
-	}
-	return nil
-}
-
-// diskInfo tells what kind of device it is; model, serial and such are known
-// where the kernel says so.
-func (n *Node) diskInfo(s *sender, d blockdevice.Diskstats) {
-	word := func(file string) string {
-		text, err := os.ReadFile(n.cfg.Sys + "/block/" + d.DeviceName + "/device/" + file)
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(text))
-	}
-	rotational, err := number(n.cfg.Sys + "/block/" + d.DeviceName + "/queue/rotational")
-	kind := ""
-	if err == nil {
-		kind = strconv.FormatFloat(rotational, 'g', -1, 64)
-	}
-	s.gauge("node_disk_info", "About a block device.", 1, "device", d.DeviceName, "major", strconv.FormatUint(uint64(d.MajorNumber), 10),
-		"minor", strconv.FormatUint(uint64(d.MinorNumber), 10), "path", "", "wwn", word("wwid"), "model", word("model"), "serial", word("serial"),
-		"revision", word("rev"), "rotational", kind)
 }
 
 func (n *Node) filesystem(s *sender) error {
