@@ -74,8 +74,12 @@ func world(t testing.TB) (root string) {
 		}
 	}
 	for i, l := range leaves {
-		args := [][]string{{"unshare", "--net", "sleep", "600"}, {"sleep", "600"}}[i]
+		args := [][]string{{"unshare", "--net", "cat"}, {"cat"}}[i]
 		cmd := exec.Command(args[0], args[1:]...)
+		work, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Skip("cannot start a process: ", err)
 		}
@@ -84,6 +88,9 @@ func world(t testing.TB) (root string) {
 			if err := os.WriteFile(base+l+"/cgroup.procs", fmt.Append(nil, cmd.Process.Pid), 0o644); err != nil {
 				t.Skipf("cannot move a process to %s: %v", base+l, err)
 			}
+		}
+		if _, err := work.Write(make([]byte, 16<<20)); err != nil { // the library has no cpu series of who used none
+			t.Fatal(err)
 		}
 	}
 	return root
@@ -124,7 +131,7 @@ func library(t testing.TB, root string) prometheus.Gatherer {
 	return reg
 }
 
-// shapes lists "name{label,…} of PLACE" where place is that of a cgroup: the
+// shapes lists "name{label,…} TYPE of PLACE" where place is that of a cgroup: the
 // machine, a pod, a container. Empty labels count as absent.
 func shapes(families []*dto.MetricFamily) map[string]bool {
 	out := map[string]bool{}
@@ -148,12 +155,16 @@ func shapes(families []*dto.MetricFamily) map[string]bool {
 			}
 			slices.Sort(names)
 			if place != "" {
-				out[fmt.Sprintf("%s{%s} of %s", f.GetName(), strings.Join(names, ","), place)] = true
+				out[fmt.Sprintf("%s{%s} %s of %s", f.GetName(), strings.Join(names, ","), f.GetType(), place)] = true
 			}
 		}
 	}
 	return out
 }
+
+// retyped is a counter that is not called _total: promtool check metrics complains
+// about it, and not about one without a type.
+const retyped = "container_memory_failcnt"
 
 // leftOut says of series of the library why perch has them not.
 func leftOut(shape string) string {
@@ -173,6 +184,8 @@ func leftOut(shape string) string {
 		return "there only with a cpu limit"
 	case name == "container_health_state":
 		return "only docker knows one"
+	case name == retyped:
+		return "a counter there, untyped here"
 	case name == "container_last_seen":
 		return "of containers only"
 	}
@@ -221,7 +234,13 @@ func TestBesideTheLibrary(t *testing.T) {
 				out[0] = ""
 			}
 			if !have[s] && leftOut(s) == "" {
-				out = append(out, s)
+				out = append(out, "the library has "+s)
+			}
+		}
+		known := shapes(families)
+		for s := range have {
+			if !known[s] && !strings.HasPrefix(s, retyped) {
+				out = append(out, "the library lacks "+s)
 			}
 		}
 		return slices.DeleteFunc(out, func(s string) bool { return s == "" })
@@ -234,6 +253,6 @@ func TestBesideTheLibrary(t *testing.T) {
 	}
 	slices.Sort(last)
 	for _, s := range last {
-		t.Errorf("the library has %s", s)
+		t.Error(s)
 	}
 }
