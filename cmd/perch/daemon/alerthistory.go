@@ -92,10 +92,14 @@ type history func(context.Context, record.Record)
 
 func (l *lines) history(log *slog.Logger) history {
 	return func(ctx context.Context, what record.Record) {
-		if err := l.total.Append(ctx, []record.Record{what}, nil); err != nil {
+		if err := l.keep(ctx, what); err != nil {
 			log.Warn("history of an alert was not stored", "record", string(what.Body), "err", err)
 		}
 	}
+}
+
+func (l *lines) keep(ctx context.Context, what record.Record) error {
+	return l.total.Append(ctx, []record.Record{what}, nil)
 }
 
 // newCourier brings alerts with their evidence to the router and keeps their history.

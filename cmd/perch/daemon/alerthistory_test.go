@@ -172,6 +172,11 @@ func TestTheHistoryOfASilenceSaysWhichWhoWhyAndUntilWhen(t *testing.T) {
 	first := id(x.ask(t, "POST", "silences", body("", "new disk", time.Hour)))
 	longer := id(x.ask(t, "POST", "silences", body(first, "disk is late", 2*time.Hour)))
 	x.ask(t, "DELETE", "silence/"+longer, "")
+	x.ask(t, "DELETE", "silence/"+longer, "") // it was over: nobody ends it
+	x.ask(t, "POST", "silences", body("", "another", time.Hour))
+	if text, fields := x.next(t, 3); fields["state"] != "silenced" {
+		t.Errorf("after an end of what had ended: %q %v", text, fields)
+	}
 	for n, want := range []map[string]string{
 		{"state": "silenced", "silence": first, "why": "new disk", "replaces": ""},
 		{"state": "silence changed", "silence": longer, "why": "disk is late"},

@@ -97,6 +97,7 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 	r.group.Go("rulesources", from.Run)
 	r.group.Go("rules", a.rules.Run)
 	r.group.Go("outside", others.Run)
+	r.group.Go("silenceends", newSilenceEnds(a.router, lines, r.part("alerts")).Run)
 	return nil
 }
 

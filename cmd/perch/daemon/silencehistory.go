@@ -17,17 +17,23 @@ import (
 
 // silence is what the API says and takes.
 type silence struct {
-	ID       string `json:"id"`
-	Comment  string `json:"comment"`
-	By       string `json:"createdBy"`
-	StartsAt string `json:"startsAt"`
-	EndsAt   string `json:"endsAt"`
-	Matchers []struct {
-		Name    string `json:"name"`
-		Value   string `json:"value"`
-		IsRegex bool   `json:"isRegex"`
-		IsEqual *bool  `json:"isEqual"`
-	} `json:"matchers"`
+	ID       string    `json:"id"`
+	Comment  string    `json:"comment"`
+	By       string    `json:"createdBy"`
+	StartsAt string    `json:"startsAt"`
+	EndsAt   string    `json:"endsAt"`
+	Matchers []matcher `json:"matchers"`
+	Status   struct {
+		State string `json:"state"`
+	} `json:"status"` // of an answer
+}
+
+// matcher is what a silence demands of one label.
+type matcher struct {
+	Name    string `json:"name"`
+	Value   string `json:"value"`
+	IsRegex bool   `json:"isRegex"`
+	IsEqual *bool  `json:"isEqual"` // nil: true
 }
 
 func (s silence) text() string {
@@ -74,7 +80,7 @@ func keepSilences(next http.Handler, keep history) http.Handler {
 			ask.Method, ask.Body = http.MethodGet, http.NoBody
 			have := &answer{header: http.Header{}, code: http.StatusOK}
 			next.ServeHTTP(have, ask)
-			if json.Unmarshal(have.body.Bytes(), &what) == nil {
+			if json.Unmarshal(have.body.Bytes(), &what) == nil && what.Status.State != "expired" { // else it was over before, and the answer is the same
 				did = "silence ended"
 			}
 			what.ID = path.Base(req.URL.Path)
@@ -98,15 +104,19 @@ func keepSilences(next http.Handler, keep history) http.Handler {
 	})
 }
 
-// silenceRecord is what somebody did to a silence as a line. made is its id if the
-// deed made one.
+// silenceRecord is what somebody did to a silence as a line, or what became of it when
+// who is empty. made is its id if the deed made one.
 func silenceRecord(what silence, made, did, who string, at time.Time) record.Record {
 	id, replaced := cmp.Or(made, what.ID), ""
 	if id != what.ID {
 		replaced = what.ID
 	}
 	labels := map[string]string{"namespace": what.only("namespace"), "pod": what.only("pod"), "container": what.only("container"), "node": what.only("node")}
-	out := record.Record{Time: at.UnixNano(), Level: record.Info, Stream: alertStream(labels), Body: []byte(what.text() + " " + did + " by " + who + ": " + what.Comment)}
+	by := ""
+	if who != "" {
+		by = " by " + who
+	}
+	out := record.Record{Time: at.UnixNano(), Level: record.Info, Stream: alertStream(labels), Body: []byte(what.text() + " " + did + by + ": " + what.Comment)}
 	for _, f := range []record.Field{{Key: "state", Value: did}, {Key: "who", Value: who}, {Key: "as", Value: what.By}, {Key: "why", Value: what.Comment},
 		{Key: "since", Value: what.StartsAt}, {Key: "until", Value: what.EndsAt}, {Key: "silence", Value: id}, {Key: "replaces", Value: replaced}, {Key: "alertname", Value: what.only("alertname")}} {
 		if f.Value != "" {
