@@ -47,6 +47,7 @@ func (o Object) Text(value func(Ref) (string, error)) (string, error) {
 }
 
 func (o Object) text(w *writer) (string, error) {
+	w.receiver = o.receiver
 	out := map[string]any{}
 	for key, v := range o.spec {
 		path := "spec." + key
@@ -75,6 +76,17 @@ func (o Object) text(w *writer) (string, error) {
 	return string(text), nil
 }
 
+// receiver is the name of one.
+func (o Object) receiver(number int) string {
+	list, _ := o.spec["receivers"].([]any)
+	if number >= len(list) {
+		return ""
+	}
+	r, _ := list[number].(map[string]any)
+	name, _ := r["name"].(string)
+	return name
+}
+
 // Refs are the keys that the object names.
 func (o Object) Refs() []Ref {
 	var out []Ref
@@ -94,8 +106,9 @@ receivers: [{name: nobody}]
 `
 
 // Check tells what is wrong with the object, with the path of the field as far
-// as it is known. Values of Secrets are not looked at.
-func (o Object) Check() error {
+// as it is known: an address that is not connected, too. Values of Secrets are not
+// looked at.
+func (o Object) Check(guarded Guarded) error {
 	if o.broken != nil {
 		return o.broken
 	}
@@ -104,8 +117,11 @@ func (o Object) Check() error {
 			return "https://x.example/", nil
 		}
 		return "x", nil
-	}, check: true}
+	}, check: true, guarded: guarded}
 	text, err := o.text(w)
+	if err == nil {
+		err = refusal(w.refused)
+	}
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ receivers:
 
 func TestEveryReceiverBecomesAlertmanagersOwn(t *testing.T) {
 	o := read(t, everything)
-	if err := o.Check(); err != nil {
+	if err := o.Check(isOwn); err != nil {
 		t.Fatal(err)
 	}
 	text, err := o.Text(values(map[string]string{"hooks/url": "https://hook.example/secret\n", "hooks/token": "t0ken", "hooks/user": "u", "ids/id": "client"}))
@@ -149,18 +149,69 @@ func TestBrokenObjectsNameTheField(t *testing.T) {
 		"no object":                      {"[]", "spec: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := read(t, c.spec).Check()
+			err := read(t, c.spec).Check(isOwn)
 			if err == nil || !strings.Contains(err.Error(), c.say) || strings.Contains(err.Error(), "shop/team/") {
 				t.Errorf("said %v, want %q", err, c.say)
 			}
 		})
 	}
 	o := read(t, good+"receivers: [{name: a, webhookConfigs: [{urlSecret: {name: hooks, key: url}}]}]")
-	if err := o.Check(); err != nil {
+	if err := o.Check(isOwn); err != nil {
 		t.Errorf("a Secret may come later: %v", err)
 	}
 	if _, err := o.Text(values(nil)); err == nil || err.Error() != "spec.receivers[0].webhookConfigs[0].urlSecret: Secret hooks is not there" {
 		t.Errorf("a Secret that is not there: %v", err)
+	}
+}
+
+// isOwn stands for what only the machine that sends may reach.
+func isOwn(address string) bool { return strings.Contains(address, "own.example") }
+
+func TestAReceiverThatNamesTheMachineThatSendsIsRefusedWithItsPlace(t *testing.T) {
+	for settings, say := range map[string]string{
+		"webhookConfigs: [{url: 'http://a.example'}, {url: 'http://own.example/x?token=hush'}]":                                                                                         "webhookConfigs[1].url: receiver \"hook\": own.example:80 ",
+		"webhookConfigs: [{url: 'https://u:hush@own.example'}]":                                                                                                                         "webhookConfigs[0].url: receiver \"hook\": own.example:443 ",
+		"webhookConfigs: [{url: 'http://a.example', httpConfig: {proxyURL: 'http://own.example:3128'}}]":                                                                                "webhookConfigs[0].httpConfig.proxyURL: receiver \"hook\": own.example:3128 ",
+		"webhookConfigs: [{url: 'http://a.example', httpConfig: {proxyUrl: 'socks5://own.example'}}]":                                                                                   "webhookConfigs[0].httpConfig.proxyUrl: receiver \"hook\": own.example:1080 ",
+		"webhookConfigs: [{url: 'http://a.example', httpConfig: {oauth2: {clientId: {secret: {name: a, key: b}}, clientSecret: {name: a, key: b}, tokenUrl: 'http://own.example/t'}}}]": "webhookConfigs[0].httpConfig.oauth2.tokenUrl: receiver \"hook\": own.example:80 ",
+		"opsgenieConfigs: [{apiKey: {name: a, key: b}, apiURL: 'http://own.example'}]":                                                                                                  "opsgenieConfigs[0].apiURL: receiver \"hook\": own.example:80 ",
+		"pagerdutyConfigs: [{routingKey: {name: a, key: b}, url: 'http://own.example'}]":                                                                                                "pagerdutyConfigs[0].url: receiver \"hook\": own.example:80 ",
+		"telegramConfigs: [{botToken: {name: a, key: b}, chatID: 1, apiURL: 'http://own.example'}]":                                                                                     "telegramConfigs[0].apiURL: receiver \"hook\": own.example:80 ",
+		"victoropsConfigs: [{apiKey: {name: a, key: b}, routingKey: r, apiUrl: 'http://own.example'}]":                                                                                  "victoropsConfigs[0].apiUrl: receiver \"hook\": own.example:80 ",
+		"emailConfigs: [{to: a@b.example, smarthost: 'own.example:25'}]":                                                                                                                "emailConfigs[0].smarthost: receiver \"hook\": own.example:25 ",
+		// what people are shown is not connected
+		"pagerdutyConfigs: [{routingKey: {name: a, key: b}, clientURL: 'http://own.example', pagerDutyLinkConfigs: [{href: 'http://own.example', text: b}]}]":     "",
+		"pushoverConfigs: [{userKey: {name: a, key: b}, token: {name: a, key: b}, url: 'http://own.example'}]":                                                    "",
+		"slackConfigs: [{apiURL: {name: a, key: b}, channel: a, titleLink: 'http://own.example', actions: [{type: button, text: t, url: 'http://own.example'}]}]": "",
+		"webhookConfigs: [{urlSecret: {name: a, key: b}}]": "",
+	} {
+		o := read(t, "route: {receiver: good}\nreceivers: [{name: good}, {name: hook, "+settings+"}]")
+		err := o.Check(isOwn)
+		if say == "" {
+			if err != nil {
+				t.Errorf("%s: %v", settings, err)
+			}
+			continue
+		}
+		if want := "spec.receivers[1]." + say; err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v, want %q", settings, err, want)
+		}
+		if err := o.Check(func(string) bool { return false }); err != nil {
+			t.Errorf("%s: where it may be named: %v", settings, err)
+		}
+	}
+}
+
+func TestAnAddressOfASecretIsKnownWhenItsValueIs(t *testing.T) {
+	o := read(t, "route: {receiver: a}\nreceivers: [{name: a, webhookConfigs: [{urlSecret: {name: s, key: good}}, {urlSecret: {name: s, key: own}}], discordConfigs: [{apiURL: {name: s, key: own}}], msteamsv2Configs: [{webhookURL: {name: s, key: own}}]}]")
+	value := values(map[string]string{"s/good": "https://x.example/", "s/own": "http://own.example/hush\n"})
+	got := o.Refused(value, isOwn)
+	if len(got) != 3 || !strings.HasPrefix(got[0], "spec.receivers[0].discordConfigs[0].apiURL: receiver \"a\": own.example:80 ") || !strings.HasPrefix(got[1], "spec.receivers[0].msteamsv2Configs[0].webhookURL: ") ||
+		!strings.HasPrefix(got[2], "spec.receivers[0].webhookConfigs[1].urlSecret: ") || strings.Contains(strings.Join(got, ""), "hush") {
+		t.Errorf("%q", got)
+	}
+	if got := o.Refused(values(nil), isOwn); len(got) != 0 {
+		t.Errorf("without the Secret: %q", got)
 	}
 }
 
@@ -174,7 +225,7 @@ func FuzzObjects(f *testing.F) {
 	f.Add([]byte(`{"inhibitRules":[null],"timeIntervals":[{"name":1,"timeIntervals":[{"daysOfMonth":[null]}]}]}`))
 	f.Fuzz(func(t *testing.T, spec []byte) {
 		o := Read("shop", "team", spec)
-		if o.Check() != nil {
+		if o.Check(isOwn) != nil {
 			return
 		}
 		text, err := o.Text(func(Ref) (string, error) { return "https://x.example/", nil })

@@ -17,6 +17,10 @@ type writer struct {
 	value func(path string, r Ref) (string, error)
 	check bool // values are not the real ones
 	err   error
+
+	guarded  Guarded // nil: nobody asks
+	receiver func(number int) string
+	refused  []string
 }
 
 func (w *writer) fail(path string, err error) {
@@ -150,6 +154,12 @@ func (w *writer) interval(path string, v any) any {
 // plain writes what only differs in how words are joined, puts the values of
 // keys in their places, and lists of {key, value} as what they mean.
 func (w *writer) plain(path string, v any) any {
+	out := w.turned(path, v)
+	w.names(path, out)
+	return out
+}
+
+func (w *writer) turned(path string, v any) any {
 	switch v := v.(type) {
 	case []any:
 		if pairs, ok := pairs(v); ok {

@@ -60,6 +60,16 @@ func own(rc config.Receiver) error {
 	return nil
 }
 
+// Open are the addresses, host:port, that a cluster's configuration names for all:
+// receivers of namespaces are connected there whatever they are.
+func Open(text string) (map[string]bool, error) {
+	conf, err := load(text)
+	if err != nil {
+		return nil, err
+	}
+	return globalAddresses(conf.Global), nil
+}
+
 // globalAddresses are where the cluster's settings send what names no address itself.
 func globalAddresses(g *config.GlobalConfig) map[string]bool {
 	out := map[string]bool{g.SMTPSmarthost.String(): true}
@@ -101,7 +111,7 @@ func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 	if d.guarded != nil && !d.open[address] {
 		dial.Control = func(_, to string, _ syscall.RawConn) error { // here, so that names and redirects are no way around
 			if at, err := netip.ParseAddrPort(to); err != nil || d.guarded(at.Addr()) {
-				return refusal(address)
+				return Refusal(address)
 			}
 			return nil
 		}
@@ -136,10 +146,11 @@ func (d dialer) ip(ctx context.Context, host, port string) (string, error) {
 			return a.Unmap().String(), nil
 		}
 	}
-	return "", refusal(net.JoinHostPort(host, port))
+	return "", Refusal(net.JoinHostPort(host, port))
 }
 
-func refusal(address string) error {
+// Refusal says why a receiver of a namespace is not connected to an address.
+func Refusal(address string) error {
 	return errors.New(address + " is the machine that sends notifications, or only it may reach it: a receiver of a namespace may not name it")
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+
+	"perch/metrics/target"
 )
 
 // dial connects to sockets of perch's own parts, finds names of Services, and
@@ -22,7 +24,7 @@ func (l *Loop) dial(ctx context.Context, network, address string) (net.Conn, err
 	l.mu.Unlock()
 	if !open {
 		dialer.Control = func(_, to string, _ syscall.RawConn) error {
-			if at, err := netip.ParseAddrPort(to); err != nil || Guarded(at.Addr()) {
+			if at, err := netip.ParseAddrPort(to); err != nil || target.Guarded(at.Addr()) {
 				return errors.New(notNamed(address))
 			}
 			return nil
@@ -78,18 +80,4 @@ func (m *metered) Write(b []byte) (int, error) {
 
 func notNamed(address string) string {
 	return address + " is the machine that scrapes, which objects may not name"
-}
-
-// guarded says whether an address with a port has a Guarded IP; a name is looked
-// at when it is connected.
-func guarded(address string) bool {
-	at, err := netip.ParseAddrPort(address)
-	return err == nil && Guarded(at.Addr())
-}
-
-// Guarded says whether an address means the machine that connects, or what only
-// it may reach.
-func Guarded(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	return ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()
 }

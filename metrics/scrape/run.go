@@ -227,7 +227,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		mark += j.Name + "\n" + string(j.Settings)
 		want[j.Name] = []*targetgroup.Group{}
 		for _, t := range j.Targets {
-			if !t.OfPod && guarded(t.Address) { // here, because a file may have the same address
+			if !t.OfPod && target.GuardedAddress(t.Address) { // here, because a file may have the same address
 				dropped = append(dropped, target.Dropped{From: t.From, Reason: notNamed(t.Address)})
 				continue
 			}

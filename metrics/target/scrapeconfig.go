@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -152,14 +151,12 @@ func notAddress(t string) string {
 	if strings.Contains(t, "/") || t == "" {
 		return fmt.Sprintf("%q: write host:port; path and scheme have fields of their own", t)
 	}
-	host := t
-	if h, p, err := net.SplitHostPort(t); err == nil {
+	if _, p, err := net.SplitHostPort(t); err == nil {
 		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
 			return fmt.Sprintf("%q has no port from 1 to 65535", t)
 		}
-		host = h
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && (ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()) || host == "localhost" {
+	if GuardedAddress(t) {
 		return fmt.Sprintf("%q is the machine that scrapes, which objects may not name; a file of --scrape-config may", t)
 	}
 	return ""

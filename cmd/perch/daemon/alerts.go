@@ -18,7 +18,7 @@ import (
 	"perch/alerts/route"
 	"perch/alerts/rule"
 	"perch/metrics/promapi"
-	"perch/metrics/scrape"
+	"perch/metrics/target"
 )
 
 // evaluation is how often rules are evaluated where a group says nothing.
@@ -36,7 +36,7 @@ type alerts struct {
 // them.
 func openAlerts(r role, page *url.URL, services func(host string) (string, bool)) (*alerts, error) {
 	a := &alerts{}
-	router, err := route.New(route.Config{Dir: r.cfg.Path("alerts"), ExternalURL: page.JoinPath("alertmanager"), Resolve: services, Guarded: scrape.Guarded, Outside: func(ctx context.Context, in ...route.Alert) error {
+	router, err := route.New(route.Config{Dir: r.cfg.Path("alerts"), ExternalURL: page.JoinPath("alertmanager"), Resolve: services, Guarded: target.Guarded, Outside: func(ctx context.Context, in ...route.Alert) error {
 		return a.courier.Deliver(ctx, byOthers(ctx, in)...)
 	}}, r.part("alerts"), r.reg)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kadmission "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/warning"
+
+	"perch/metrics/target"
 )
 
 // monitorCheck refuses objects of scraping and alert routing that would not be in
@@ -37,7 +39,7 @@ func (monitorPlugin) Validate(ctx context.Context, a kadmission.Attributes, _ ka
 		}
 	}
 	if alertRoutes.GroupResource() == a.GetResource().GroupResource() {
-		if err := alertRouteObject(have).Check(); err != nil {
+		if err := alertRouteObject(have).Check(target.GuardedAddress); err != nil {
 			wrong = append(wrong, err.Error())
 		}
 	}

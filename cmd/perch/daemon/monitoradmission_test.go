@@ -41,6 +41,9 @@ func TestBrokenMonitorsAreRefusedAndIdleFieldsAreTold(t *testing.T) {
 		{"a scrape configuration", "scrapeconfigs", `{staticConfigs: [{targets: ["localhost:1"]}]}`, "", "spec.staticConfigs[0].targets[0]", nil},
 		{"routes of a namespace", "alertmanagerconfigs", `{route: {receiver: a}, receivers: [{name: a, webhookConfigs: [{urlSecret: {name: s, key: u}}]}]}`, "", "", nil},
 		{"broken routes of a namespace", "alertmanagerconfigs", `{route: {receiver: a}, receivers: [{name: a, webhookConfigs: [{url: "http://a", colour: red}]}]}`, "", "spec.receivers[0].webhookConfigs[0].colour is not known", nil},
+		{"a receiver on this machine", "alertmanagerconfigs", `{route: {receiver: a}, receivers: [{name: a}, {name: b, webhookConfigs: [{url: "http://a"}, {url: "http://[::1]:2379/x"}]}]}`, "",
+			`spec.receivers[1].webhookConfigs[1].url: receiver "b": [::1]:2379 is the machine`, nil},
+		{"a receiver of the cloud's secrets", "alertmanagerconfigs", `{route: {receiver: a}, receivers: [{name: a, webhookConfigs: [{url: "http://100.100.100.200/"}]}]}`, "", `"a": 100.100.100.200:80 `, nil},
 		{"a kind of others", "thanosrulers", `{x: 1}`, "", "", nil},
 	} {
 		t.Run(c.what, func(t *testing.T) {

@@ -57,11 +57,12 @@ type ownRoutes struct {
 	stale   atomic.Bool
 	applied string
 	told    map[string]string // why an object is left out
+	refused map[string]string // which of its receivers get nothing
 	texts   map[string]string // what an object said last
 }
 
 func newOwnRoutes(objects *watchedObjects, applied string, value func(target.Ref) (string, error), apply func(string) error, tell event.Tell, log *slog.Logger, reg prometheus.Registerer) (*ownRoutes, error) {
-	o := &ownRoutes{objects: objects, applied: applied, value: value, apply: apply, tell: tell, log: log, told: map[string]string{}, texts: map[string]string{},
+	o := &ownRoutes{objects: objects, applied: applied, value: value, apply: apply, tell: tell, log: log, told: map[string]string{}, refused: map[string]string{}, texts: map[string]string{},
 		left: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_alertmanagerconfigs_left_out", Help: "AlertmanagerConfig objects that are not in force."})}
 	reg.MustRegister(o.left)
 	return o, onChange(objects.informer, o.changed)
@@ -117,22 +118,36 @@ func (o *ownRoutes) Run(ctx context.Context) error {
 
 func (o *ownRoutes) look(base string) {
 	var good []route.Own
-	why, texts := map[string]string{}, map[string]string{}
+	why, texts, refused := map[string]string{}, map[string]string{}, map[string]string{}
+	open, err := route.Open(base)
+	if err != nil {
+		o.log.Error("the cluster's alert routing cannot be read", "err", err) // setBase refuses such
+		return
+	}
 	for _, obj := range alertRouteObjects(o.objects) {
-		text, err := obj.Text(func(r amconfig.Ref) (string, error) {
+		value := func(r amconfig.Ref) (string, error) {
 			return o.value(target.Ref{ConfigMap: r.ConfigMap, Namespace: obj.Namespace, Name: r.Name, Key: r.Key})
-		})
+		}
+		text, err := obj.Text(value)
 		name := obj.Namespace + "/" + obj.Name
 		if errors.Is(err, errNotYet) {
 			o.changed()
 			if text = o.texts[name]; text == "" {
 				continue
 			}
-			err = nil // for the moment it says what it said
+			texts[name] = text // for the moment it says what it said
+			if have, ok := o.refused[name]; ok {
+				refused[name] = have
+			}
+			good = append(good, route.Own{Namespace: obj.Namespace, Name: obj.Name, Text: text})
+			continue
 		}
 		if err != nil {
 			why[name] = err.Error()
 			continue
+		}
+		if no := obj.Refused(value, func(address string) bool { return !open[address] && target.GuardedAddress(address) }); len(no) > 0 {
+			refused[name] = strings.Join(no, "; ") // of a Secret, or older than the check of what is written
 		}
 		texts[name] = text
 		good = append(good, route.Own{Namespace: obj.Namespace, Name: obj.Name, Text: text})
@@ -145,7 +160,10 @@ func (o *ownRoutes) look(base string) {
 	for name, err := range problems {
 		why[name] = err.Error()
 	}
-	o.tellProblems(why)
+	o.left.Set(float64(len(why)))
+	o.tellNew(o.told, why, "NotInForce", "its routes are not in force: ")
+	o.tellNew(o.refused, refused, "ReceiverRefused", "nothing is sent there: ")
+	o.told, o.refused = why, refused
 	if text == o.applied {
 		return
 	}
@@ -157,18 +175,16 @@ func (o *ownRoutes) look(base string) {
 	o.log.Info("alert routing applied", "count", len(good)-len(problems))
 }
 
-// tellProblems makes an event of each new reason.
-func (o *ownRoutes) tellProblems(why map[string]string) {
-	o.left.Set(float64(len(why)))
-	for name, reason := range why {
-		if o.told[name] == reason {
+// tellNew makes an event of each reason that was not told before.
+func (o *ownRoutes) tellNew(before, now map[string]string, what, say string) {
+	for name, reason := range now {
+		if before[name] == reason {
 			continue
 		}
 		namespace, short, _ := strings.Cut(name, "/")
-		o.log.Warn("routes of a namespace are left out", "object", name, "reason", reason)
-		o.tell(event.Record{Component: "perch-alerts", Type: corev1.EventTypeWarning, Reason: "NotInForce",
+		o.log.Warn("routes of a namespace do not all work", "object", name, "what", what, "reason", reason)
+		o.tell(event.Record{Component: "perch-alerts", Type: corev1.EventTypeWarning, Reason: what,
 			Object:  corev1.ObjectReference{APIVersion: alertRoutes.GroupVersion().String(), Kind: "AlertmanagerConfig", Namespace: namespace, Name: short},
-			Message: "its routes are not in force: " + reason})
+			Message: say + reason})
 	}
-	o.told = why
 }

@@ -56,6 +56,20 @@ func TestRoutesOfNamespacesComeAndGo(t *testing.T) {
 	if len(applied) != 1 || !strings.Contains(applied[0], "https://hook.example/") || !strings.Contains(applied[0], `namespace="shop"`) || testutil.ToFloat64(o.left) != 0 {
 		t.Fatalf("with its Secret: %q", applied)
 	}
+	secret = "http://169.254.169.254/hush" // what is in a Secret is known now only
+	o.look(route.Default)
+	o.look(route.Default)
+	if len(applied) != 2 || len(told) != 2 || told[1].Reason != "ReceiverRefused" || told[1].Object.Name != "team" || testutil.ToFloat64(o.left) != 0 ||
+		!strings.Contains(told[1].Message, `spec.receivers[0].webhookConfigs[0].urlSecret: receiver "a": 169.254.169.254:80 `) || strings.Contains(told[1].Message, "hush") {
+		t.Fatalf("with a Secret that names this machine: %q, told %+v", applied, told)
+	}
+	o.look("global: {slack_api_url: 'http://169.254.169.254/'}\n" + route.Default)
+	if len(told) != 2 || len(o.refused) != 0 {
+		t.Fatalf("what the cluster names for all: %v, told %+v", o.refused, told[2:])
+	}
+	secret = "https://hook.example/"
+	o.look(route.Default)
+	applied = applied[:1]
 	granted = false // the right comes in a moment
 	o.look(route.Default)
 	if len(applied) != 1 || testutil.ToFloat64(o.left) != 0 {

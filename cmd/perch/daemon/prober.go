@@ -8,7 +8,7 @@ import (
 
 	"perch/cmd/perch/daemon/config"
 	"perch/metrics/prober"
-	"perch/metrics/scrape"
+	"perch/metrics/target"
 )
 
 // proberHost is the name of the prober's socket in URLs of Probe objects that name
@@ -23,7 +23,7 @@ func (r role) openProber(f informers.SharedInformerFactory) error {
 	}
 	cfg := prober.Default()
 	cfg.Resolve = clusterName(f.Core().V1().Services().Lister(), r.cfg.ClusterDomain)
-	cfg.Open = func(ip netip.Addr) bool { return !scrape.Guarded(ip) }
+	cfg.Open = func(ip netip.Addr) bool { return !target.Guarded(ip) }
 	p, err := prober.New(cfg, r.part("prober"), r.reg)
 	if err != nil {
 		return err
