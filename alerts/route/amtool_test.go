@@ -9,18 +9,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"perch/build/debiantest"
 )
 
 // TestAmtoolWorks drives the API by Alertmanager's own tool, an old one of a
 // distribution: scripts and people have it.
 func TestAmtoolWorks(t *testing.T) {
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		t.Skip("amtool comes from Debian's package, and this is no Debian machine")
-	}
-	if out, err := exec.Command("../../build/promtools.sh", "../../out/promtools").CombinedOutput(); err != nil {
-		t.Fatalf("fetch amtool: %v\n%s", err, out)
-	}
-	const tool = "../../out/promtools/amtool"
+	tool := debiantest.Tool(t, "amtool")
 	conf := `# kept as written
 global: {resolve_timeout: 3m}
 route:

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"perch/build/debiantest"
 )
 
 func TestShippedRulesPassTheirTestsAndEachAlertIsSeenToFire(t *testing.T) {
@@ -135,24 +137,19 @@ func TestABrokenRuleIsNamedAndTheRestOfItsGroupIsInForce(t *testing.T) {
 // TestPromtoolAcceptsShippedRules asks Prometheus' own tool, an old one of a
 // distribution: people check copies of these files with it.
 func TestPromtoolAcceptsShippedRules(t *testing.T) {
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		t.Skip("promtool comes from Debian's package, and this is no Debian machine")
-	}
-	if out, err := exec.Command("../../build/promtools.sh", "../../out/promtools").CombinedOutput(); err != nil {
-		t.Fatalf("fetch promtool: %v\n%s", err, out)
-	}
+	tool := debiantest.Tool(t, "promtool")
 	files, err := filepath.Glob("content/*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("../../out/promtools/promtool", append([]string{"check", "rules", "--lint-fatal"}, files...)...).CombinedOutput()
+	out, err := exec.Command(tool, append([]string{"check", "rules", "--lint-fatal"}, files...)...).CombinedOutput()
 	if err != nil || strings.Count(string(out), "SUCCESS") != len(files) {
 		t.Errorf("promtool check rules: %v\n%s", err, out)
 	}
 	if files, err = filepath.Glob("content/tests/*.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	out, err = exec.Command("../../out/promtools/promtool", append([]string{"test", "rules"}, files...)...).CombinedOutput()
+	out, err = exec.Command(tool, append([]string{"test", "rules"}, files...)...).CombinedOutput()
 	if err != nil || strings.Count(string(out), "SUCCESS") != len(files) {
 		t.Errorf("promtool test rules: %v\n%s", err, out)
 	}

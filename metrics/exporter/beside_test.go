@@ -19,6 +19,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"perch/build/debiantest"
 )
 
 // Differences to Debian's node_exporter 1.5, each with its reason. What is not
@@ -100,19 +102,14 @@ type typed struct {
 // cfg leaves out, and returns what asks it.
 func nodeExporter(t *testing.T, cfg NodeConfig, flags ...string) func() ([]*dto.MetricFamily, error) {
 	t.Helper()
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		t.Skip("node_exporter comes from Debian's package, and this is no Debian machine")
-	}
-	if out, err := exec.Command("../../build/promtools.sh", "../../out/promtools").CombinedOutput(); err != nil {
-		t.Fatalf("fetch node_exporter: %v\n%s", err, out)
-	}
+	tool := debiantest.Tool(t, "prometheus-node-exporter")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	cmd := exec.Command("../../out/promtools/prometheus-node-exporter", append(flags, "--web.listen-address="+address, "--log.level=error", "--no-collector.systemd", "--no-collector.textfile", // of Debian's defaults
+	cmd := exec.Command(tool, append(flags, "--web.listen-address="+address, "--log.level=error", "--no-collector.systemd", "--no-collector.textfile", // of Debian's defaults
 		"--path.procfs="+cfg.Proc, "--path.sysfs="+cfg.Sys, "--path.udev.data="+cfg.Udev,
 		"--collector.arp.device-exclude="+cfg.IgnoreNetwork.String(), "--collector.netdev.device-exclude="+cfg.IgnoreNetwork.String(),
 		"--collector.netclass.ignored-devices="+cfg.IgnoreNetwork.String(), "--collector.diskstats.device-exclude="+cfg.IgnoreDisk.String(),

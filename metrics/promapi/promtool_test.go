@@ -7,17 +7,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"perch/build/debiantest"
 )
 
 // TestPromtoolAsks drives the API by Prometheus' own tool, an old one of a
 // distribution: scripts and people have it.
 func TestPromtoolAsks(t *testing.T) {
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		t.Skip("promtool comes from Debian's package, and this is no Debian machine")
-	}
-	if out, err := exec.Command("../../build/promtools.sh", "../../out/promtools").CombinedOutput(); err != nil {
-		t.Fatalf("fetch promtool: %v\n%s", err, out)
-	}
+	tool := debiantest.Tool(t, "promtool")
 	api, _ := newAPI(t, Parts{})
 	door := httptest.NewServer(http.StripPrefix("/prometheus", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		api.ServeHTTP(w, r.WithContext(WithAccess(r.Context(), Access{Namespaces: []string{"red", "blue"}})))
@@ -25,7 +22,7 @@ func TestPromtoolAsks(t *testing.T) {
 	defer door.Close()
 	server, now, before := door.URL+"/prometheus", at.Format(time.RFC3339), at.Add(-time.Minute).Format(time.RFC3339)
 	run := func(args ...string) (string, error) {
-		out, err := exec.Command("../../out/promtools/promtool", args...).CombinedOutput()
+		out, err := exec.Command(tool, args...).CombinedOutput()
 		return string(out), err
 	}
 	for name, tc := range map[string]struct {

@@ -7,22 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// debian is where one of Debian's tools is; it is fetched when it is not there.
-func (c cluster) debian(t *testing.T, tool string) string {
-	t.Helper()
-	dir := filepath.Join(c.root, "out", "promtools")
-	if out, err := exec.Command(filepath.Join(c.root, "build", "promtools.sh"), dir).CombinedOutput(); err != nil {
-		t.Fatalf("fetch %s: %v\n%s", tool, err, out)
-	}
-	return filepath.Join(dir, tool)
-}
+	"perch/build/debiantest"
+)
 
 // amtool drives the running cluster by Alertmanager's tool as Debian has it,
 // through TLS and with a token, as scripts of people do.
 func (c cluster) amtool(t *testing.T) {
-	tool := c.debian(t, "amtool")
+	tool := debiantest.Tool(t, "amtool")
 	access := filepath.Join(t.TempDir(), "http.yaml")
 	if err := os.WriteFile(access, []byte("authorization: {credentials: "+c.token+"}\ntls_config: {ca_file: "+c.dir+"/ca.crt}\n"), 0o600); err != nil {
 		t.Fatal(err)

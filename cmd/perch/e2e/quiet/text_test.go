@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"perch/build/debiantest"
 )
 
 // texts asks Debian's promtool what it thinks of the texts that a node serves
 // for a Prometheus elsewhere: kubelet's, node_exporter's, kube-state-metrics'.
 func (c cluster) texts(t *testing.T) {
-	tool := c.debian(t, "promtool")
+	tool := debiantest.Tool(t, "promtool")
 	for path, least := range map[string]int{"metrics": 500, "metrics/cadvisor": 500, "metrics/resource": 20, "metrics/probes": 10, "metrics/node": 200, "metrics/objects": 300} {
 		text := c.run(t, "get", "--raw", "/api/v1/nodes/wren/proxy/"+path) + "\n"
 		check := exec.Command(tool, "check", "metrics")
