@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"perch/metrics/family"
 	"perch/metrics/promapi"
 	"perch/metrics/remote"
 	"perch/metrics/store"
@@ -205,7 +206,7 @@ func TestPerchWritesToThePinnedPrometheus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			from := open(t, t.TempDir())
 			to := start(t, "prometheus", "", "--web.enable-remote-write-receiver", "--web.remote-write-receiver.accepted-protobuf-messages="+message)
-			s := remote.New(from.Dir(), nil, quiet, prometheus.NewRegistry())
+			s := remote.New(from.Store, func() []family.Told { return nil }, quiet, prometheus.NewRegistry())
 			from.OnCommit(s)
 			defer s.Close()
 			if err := s.Apply("remote_write:\n- url: " + to.url + "/api/v1/write\n  protobuf_message: " + message + "\n  queue_config: {batch_send_deadline: 100ms}\n"); err != nil {

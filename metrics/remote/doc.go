@@ -8,8 +8,10 @@
 // prometheus_wal_watcher_* count). As with Prometheus, sending begins with what
 // is committed after the start, so the backlog does not outlive a restart.
 //
-// Receivers of version 1 are told type and help of metric families too (Run), as
-// metadata_config says; those of version 2 are not.
+// Receivers are told type, help and unit of metric families too (Run): those of
+// version 1 every now and then, as metadata_config says; those of version 2 beside
+// each series, for which they are written to the WAL while there is such a target
+// (unless its metadata_config says send: false).
 //
 // Apply and Notify may be called from any goroutine.
 //

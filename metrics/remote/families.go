@@ -16,8 +16,7 @@ import (
 )
 
 // told is a receiver that is told the families: metadata_config of a target of
-// remote write 1. (Version 2 has them beside each series, from the WAL, which has
-// none here.)
+// remote write 1. Version 2 has them beside each series, see describer.
 type told struct {
 	client remote.WriteClient
 	every  time.Duration
@@ -36,12 +35,14 @@ func tells(t *config.RemoteWriteConfig, client remote.WriteClient) *told {
 // lookEvery is how exact intervals of telling are.
 const lookEvery = time.Second
 
-// Run tells receivers the families until ctx ends. A receiver that does not take
-// them is told at the next interval.
+// Run tells receivers the families until ctx ends. A receiver of version 1 that
+// does not take them is told at the next interval.
 func (s *Sender) Run(ctx context.Context) error {
+	var series describer
 	for {
 		now := time.Now()
 		s.mu.Lock()
+		beside := s.beside
 		var due []*told
 		for _, t := range s.told {
 			if !now.Before(t.next) {
@@ -52,6 +53,11 @@ func (s *Sender) Run(ctx context.Context) error {
 		s.mu.Unlock()
 		if len(due) > 0 {
 			s.tell(ctx, due)
+		}
+		if beside > 0 {
+			if err := series.look(ctx, now, beside, s); err != nil && ctx.Err() == nil {
+				s.log.Warn("types and helps of series were not written for remote write 2", "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

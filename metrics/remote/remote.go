@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"perch/metrics/family"
+	"perch/metrics/store"
 )
 
 // maxTargets bounds the receivers; each costs a reader of the WAL, its shards
@@ -27,6 +28,7 @@ const flushLimit = 5 * time.Second
 
 // Sender sends on what is committed to a store.
 type Sender struct {
+	store   *store.Store
 	storage *remote.WriteStorage
 	log     *slog.Logger
 	targets prometheus.Gauge
@@ -34,15 +36,16 @@ type Sender struct {
 	families     func() []family.Told
 	sent, untold prometheus.Counter
 
-	mu   sync.Mutex // guards told
-	told []*told
+	mu     sync.Mutex // guards what follows
+	told   []*told
+	beside time.Duration // how often families are looked at for receivers of version 2; 0: there are none
 }
 
-// New makes a sender for the store in dir, and of the families: what is known of
-// metrics now. It sends nothing before Apply.
-func New(dir string, families func() []family.Told, log *slog.Logger, reg prometheus.Registerer) *Sender {
+// New makes a sender of what is committed to a store, and of the families: what is
+// known of metrics now. It sends nothing before Apply.
+func New(st *store.Store, families func() []family.Told, log *slog.Logger, reg prometheus.Registerer) *Sender {
 	s := &Sender{
-		storage: remote.NewWriteStorage(log, reg, dir, flushLimit, nil, false), log: log,
+		store: st, storage: remote.NewWriteStorage(log, reg, st.Dir(), flushLimit, nil, false), log: log,
 		targets:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_remote_write_targets", Help: "Receivers that samples are sent to."}),
 		families: families,
 		sent:     prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_remote_write_families_sent_total", Help: "Types and helps of metric families that receivers took."}),
@@ -66,6 +69,7 @@ func (s *Sender) Apply(text string) error {
 		return err
 	}
 	var all []*told
+	var beside time.Duration
 	for i, t := range cfg.RemoteWriteConfigs {
 		// Tried first, because ApplyConfig would end the queues it came to before
 		// one it cannot make, for example for want of a file.
@@ -76,13 +80,16 @@ func (s *Sender) Apply(text string) error {
 		if one := tells(t, client); one != nil {
 			all = append(all, one)
 		}
+		if every := besideSeries(t); every > 0 && (beside == 0 || every < beside) {
+			beside = every
+		}
 	}
 	if err := s.storage.ApplyConfig(cfg); err != nil {
 		return fmt.Errorf("apply remote write configuration: %w", err)
 	}
 	s.targets.Set(float64(len(cfg.RemoteWriteConfigs)))
 	s.mu.Lock()
-	s.told = all
+	s.told, s.beside = all, beside
 	s.mu.Unlock()
 	return nil
 }

@@ -141,7 +141,7 @@ func TestSamplesReachReceiversOfBothVersions(t *testing.T) {
 	for version, config := range map[string]string{"v1": "", "v2": "  protobuf_message: io.prometheus.write.v2.Request\n"} {
 		t.Run(version, func(t *testing.T) {
 			from, to := openStore(t), openReceiver(t)
-			s := remote.New(from.Dir(), nil, quiet, prometheus.NewRegistry())
+			s := remote.New(from, func() []family.Told { return nil }, quiet, prometheus.NewRegistry())
 			from.OnCommit(s)
 			defer s.Close()
 			if err := s.Apply("global:\n  external_labels: {cluster: barn}\nremote_write:\n- url: " + to.URL + "/api/v1/write\n  send_native_histograms: true\n" +
@@ -170,7 +170,7 @@ func TestSamplesReachReceiversOfBothVersions(t *testing.T) {
 
 func TestWhatIsCommittedWhileAReceiverIsAwayArrivesLater(t *testing.T) {
 	from, to, other := openStore(t), openReceiver(t), openReceiver(t)
-	s := remote.New(from.Dir(), nil, quiet, prometheus.NewRegistry())
+	s := remote.New(from, func() []family.Told { return nil }, quiet, prometheus.NewRegistry())
 	from.OnCommit(s)
 	defer s.Close()
 	if err := s.Apply("remote_write:\n- url: " + to.URL + "/api/v1/write\n  queue_config: {max_backoff: 50ms, batch_send_deadline: 50ms}\n- url: " + other.URL + "/api/v1/write\n  queue_config: {batch_send_deadline: 50ms}\n"); err != nil {
@@ -189,7 +189,7 @@ func TestWhatIsCommittedWhileAReceiverIsAwayArrivesLater(t *testing.T) {
 
 func TestARefusedConfigurationLeavesTheOneBefore(t *testing.T) {
 	from, to := openStore(t), openReceiver(t)
-	s := remote.New(from.Dir(), nil, quiet, prometheus.NewRegistry())
+	s := remote.New(from, func() []family.Told { return nil }, quiet, prometheus.NewRegistry())
 	from.OnCommit(s)
 	defer s.Close()
 	good := "remote_write:\n- url: " + to.URL + "/api/v1/write\n  queue_config: {batch_send_deadline: 50ms}\n"
@@ -222,7 +222,7 @@ func TestFamiliesAreToldToReceiversOfVersionOneAndAgainAfterAnOutage(t *testing.
 	from := openStore(t)
 	families := []family.Told{{Source: family.Source{Namespace: "red", Job: "a"}, Families: []family.Family{{Name: "x_total", Type: "counter", Help: "X."}, {Name: "y", Type: "gauge", Unit: "bytes"}}},
 		{Source: family.Source{Namespace: "blue"}, Families: []family.Family{{Name: "x_total", Type: "counter", Help: "X."}, {Name: "z", Type: "gaugehistogram"}}}}
-	s := remote.New(from.Dir(), func() []family.Told { return families }, quiet, prometheus.NewRegistry())
+	s := remote.New(from, func() []family.Told { return families }, quiet, prometheus.NewRegistry())
 	t.Cleanup(func() { _ = s.Close() })
 	one, two, off := openReceiver(t), openReceiver(t), openReceiver(t)
 	one.fail.Store(true)

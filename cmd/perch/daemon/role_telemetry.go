@@ -243,7 +243,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	sender := remote.New(n.store.Dir(), book.All, r.part("remote-write"), r.reg)
+	sender := remote.New(n.store, book.All, r.part("remote-write"), r.reg)
 	n.store.OnCommit(sender)
 	r.group.OnStop("remote-write", func(context.Context) error { return sender.Close() })
 	r.group.Go("remote-write families", sender.Run)
