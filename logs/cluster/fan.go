@@ -144,10 +144,8 @@ func missing[T any](node string) answer[T] {
 
 // askCopies asks one of the copies of a store, the best first.
 func askCopies[T any](ctx context.Context, f *Fan, r *query.Request, of []Copy, one func(context.Context, query.Searcher) (T, error)) (out answer[T]) {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout+patience)
-	defer cancel()
 	for _, c := range of {
-		got, err := one(ctx, NewRemote(c.Peer))
+		got, err := direct(ctx, r, member{c.By, c.Peer, NewRemote(c.Peer)}, one)
 		if err != nil {
 			out.err = err
 			f.log.Warn("copy did not answer a log query", "node", c.Node, "by", c.By, "err", err)
@@ -297,19 +295,26 @@ func (f *Fan) Histogram(ctx context.Context, r query.Request) (query.Histogram, 
 	return h, nil
 }
 
+// wider is how many of the most frequent things each node is asked for, when so many
+// are wanted: what is rare at one may be frequent elsewhere.
+func wider(limit int) int { return min(10*limit, query.MaxLimit) }
+
 // Values adds up the values of all nodes.
 func (f *Fan) Values(ctx context.Context, r query.Request) (query.Values, error) {
 	r, err := r.Normal()
 	if err != nil {
 		return query.Values{}, err
 	}
-	v, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Values, error) { return s.Values(ctx, r) })
+	part := r
+	part.Limit = wider(r.Limit)
+	v, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Values, error) { return s.Values(ctx, part) })
 	if err != nil {
 		return query.Values{}, err
 	}
 	for _, o := range rest {
-		v.Merge(o, r.Limit)
+		v.Merge(o, part.Limit)
 	}
+	v.Merge(query.Values{}, r.Limit)
 	v.Summary.Merge(more)
 	return v, nil
 }
@@ -321,7 +326,7 @@ func (f *Fan) Patterns(ctx context.Context, r query.Request) (query.Patterns, er
 		return query.Patterns{}, err
 	}
 	part := r
-	part.Raw, part.Limit = true, min(10*r.Limit, query.MaxLimit) // what is rare here may be frequent elsewhere
+	part.Raw, part.Limit = true, wider(r.Limit)
 	p, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (query.Patterns, error) { return s.Patterns(ctx, part) })
 	if err != nil {
 		return query.Patterns{}, err
