@@ -15,6 +15,10 @@ import (
 type File struct {
 	f     *os.File
 	codec *Codec
+	flush func() error // fsync of f
+
+	syncing sync.Mutex // held while it is synced; guards what follows
+	doubt   bool       // the last time failed: what is read may not be what is on disk
 
 	mu     sync.RWMutex // guards what follows
 	size   int64
@@ -64,7 +68,7 @@ func open(path string, mode int, codec *Codec, verified int64) (f *File, metas [
 	if err != nil {
 		return nil, nil, lost, err
 	}
-	f = &File{f: h, codec: codec}
+	f = &File{f: h, codec: codec, flush: h.Sync}
 	info, err := h.Stat()
 	if err != nil {
 		return nil, nil, lost, errors.Join(err, h.Close())
@@ -210,21 +214,56 @@ func (f *File) write(encoded []byte) (at int64, err error) {
 	return at, nil
 }
 
-// Sync makes all appended blocks durable and returns how many bytes that are.
+// Sync makes all appended blocks durable and returns how many bytes that are. When it
+// failed, the kernel may have let go of them and say yes the next time: so they are
+// read, checked and written again then. It fails for good when they are damaged.
 func (f *File) Sync() (int64, error) {
+	f.syncing.Lock()
+	defer f.syncing.Unlock()
 	f.mu.RLock()
 	size, synced := f.size, f.synced
 	f.mu.RUnlock()
 	if size == synced {
 		return size, nil
 	}
-	if err := f.f.Sync(); err != nil {
+	if f.doubt {
+		if err := f.again(synced, size); err != nil {
+			return 0, fmt.Errorf("sync blocks: %w", err)
+		}
+	}
+	if err := f.flush(); err != nil {
+		f.doubt = true
 		return 0, fmt.Errorf("sync blocks: %w", err)
 	}
+	f.doubt = false
 	f.mu.Lock()
 	f.synced = max(f.synced, size)
 	f.mu.Unlock()
 	return size, nil
+}
+
+// again writes the records between two offsets once more, if they are as they were.
+func (f *File) again(at, end int64) error {
+	for at < end {
+		metas, size, err := f.header(at)
+		for _, m := range metas {
+			if _, err = f.Read(m, nil); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			return err
+		}
+		raw := make([]byte, size)
+		if _, err := f.f.ReadAt(raw, at); err != nil {
+			return err
+		}
+		if _, err := f.f.WriteAt(raw, at); err != nil {
+			return err
+		}
+		at += size
+	}
+	return nil
 }
 
 // Synced is how many bytes are known to be durable: they never change.
