@@ -2,11 +2,12 @@
 // Fluent Bit over Fluent Forward: PackedForward chunks with acknowledgement.
 //
 // The store is the buffer: nothing is copied. How far each stream is sent is a
-// position in the store, durable once a chunk is acknowledged. While the other
+// position in the store, durable once a chunk is acknowledged; one that was not is
+// sent again as it was, also when there are more lines by then. While the other
 // side is away nothing is lost until the store's retention removes lines, which
 // perch_onward_lost_lines_total counts. A chunk is named by its stream and number,
 // so that a receiver that remembers names takes it once. A kill may repeat the
-// chunks that were not acknowledged, under other names.
+// chunk that was on its way, under another name.
 //
 // A receiver that sends back to this cluster would make lines go round for ever:
 // this node's own port is refused, and Gate leaves out what carries the cluster's

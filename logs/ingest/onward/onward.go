@@ -63,6 +63,7 @@ type Onward struct {
 	c     *conn
 	begun bool              // where to begin is settled
 	sent  map[uint64]uint64 // by stream: the number of the next line
+	tried map[uint64]int    // by stream: how many lines the chunk has from there that was sent without an answer
 }
 
 type metrics struct {
@@ -87,7 +88,7 @@ func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer
 		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_onward_unsent_lines", Help: "Lines that are not sent yet, at the last look."}),
 	}
 	reg.MustRegister(m.lines, m.chunks, m.lost, m.failed, m.behind)
-	return &Onward{cfg: cfg, store: s, log: log, m: m, begun: !cfg.FromNow, sent: map[uint64]uint64{}}, nil
+	return &Onward{cfg: cfg, store: s, log: log, m: m, begun: !cfg.FromNow, sent: map[uint64]uint64{}, tried: map[uint64]int{}}, nil
 }
 
 // file is the source under which positions are kept: by receiver.
@@ -107,6 +108,9 @@ func (o *Onward) Run(ctx context.Context) error {
 			o.begun = true
 			if p.Inode != began {
 				o.sent[p.Inode] = uint64(p.Stdout)
+			}
+			if p.Stderr > 0 {
+				o.tried[p.Inode] = int(p.Stderr)
 			}
 		}
 	}
@@ -196,6 +200,7 @@ func (o *Onward) forget(pieces []store.Piece) {
 	for hash, sent := range o.sent {
 		if sent > ends[hash] {
 			delete(o.sent, hash)
+			delete(o.tried, hash)
 			o.store.Forget(o.file(), hash)
 		}
 	}
@@ -212,12 +217,13 @@ func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
 			o.m.lost.Add(float64(p.First - next))
 		}
 		next = p.First
+		delete(o.tried, p.Hash)
 	}
 	lines, err := p.Read(&block.Lines{})
 	if errors.Is(err, block.ErrDamaged) { // it stays so; the lines after it must not wait for it
 		o.m.lost.Add(float64(end - next))
 		o.log.Error("lines of a damaged block were not sent on", "count", end-next, "err", err)
-		return o.remember(ctx, p.Hash, end)
+		return o.remember(ctx, p.Hash, end, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("send lines on: %w", err)
@@ -226,24 +232,36 @@ func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		body, n := o.pack(p.Stream, lines, int(next-p.First), int(end-next))
+		most := int(end - next)
+		if n, again := o.tried[p.Hash]; again { // the receiver may have it: the same lines under the same name
+			most = min(most, n)
+		}
+		body, n := o.pack(p.Stream, lines, int(next-p.First), most)
 		if err := o.send(ctx, p.Stream, p.Hash, next, n, body); err != nil {
-			return fmt.Errorf("send %d lines on to %s: %w", n, o.cfg.Address, err)
+			err = fmt.Errorf("send %d lines on to %s: %w", n, o.cfg.Address, err)
+			if o.tried[p.Hash] != n {
+				err = errors.Join(err, o.remember(context.WithoutCancel(ctx), p.Hash, next, n))
+			}
+			return err
 		}
 		next += uint64(n)
 		o.m.lines.Add(float64(n))
 		o.m.chunks.Inc()
-		if err := o.remember(ctx, p.Hash, next); err != nil { // sent again after a restart
+		if err := o.remember(ctx, p.Hash, next, 0); err != nil { // sent again after a restart
 			return err
 		}
 	}
 	return nil
 }
 
-// remember notes that the lines of a stream before number next are dealt with.
-func (o *Onward) remember(ctx context.Context, hash, next uint64) error {
+// remember notes that the lines of a stream before number next are dealt with, and
+// how many after them were sent without an answer.
+func (o *Onward) remember(ctx context.Context, hash, next uint64, tried int) error {
 	o.sent[hash] = next
-	at := record.Position{File: o.file(), Inode: hash, Stdout: int64(next)}
+	if delete(o.tried, hash); tried > 0 {
+		o.tried[hash] = tried
+	}
+	at := record.Position{File: o.file(), Inode: hash, Stdout: int64(next), Stderr: int64(tried)}
 	if err := o.store.Append(ctx, nil, []record.Position{at}); err != nil {
 		return fmt.Errorf("remember what was sent on: %w", err)
 	}
