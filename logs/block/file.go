@@ -108,13 +108,7 @@ func open(path string, mode int, codec *Codec, verified int64) (f *File, metas [
 		if err != nil && !damaged {
 			return nil, nil, lost, errors.Join(err, h.Close())
 		}
-		for _, m := range some {
-			if known, ok := streams[m.Hash]; ok { // one copy of the labels
-				m.Stream = known.Stream
-			} else {
-				streams[m.Hash] = m
-			}
-		}
+		share(streams, some)
 		metas = append(metas, some...)
 		f.size += size
 		if !damaged {
@@ -127,6 +121,38 @@ func open(path string, mode int, codec *Codec, verified int64) (f *File, metas [
 	f.synced = max(0, min(f.size, verified))
 	lost.Cut = info.Size() - f.size
 	return f, metas, lost, nil
+}
+
+// Metas reads again what Open told of the blocks. Damage since then makes them fewer.
+func (f *File) Metas() (metas []*Meta, err error) {
+	streams := map[uint64]*Meta{}
+	for at, end := int64(0), f.Size(); at < end; {
+		some, size, err := f.header(at)
+		if errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) {
+			if at, err = f.resume(at+1, end); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		share(streams, some)
+		metas = append(metas, some...)
+		at += size
+	}
+	return metas, nil
+}
+
+// share makes one copy of the labels of each stream.
+func share(streams map[uint64]*Meta, metas []*Meta) {
+	for _, m := range metas {
+		if known, ok := streams[m.Hash]; ok {
+			m.Stream = known.Stream
+		} else {
+			streams[m.Hash] = m
+		}
+	}
 }
 
 // resume finds the next good header at or after offset at, or the end.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"perch/logs/index"
 	"perch/logs/record"
 	"perch/logs/store"
 )
@@ -60,7 +61,18 @@ func (e *Engine) begin(ctx context.Context, r *Request) (*search, context.Cancel
 
 // pieces are those of the view that may have a line that matches.
 func (s *search) pieces() []store.Piece {
-	return s.view.Select(s.ctx, s.r.From, s.r.To, s.want, s.root.need())
+	return s.choose(s.r.From, s.r.To, s.want, s.root.need())
+}
+
+// choose selects pieces; the answer is partial without those that cannot be read.
+func (s *search) choose(from, to int64, want func(*record.Stream) bool, need index.Need) []store.Piece {
+	out := s.view.Select(s.ctx, from, to, want, need)
+	if s.view.Lost() != nil {
+		s.mu.Lock()
+		s.partial("blocks are damaged")
+		s.mu.Unlock()
+	}
+	return out
 }
 
 func (s *search) want(st *record.Stream) bool {

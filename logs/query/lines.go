@@ -192,7 +192,7 @@ func (s *search) around(emit func(*Line) error) (Summary, error) {
 		first = a.Number - n
 	}
 	last := a.Number + uint64(max(a.After, 0))
-	pieces := s.view.Select(s.ctx, minTime, maxTime, func(st *record.Stream) bool {
+	pieces := s.choose(minTime, maxTime, func(st *record.Stream) bool {
 		return st.Hash() == a.Hash && s.may(st)
 	}, index.Need{})
 	slices.SortFunc(pieces, func(a, b store.Piece) int { return cmp.Compare(a.First, b.First) })

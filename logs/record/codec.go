@@ -197,10 +197,20 @@ func (d *decoder) bytes() []byte {
 	return out
 }
 
+// stream reads labels into one piece of memory: there are many streams of few lines.
 func (d *decoder) stream() *Stream {
 	s := &Stream{}
-	for _, v := range s.list() {
-		*v = string(d.bytes())
+	var room [256]byte
+	var ends [8]int
+	all := room[:0]
+	for i := range ends {
+		all = append(all, d.bytes()...)
+		ends[i] = len(all)
+	}
+	text, start := string(all), 0
+	for i, v := range s.list() {
+		*v = text[start:ends[i]]
+		start = ends[i]
 	}
 	return s
 }

@@ -250,7 +250,7 @@ func (s *Store) source(stream *record.Stream) *source {
 // it was silent. No two lines that are stored have the same.
 func (s *Store) numberAfter(hash uint64) uint64 {
 	for _, p := range slices.Backward(s.parts) {
-		if n, ok := p.ends[hash]; ok {
+		if n, ok := p.ended(hash); ok {
 			return n
 		}
 	}

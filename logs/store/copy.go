@@ -66,7 +66,7 @@ func (s *Store) Files() (Files, error) {
 		return Files{}, errClosed
 	}
 	for i, p := range parts {
-		files, err := p.files(len(s.blocks(p)), i == len(parts)-1)
+		files, err := p.files(s.count(p), i == len(parts)-1)
 		if err != nil {
 			return Files{}, fmt.Errorf("list files of partition %s: %w", p.name, err)
 		}

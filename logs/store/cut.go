@@ -227,9 +227,10 @@ func syncDirs(dirs ...string) error {
 
 // relearn makes a vocabulary from sample blocks all over a partition.
 func (s *Store) relearn(p *partition) *index.Vocabulary {
-	s.mu.RLock()
-	metas := p.metas
-	s.mu.RUnlock()
+	metas, err := s.blocks(p)
+	if err != nil {
+		s.log.Error("blocks were not read", "err", err)
+	}
 	if len(metas) < s.cfg.LearnBlocks {
 		if x := p.index(); x != nil {
 			return x.Vocabulary()

@@ -10,9 +10,9 @@ import (
 )
 
 // decideRoll says whether the current partition is closed before the next
-// block.
+// block: it is old, large, or has as many blocks as are held in memory at once.
 func decideRoll(now, start time.Time, bytes int64, blocks int, cfg Config) bool {
-	return blocks > 0 && (now.Sub(start) >= cfg.PartitionAge || bytes >= cfg.PartitionBytes)
+	return blocks > 0 && (now.Sub(start) >= cfg.PartitionAge || bytes >= cfg.PartitionBytes || blocks >= mostBlocks)
 }
 
 // A namespace with bytes of its own loses blocks of closed partitions only. The one

@@ -29,6 +29,10 @@
 // When that fails, as on a full disk, the partition stays as it is and is tried
 // again later. A damaged block is kept as it is.
 //
+// What is told of blocks is in memory. When there are so many small ones that it takes
+// more than a part of what blocks may take on disk, that of closed partitions is let go
+// of, and read again by who asks.
+//
 // Start reading at Append in append.go, cut in cut.go, Open in open.go, rewrite
-// in seal.go, checkpoint in checkpoint.go.
+// in seal.go, checkpoint in checkpoint.go, blocks in known.go.
 package store

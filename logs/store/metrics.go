@@ -10,6 +10,7 @@ type metrics struct {
 	blockBytes  prometheus.Counter
 	cutFailures prometheus.Counter
 	headBytes   prometheus.Gauge
+	knownBytes  prometheus.Gauge
 	diskBytes   prometheus.Gauge
 	partitions  prometheus.Gauge
 	unindexed   prometheus.Gauge
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		blockBytes:  counter("block_bytes_total", "Compressed bytes of blocks cut."),
 		cutFailures: counter("cut_failures_total", "Blocks that could not be written."),
 		headBytes:   gauge("head_bytes", "Memory of lines not yet cut into blocks."),
+		knownBytes:  gauge("known_bytes", "Memory of what is told of blocks, about; that of blocks that were not asked for lately is let go of."),
 		diskBytes:   gauge("disk_bytes", "Bytes of all blocks and their indexes."),
 		partitions:  gauge("partitions", "Partitions kept."),
 		unindexed:   gauge("unindexed_blocks", "Blocks that are searched by scanning."),
@@ -60,7 +62,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, reason := range []string{removedForAge, removedForBytes, removedEarly} { // so that the first one is an increase
 		m.removed.WithLabelValues(reason)
 	}
-	reg.MustRegister(m.lines, m.raw, m.refused, m.blocks, m.blockBytes, m.cutFailures, m.headBytes, m.diskBytes, m.partitions,
+	reg.MustRegister(m.lines, m.raw, m.refused, m.blocks, m.blockBytes, m.cutFailures, m.headBytes, m.knownBytes, m.diskBytes, m.partitions,
 		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions, m.sealed, m.sealFailed, m.dropped, m.checkpoints)
 	return m
 }

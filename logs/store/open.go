@@ -34,6 +34,8 @@ type Store struct {
 	entries spare // of the write-ahead log
 	views   atomic.Int64
 	fresh   atomic.Int64 // bytes of blocks since what is due was looked for
+	turn    atomic.Int64 // counts how often blocks were asked for
+	most    int64        // bytes that may be kept of what is told of blocks
 
 	appending sync.WaitGroup // of Append; none begins once closed is set
 
@@ -90,7 +92,7 @@ func newStore(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Store {
 	return &Store{
 		cfg: cfg, log: log, m: newMetrics(reg), wake: make(chan struct{}, 1),
 		sources: map[uint64]*source{}, byPointer: map[*record.Stream]*source{},
-		positions: map[fileKey]record.Position{}, followers: map[*Follower]struct{}{},
+		positions: map[fileKey]record.Position{}, followers: map[*Follower]struct{}{}, most: mostKnown(cfg.RetentionBytes),
 	}
 }
 
@@ -218,6 +220,7 @@ func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name st
 				s.sources[m.Hash] = &source{stream: m.Stream, hash: m.Hash, idle: time.Now()}
 			}
 		}
+		s.letGo()
 	}
 	for h, m := range next {
 		src, ok := s.sources[h]

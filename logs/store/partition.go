@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"perch/logs/block"
@@ -22,8 +23,15 @@ type partition struct {
 	file  *block.File
 	lent  bool // of another store's copy: only read
 
-	metas []*block.Meta     // append-only; guarded by Store.mu
-	ends  map[uint64]uint64 // number after the last line of each stream; guarded by Store.mu
+	// Guarded by Store.mu:
+	count int                // of blocks
+	metas []*block.Meta      // append-only; nil when they were let go of
+	ends  map[uint64]uint64  // number after the last line of each stream
+	sums  []end              // the same, once metas were let go of
+	parts map[string]partUse // of metas, once they were let go of
+
+	asked   atomic.Int64 // turn in which blocks were asked for last
+	reading sync.Mutex   // held while they are read again
 
 	mu     sync.RWMutex // guards what follows
 	idx    *index.Index // nil while there is none
@@ -103,6 +111,7 @@ func (p *partition) know(metas ...*block.Meta) {
 		p.ends = map[uint64]uint64{}
 	}
 	p.metas = append(p.metas, metas...)
+	p.count += len(metas)
 	for _, m := range metas {
 		p.ends[m.Hash] = max(p.ends[m.Hash], m.First+uint64(m.Lines))
 	}

@@ -57,6 +57,7 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 		s.fresh.Store(0)
 		s.retain(now)
 	}
+	s.letGo()
 	s.completeIndexes(ctx)
 	s.measure()
 }
@@ -154,8 +155,8 @@ func (s *Store) uses(by policy) (closed []partitionUse, open partitionUse, curre
 		u := partitionUse{name: p.name, start: p.start, bytes: p.bytes(), sealed: p.isSealed(), retry: p.waits()}
 		if len(by.namespaces) > 0 {
 			u.namespaces = map[string]int64{}
-			for _, m := range s.blocks(p) {
-				u.namespaces[m.Stream.Namespace] += m.Size()
+			for name, have := range s.namespaces(p) {
+				u.namespaces[name] = have.bytes
 			}
 		}
 		if i == len(parts)-1 {
@@ -231,27 +232,21 @@ func (s *Store) completeIndexes(ctx context.Context) {
 	}
 }
 
-func (s *Store) blocks(p *partition) []*block.Meta {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return p.metas
-}
-
 func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) error {
 	if writing && s.learns() || p.isStale() {
 		return nil
 	}
 	x := p.index()
 	if x == nil {
-		metas := s.blocks(p)
+		blocks := s.count(p)
 		var err error
 		if index.Exists(p.indexDir()) {
-			if x, err = index.Open(p.indexDir(), len(metas)); err != nil {
+			if x, err = index.Open(p.indexDir(), blocks); err != nil {
 				s.log.Warn("index was broken", "part", p.name, "err", err)
 			}
 		}
 		if x == nil {
-			if writing && len(metas) < s.cfg.LearnBlocks {
+			if writing && blocks < s.cfg.LearnBlocks {
 				return nil // too little to learn from
 			}
 			vocab := s.relearn(p)
@@ -269,10 +264,14 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 	for ctx.Err() == nil {
 		s.cutting.Lock()
 		n := x.Added()
-		metas := s.blocks(p)
-		if n >= len(metas) {
+		if n >= s.count(p) {
 			s.cutting.Unlock()
 			break
+		}
+		metas, err := s.blocks(p)
+		if err != nil {
+			s.cutting.Unlock()
+			return err
 		}
 		texts, err := p.file.ReadWords(metas[n])
 		if err == nil {
@@ -300,7 +299,11 @@ func (s *Store) learns() bool {
 // learnAll makes a vocabulary of a small partition.
 func (s *Store) learnAll(p *partition) *index.Vocabulary {
 	l := index.NewLearner()
-	for _, m := range s.blocks(p) {
+	metas, err := s.blocks(p)
+	if err != nil {
+		s.log.Error("blocks were not read", "err", err)
+	}
+	for _, m := range metas {
 		if texts, err := p.file.ReadWords(m); err == nil {
 			l.Add(texts...)
 		}
@@ -318,16 +321,18 @@ func (s *Store) measure() {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	missing := 0
+	missing, known := 0, int64(0)
 	for _, p := range s.parts {
-		missing += len(p.metas)
+		known += p.knows()
+		missing += p.count
 		if x := p.index(); x != nil {
-			missing -= min(x.Upto(), len(p.metas))
+			missing -= min(x.Upto(), p.count)
 		}
 	}
 	s.m.diskBytes.Set(float64(bytes))
 	s.m.unindexed.Set(float64(missing))
 	s.m.partitions.Set(float64(len(s.parts)))
+	s.m.knownBytes.Set(float64(known))
 	s.m.headBytes.Set(float64(s.headBytes))
 	s.m.positions.Set(float64(len(s.positions)))
 	s.m.followers.Set(float64(len(s.followers)))

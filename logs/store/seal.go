@@ -132,7 +132,11 @@ func (s *Store) writeAnew(ctx context.Context, p *partition, r rewrite, rest int
 		return 0, err
 	}
 	defer codec.Close()
-	kept, dropped := r.split(s.blocks(p))
+	metas, err := s.blocks(p)
+	if err != nil {
+		return 0, err
+	}
+	kept, dropped := r.split(metas)
 	for reason, n := range dropped {
 		s.m.dropped.WithLabelValues(reason).Add(float64(n))
 	}
@@ -205,8 +209,10 @@ func (s *Store) swap(p *partition, r rewrite) error {
 		return errors.Join(err, openErr)
 	}
 	next.sealed = true
-	next.share(s.blocks(p))
-	if x, openErr := index.Open(next.indexDir(), len(next.metas)); openErr == nil {
+	if known, err := s.blocks(p); err == nil {
+		next.share(known)
+	}
+	if x, openErr := index.Open(next.indexDir(), next.count); openErr == nil {
 		next.setIndex(x)
 	} else {
 		err = errors.Join(err, openErr)

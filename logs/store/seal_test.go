@@ -119,7 +119,7 @@ func TestANamespaceGoesEarlierOrLaterThanOthers(t *testing.T) {
 	}
 	count := func() map[string]int {
 		n := map[string]int{}
-		for _, m := range s.blocks(s.parts[0]) {
+		for _, m := range s.parts[0].metas {
 			n[m.Stream.Namespace] += m.Lines
 		}
 		return n

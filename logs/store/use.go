@@ -37,16 +37,15 @@ func (s *Store) Use() Use {
 	for _, p := range all { // looks at the disk: lines must not wait for that
 		out.Bytes += p.bytes()
 	}
-	s.mu.RLock()
-	for _, p := range s.parts {
-		for _, m := range p.metas {
-			n := parts[m.Stream.Namespace]
+	for _, p := range all {
+		for name, have := range s.namespaces(p) {
+			n := parts[name]
 			if n == nil {
-				n = &NamespaceUse{Name: m.Stream.Namespace}
-				parts[n.Name] = n
+				n = &NamespaceUse{Name: name}
+				parts[name] = n
 			}
-			n.Bytes += m.Size()
-			at := time.Unix(0, m.Min)
+			n.Bytes += have.bytes
+			at := time.Unix(0, have.oldest)
 			if n.Oldest.IsZero() || at.Before(n.Oldest) {
 				n.Oldest = at
 			}
@@ -55,7 +54,6 @@ func (s *Store) Use() Use {
 			}
 		}
 	}
-	s.mu.RUnlock()
 	for _, n := range parts {
 		out.Namespaces = append(out.Namespaces, *n)
 	}

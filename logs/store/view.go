@@ -69,8 +69,10 @@ type View struct {
 	s      *Store
 	parts  []*partition
 	blocks [][]*block.Meta
+	again  []bool // those of a closed partition are to be read again
 	heads  []Piece
 	ended  bool
+	lost   error // of blocks that could not be read
 }
 
 // View pictures the store: every durable line is in exactly one piece.
@@ -84,7 +86,7 @@ func (s *Store) View() (*View, error) {
 	v := &View{s: s, parts: append([]*partition(nil), s.parts...)}
 	for _, p := range v.parts {
 		p.take()
-		v.blocks = append(v.blocks, p.metas)
+		v.blocks, v.again = append(v.blocks, p.metas), append(v.again, p.metas == nil && p.count > 0)
 	}
 	add := func(h *head) {
 		lines := h.lines // as they are now
@@ -157,7 +159,14 @@ func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Str
 		}
 	}
 	for i, p := range v.parts {
-		metas := v.blocks[i]
+		metas, numbers := v.blocks[i], true
+		if v.again[i] && p.overlaps(from, to) {
+			var err error
+			if metas, err = v.s.blocks(p); err != nil {
+				v.lost, numbers = err, false
+				v.s.log.Error("blocks were not read", "part", p.name, "err", err)
+			}
+		}
 		var may index.Set
 		known, asked := 0, false
 		first := len(out) // of the record
@@ -167,7 +176,7 @@ func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Str
 			}
 			if !asked && need.Op != index.Any {
 				asked = true
-				if x := p.index(); x != nil {
+				if x := p.index(); x != nil && numbers {
 					var err error
 					if may, known, err = x.Candidates(ctx, need); err != nil {
 						known = 0
@@ -195,6 +204,9 @@ func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Str
 	}
 	return out
 }
+
+// Lost is why Select could not find all pieces, if so.
+func (v *View) Lost() error { return v.lost }
 
 // alone makes the piece the first of a record.
 func (p *Piece) alone(record int) { p.record, p.min, p.max = record, p.Min, p.Max }
