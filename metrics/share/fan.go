@@ -40,8 +40,8 @@ type FanParts struct {
 }
 
 // Fan is the server's store, completed from the others where it lost something:
-// what is in two of them is there once. It is a promapi.Database; writing,
-// exemplars and status are the server's store's.
+// what is in two of them is there once. It is a promapi.Database; writing and
+// status are the server's store's.
 type Fan struct {
 	*store.Store
 	limits  Limits

@@ -23,6 +23,9 @@ import (
 // errTooLarge ends an answer that is larger than Limits.Bytes.
 var errTooLarge = errors.New("answer is too large")
 
+// errNoDoor means that a store does not know such a question.
+var errNoDoor = errors.New("status 404 Not Found")
+
 // peer is another store, as the server asks it.
 type peer struct {
 	store  Store
@@ -185,6 +188,9 @@ func (p *peer) ask(ctx context.Context, method, path string, body []byte, to any
 		return err
 	}
 	defer resp.Body.Close() // read only
+	if resp.StatusCode == http.StatusNotFound {
+		return errNoDoor
+	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("status %s", resp.Status)
 	}

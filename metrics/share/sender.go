@@ -202,7 +202,6 @@ func (s *Sender) forward(ctx context.Context, to Store, failed chan<- error) (*f
 	numbers := prometheus.NewRegistry() // gone with the store
 	cfg := s.cfg.Forward
 	cfg.StateFile = filepath.Join(s.cfg.Dir, sentPrefix+to.Name)
-	cfg.NoExemplars = true
 	cfg.Name, cfg.Begin, cfg.Pick, cfg.Hold, cfg.HoldMax = "store "+to.Name, s.history.since(to.Name), s.history.pick(to.Name), s.holds.one(), s.cfg.Forget
 	f, err := stream.NewForwarder(cfg, s.cfg.WAL, stream.NewClient(cfg.Name, stream.ClientConfig{URL: url, Timeout: 30 * time.Second}, client, numbers), s.log, numbers)
 	if err != nil {

@@ -14,9 +14,10 @@ import (
 
 // Paths of what a store answers to the server, below its prefix.
 const (
-	readPath   = "/read"   // Prometheus' remote read
-	labelsPath = "/labels" // labelsQuestion → []string
-	statusPath = "/status" // status
+	readPath     = "/read"      // Prometheus' remote read
+	labelsPath   = "/labels"    // labelsQuestion → []string
+	examplesPath = "/exemplars" // examplesQuestion → []exampled
+	statusPath   = "/status"    // status
 )
 
 // At once a store answers this many reads, in frames of this many bytes; a read
@@ -36,6 +37,25 @@ type labelsQuestion struct {
 	Matchers []*labels.Matcher `json:"matchers,omitempty"`
 }
 
+// examplesQuestion asks for exemplars of series that one of the lists selects.
+type examplesQuestion struct {
+	From     int64               `json:"from"` // ms
+	To       int64               `json:"to"`
+	Matchers [][]*labels.Matcher `json:"matchers"`
+}
+
+// exampled is a series with its exemplars, oldest first.
+type exampled struct {
+	Series labels.Labels `json:"series"`
+	Of     []example     `json:"of"`
+}
+
+type example struct {
+	With labels.Labels `json:"with"`
+	T    int64         `json:"t"`    // ms
+	Bits uint64        `json:"bits"` // of the value, because JSON has no infinity
+}
+
 // status is what a store tells of itself.
 type status struct {
 	Oldest int64 `json:"oldest"` // ms, of its oldest sample
@@ -44,6 +64,7 @@ type status struct {
 // database is a store to be asked.
 type database interface {
 	storage.SampleAndChunkQueryable
+	storage.ExemplarQueryable
 	StartTime() (int64, error)
 }
 
@@ -80,6 +101,33 @@ func Serve(db database, log *slog.Logger) http.Handler {
 			return
 		}
 		answer(w, out)
+	})
+	mux.HandleFunc("POST "+examplesPath, func(w http.ResponseWriter, r *http.Request) {
+		var ask examplesQuestion
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&ask); err != nil {
+			http.Error(w, "read question: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		var sets [][]*labels.Matcher
+		for _, list := range ask.Matchers {
+			ms, err := made(list)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			sets = append(sets, ms)
+		}
+		q, err := db.ExemplarQuerier(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		found, err := q.Select(ask.From, ask.To, sets...)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, sent(found))
 	})
 	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
 		oldest, err := db.StartTime()

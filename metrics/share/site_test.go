@@ -31,7 +31,7 @@ var quiet = slog.New(slog.DiscardHandler)
 func newStore(t testing.TB) *store.Store {
 	t.Helper()
 	cfg := store.Default()
-	cfg.Dir, cfg.StripeSize, cfg.Exemplars = t.TempDir(), 64, 0
+	cfg.Dir, cfg.StripeSize, cfg.Exemplars = t.TempDir(), 64, 100
 	s, err := store.New(cfg, quiet, nil)
 	if err != nil {
 		t.Fatal(err)

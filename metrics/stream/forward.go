@@ -32,7 +32,6 @@ type ForwardConfig struct {
 	Begin Position // without a state file; zero: the oldest sample there is
 	Pick  Pick     // nil: all
 
-	NoExemplars bool // nobody reads them there
 }
 
 // DefaultForward sends every second.
@@ -82,7 +81,6 @@ func (f *Forwarder) Behind() time.Duration { return time.Duration(f.metrics.behi
 func (f *Forwarder) Run(ctx context.Context) error {
 	defer f.release()
 	t := openTail(f.dir, f.from, f.cfg.Pick, f.log)
-	t.noExemplars = f.cfg.NoExemplars
 	defer t.close()
 	if err := t.start(); err != nil {
 		return err

@@ -57,8 +57,6 @@ type tail struct {
 
 	pick Pick // nil: all
 
-	noExemplars bool
-
 	at      Position
 	skip    int64 // samples up to this offset of the first segment are sent
 	file    *wlog.Segment
@@ -246,7 +244,7 @@ func (t *tail) read(batch Batch, limit int) (Batch, error) {
 			return batch, err
 		}
 		kind := t.decoder.Type(rec)
-		if !carries(kind) || t.reader.Offset() <= t.skip || kind == record.Exemplars && t.noExemplars {
+		if !carries(kind) || t.reader.Offset() <= t.skip {
 			continue
 		}
 		at := Position{t.at.Segment, t.reader.Offset()}

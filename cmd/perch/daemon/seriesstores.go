@@ -41,7 +41,7 @@ func (r role) keepSeries(own *http.ServeMux) error {
 	if err != nil {
 		return err
 	}
-	cfg.Dir, cfg.Exemplars = r.cfg.Path("series"), 0
+	cfg.Dir = r.cfg.Path("series")
 	db, err := metricstore.New(cfg, r.part("series"), nil) // its numbers would have the names of the other's
 	if err != nil {
 		return err
