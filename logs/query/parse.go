@@ -402,8 +402,11 @@ func (p *parser) value(field string) (*node, error) {
 const levelNames = "trace, debug, info, warn, error, fatal or unknown"
 
 func (p *parser) compare(field string, cmp comparison) (*node, error) {
-	at := p.at
-	text, _, prefix, err := p.word("a number after the comparison")
+	at, want := p.at, "a number after the comparison"
+	if field == "level" {
+		want = levelNames
+	}
+	text, _, prefix, err := p.word(want)
 	if err != nil {
 		return nil, err
 	}
@@ -416,7 +419,7 @@ func (p *parser) compare(field string, cmp comparison) (*node, error) {
 	}
 	n, err := strconv.ParseFloat(text, 64)
 	if err != nil || prefix || math.IsNaN(n) {
-		return nil, p.failAt(at, "a number after the comparison")
+		return nil, p.failAt(at, want)
 	}
 	return &node{op: opCompare, field: field, cmp: cmp, number: n}, nil
 }

@@ -446,6 +446,7 @@ func TestErrorsNameThePositionAndWhatWasExpected(t *testing.T) {
 		`""`:            "0: a phrase that is not empty",
 		`level:loud`:    "6: trace, debug, info, warn, error, fatal or unknown",
 		`level:>=x`:     "8: trace, debug, info, warn, error, fatal or unknown",
+		`level:>=`:      "8: trace, debug, info, warn, error, fatal or unknown",
 		`status:>=many`: "9: a number after the comparison",
 		`~(`:            "1: a regular expression in RE2 syntax",
 		`~`:             "1: a regular expression after ~",

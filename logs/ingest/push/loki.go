@@ -1,6 +1,7 @@
 package push
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,10 +26,14 @@ func (p *Push) Loki() http.Handler {
 				return lokiJSON(body, b)
 			}
 			if r.Header.Get("Content-Encoding") == "" { // it is always packed, few say so
-				var err error
-				if body, err = p.unpack(body, "snappy"); err != nil {
+				raw, err := p.unpack(body, "snappy")
+				if errors.Is(err, errFormat) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+					return fmt.Errorf("%w: JSON needs the header Content-Type: application/json", errFormat)
+				}
+				if err != nil {
 					return err
 				}
+				body = raw
 			}
 			return lokiProto(body, b)
 		})
@@ -207,7 +212,7 @@ func lokiJSON(body []byte, b *batch) error {
 		} `json:"streams"`
 	}
 	if err := json.Unmarshal(body, &doc); err != nil {
-		return fmt.Errorf("%w: %w", errFormat, err)
+		return wrong(err)
 	}
 	for _, s := range doc.Streams {
 		labels := []record.Field(s.Stream)

@@ -71,7 +71,7 @@ func decodeOTLP(kind string, body []byte, b *batch) error {
 		return fmt.Errorf("%w: content type %q is neither %s nor %s", errFormat, kind, typeProto, typeJSON)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", errFormat, err)
+		return wrong(err)
 	}
 	return b.otlp(logs)
 }

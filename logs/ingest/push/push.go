@@ -2,8 +2,10 @@ package push
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -133,6 +136,18 @@ var (
 	errSlow    = errors.New("the body did not arrive in time, send it again")
 	errStore   = errors.New("the lines could not be stored, send them again")
 )
+
+// wrong tells a sender what a library could not read, not how it is read here.
+func wrong(err error) error {
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, errFormat):
+		return err
+	case errors.As(err, &kind):
+		return fmt.Errorf("%w: a JSON %s does not belong in %s", errFormat, kind.Value, cmp.Or(strings.Trim(kind.Field, "."), "its place"))
+	}
+	return fmt.Errorf("%w: %w", errFormat, err)
+}
 
 // errLimited says when the sender may come back.
 type errLimited struct{ wait time.Duration }
