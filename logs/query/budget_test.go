@@ -1,6 +1,7 @@
 package query
 
 import (
+	"context"
 	"encoding/json"
 	"math/rand/v2"
 	"strings"
@@ -100,5 +101,64 @@ func TestAnExpressionThatTakesLongEndsWithTheTime(t *testing.T) {
 	h, err := New(s, quiet()).Histogram(t.Context(), r)
 	if err != nil || !h.Partial || h.Reason != "time is up" {
 		t.Fatalf("%v: %v, %q", err, h.Partial, h.Reason)
+	}
+}
+
+func TestAnExpressionThatTakesLongOnOneLineEndsWithTheTime(t *testing.T) {
+	s := testStore(t, 16<<20)
+	st := &record.Stream{Namespace: "shop", Pod: "web-1"}
+	rnd, body := rand.New(rand.NewPCG(1, 1)), []byte("k=")
+	for len(body) < record.MaxBody {
+		body = append(body, "ab"[rnd.IntN(2)])
+	}
+	if err := s.Append(t.Context(), []record.Record{{Time: 1, Stream: st, Body: body}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, sealed := range []bool{false, true} {
+		if sealed {
+			if err := s.Seal(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, text := range []string{`-~"(a|b)*a(a|b){600}c"`, `-k:~"(a|b)*a(a|b){600}c"`} { // seconds
+			n := 0
+			sum, err := New(s, quiet()).Query(t.Context(), Request{Text: text, To: 4e9, Timeout: 100 * time.Millisecond}, func(*Line) error { n++; return nil })
+			if err != nil || n > 0 || !sum.Partial || sum.Reason != "time is up" {
+				t.Errorf("%s: %d lines, %v, %q, %v", text, n, sum.Partial, sum.Reason, err)
+			}
+		}
+	}
+}
+
+func TestATextIsSearchedAsLongAsThereIsTime(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(4, 4))
+	for _, expression := range []string{`é{3}x*`, `^\x{fffd}`, `(?m)b$`, `\bab\b`, `c\z`, `(?i)AB\n`, `[^a]\x{10ffff}?c`} {
+		q, err := Parse("~" + phrase(expression))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 300 {
+			var text []byte
+			for range rnd.IntN(40) {
+				text = append(text, []string{"a", "b", "c", "é", "\xff", "\n", " ", "\xf0\x9f", "\U0010ffff"}[rnd.IntN(9)]...)
+			}
+			if have, want := q.root.re.MatchReader(&timedText{text: text, over: t.Context().Err}), q.root.re.Match(text); have != want {
+				t.Fatalf("%s in %q: %v, want %v", expression, text, have, want)
+			}
+		}
+	}
+	looks := 0
+	r := timedText{text: make([]byte, 10*lookedText), over: func() error {
+		if looks++; looks > 3 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	}}
+	n := 0
+	for _, _, err := r.ReadRune(); err == nil; _, _, err = r.ReadRune() {
+		n++
+	}
+	if n != 3*lookedText || r.late == nil || looks != 4 {
+		t.Errorf("%d runes, %d looks, %v", n, looks, r.late)
 	}
 }

@@ -102,7 +102,14 @@ func (a *asked) compareShape(l *leaf, c *block.Columns, rows, ids []uint32) erro
 			if err := a.timely(len(w.value)); err != nil {
 				return err
 			}
-			last.is = known(l.n.matchValue(unsafe.String(unsafe.SliceData(w.value), len(w.value)), true))
+			if l.n.op == opMatch {
+				a.line.over, a.line.late = a.over, nil
+				if last.is = known(a.line.finds(l.n, w.value)); a.line.late != nil {
+					return a.line.late
+				}
+			} else {
+				last.is = known(l.n.matchValue(unsafe.String(unsafe.SliceData(w.value), len(w.value)), true))
+			}
 			last.template, last.from = id, from
 		}
 		w.marks[row] = last.is

@@ -185,12 +185,17 @@ func (a *asked) read(l *leaf, rows []uint32) (_ []uint32, err error) {
 		return nil, err
 	}
 	out := rows[:0]
+	a.line.over = a.over
 	for k, row := range rows {
 		if err := a.timely(len(a.texts.Body(k))); err != nil {
 			return nil, err
 		}
 		a.line.reset(a.stream, record.Unknown, a.texts.Body(k), nil, sent.FieldsOf(int(row)))
-		if n.match(&a.line) {
+		is := n.match(&a.line)
+		if a.line.late != nil {
+			return nil, a.line.late
+		}
+		if is {
 			out = append(out, row)
 		}
 	}

@@ -3,7 +3,9 @@ package query
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"strconv"
+	"unicode/utf8"
 
 	"perch/logs/index"
 	"perch/logs/record"
@@ -65,11 +67,13 @@ type candidate struct {
 	leaves []leaf // of the query, with machines; may be nil
 	parsed bool
 	fields []pair
+	over   func() error // says when the time is up; may be nil
+	late   error        // it was while this line was looked at: what match said of it is nothing
 }
 
 func (c *candidate) reset(stream *record.Stream, level record.Level, body, folded, sent []byte) {
 	c.stream, c.level, c.body, c.folded, c.sent = stream, level, body, folded, sent
-	c.parsed = false
+	c.parsed, c.late = false, nil
 }
 
 func (c *candidate) fold() []byte {
@@ -135,13 +139,57 @@ func (n *node) match(c *candidate) bool {
 				return is
 			}
 		}
-		return n.re.Match(c.body)
+		return c.finds(n, c.body)
 	}
 	if n.field == "level" {
 		return n.matchLevel(c.level)
 	}
 	v, ok := c.value(n.field)
+	if n.op == opMatch {
+		return ok && c.finds(n, stringBytes(v))
+	}
 	return n.matchValue(v, ok)
+}
+
+// longSearch is the bytes of a text times the instructions of an expression from which
+// on it is searched as long as there is time: about half a second at worst.
+const longSearch = 32 << 20
+
+// finds tells whether the expression of n finds something in text.
+func (c *candidate) finds(n *node, text []byte) bool {
+	if c.over == nil || len(text)*n.size < longSearch {
+		return n.re.Match(text)
+	}
+	r := timedText{text: text, over: c.over}
+	is := n.re.MatchReader(&r)
+	if r.late != nil {
+		c.late = r.late
+	}
+	return is
+}
+
+// timedText is a text that ends when the time is up.
+type timedText struct {
+	text []byte
+	over func() error
+	late error
+	look int // bytes until it is asked for the time
+}
+
+// lookedText bytes are read before the time is looked at.
+const lookedText = 1 << 10
+
+// ReadRune reads as package regexp reads bytes.
+func (r *timedText) ReadRune() (rune, int, error) {
+	if r.look <= 0 && r.late == nil {
+		r.look, r.late = lookedText, r.over()
+	}
+	if r.late != nil || len(r.text) == 0 {
+		return 0, 0, io.EOF
+	}
+	c, n := utf8.DecodeRune(r.text)
+	r.text, r.look = r.text[n:], r.look-n
+	return c, n, nil
 }
 
 func (n *node) matchLevel(l record.Level) bool {

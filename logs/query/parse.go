@@ -69,6 +69,7 @@ type node struct {
 	number float64
 	level  record.Level
 	re     *regexp.Regexp
+	size   int          // instructions of re
 	prog   *syntax.Prog // of re or text, for the whole line; nil when there is none
 	form   form         // of text
 	probe  string       // of a text that is one word with digits: what to look for in variables
@@ -483,9 +484,9 @@ func (p *parser) regex(field string) (*node, error) {
 		return nil, &Error{at, "a regular expression in RE2 syntax", strings.TrimPrefix(err.Error(), "error parsing regexp: ")}
 	}
 	if field == lineName {
-		return &node{op: opRegex, re: re, prog: prog}, nil
+		return &node{op: opRegex, re: re, size: len(prog.Inst), prog: prog}, nil
 	}
-	return &node{op: opMatch, field: field, re: re}, nil
+	return &node{op: opMatch, field: field, re: re, size: len(prog.Inst)}, nil
 }
 
 func compile(expr string) (*syntax.Prog, error) {

@@ -270,8 +270,11 @@ func (a *asked) judge(l *leaf) []answer {
 		case !field && l.automaton() != nil:
 			l.answers[i] = a.look(l, uint32(i), 0, l.machine.begin).is
 		case a.t.Holes[i] == 0: // the template is the line
+			a.line.over = a.over
 			a.line.reset(a.stream, record.Unknown, a.t.Of(i), nil, nil)
-			l.answers[i] = known(n.match(&a.line))
+			if l.answers[i] = known(n.match(&a.line)); a.line.late != nil {
+				l.answers[i] = maybe
+			}
 		case field:
 			l.answers[i] = l.placed.of[i].says(n, a.t.Columns(i))
 		}

@@ -342,7 +342,7 @@ func (w *worker) scan(from, to int64) error {
 	}
 	needle := stringBytes(d.text)
 	w.asked.about(w.s.r.Query)
-	w.cand.leaves = w.asked.leaves
+	w.cand.leaves, w.cand.over = w.asked.leaves, w.asked.over
 	for i := 0; i < l.Len(); i++ {
 		if hay != nil { // jump to the next line that has the text
 			start := lineStart(l, i)
@@ -369,7 +369,11 @@ func (w *worker) scan(from, to int64) error {
 			folded = hay[lineStart(l, i):l.Ends[i]]
 		}
 		w.cand.reset(w.p.Stream, record.Level(l.Levels[i]), l.Body(i), folded, l.FieldsOf(i))
-		if w.s.root.match(&w.cand) {
+		is := w.s.root.match(&w.cand)
+		if w.cand.late != nil {
+			return w.cand.late
+		}
+		if is {
 			w.rows = append(w.rows, uint32(i))
 		}
 	}
