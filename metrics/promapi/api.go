@@ -2,6 +2,7 @@ package promapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ import (
 	"github.com/prometheus/prometheus/scrape"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/features"
+	"github.com/prometheus/prometheus/util/httputil"
 	"github.com/prometheus/prometheus/util/notifications"
 	webapi "github.com/prometheus/prometheus/web/api/v1"
 
@@ -136,6 +138,7 @@ type API struct {
 	guard  guard
 	mux    *http.ServeMux
 	parser parser.Parser
+	can    features.Collector
 }
 
 // New builds the engine and the routes.
@@ -151,18 +154,19 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	lang := parser.NewParser(parser.Options{EnableExperimentalFunctions: cfg.Experimental, ExperimentalDurationExpr: cfg.Experimental,
 		EnableExtendedRangeSelectors: cfg.Experimental, EnableBinopFillModifiers: cfg.Experimental})
-	turns := newTurns(cfg.Concurrency, reg)
+	turns, can := newTurns(cfg.Concurrency, reg), abilities()
 	a := &API{
 		cfg:    cfg,
 		turns:  turns,
 		guard:  guard{parts.Store, parts.Missing, parts.Seconds},
 		mux:    http.NewServeMux(),
 		parser: lang,
+		can:    can,
 		engine: promql.NewEngine(promql.EngineOpts{
 			Logger: log, Reg: reg, MaxSamples: cfg.MaxSamples, Timeout: cfg.Timeout, LookbackDelta: cfg.Lookback,
 			ActiveQueryTracker:       turns,
 			NoStepSubqueryIntervalFn: func(int64) int64 { return cfg.EvalInterval.Milliseconds() },
-			EnableAtModifier:         true, EnableNegativeOffset: true, Parser: lang,
+			EnableAtModifier:         true, EnableNegativeOffset: true, Parser: lang, FeatureRegistry: can,
 			EnableDelayedNameRemoval: cfg.Experimental, UseStartTimestamps: cfg.Experimental,
 		}),
 	}
@@ -175,7 +179,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	for _, path := range []string{"/-/healthy", "/-/ready"} { // promtool and probes ask
 		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "perch answers.\n") })
 	}
-	a.mux.Handle("GET /federate", logged(parts.QueryLog, sized(http.HandlerFunc(a.federate))))
+	a.mux.Handle("GET /federate", logged(parts.QueryLog, sized(httputil.CompressionHandler{Handler: http.HandlerFunc(a.federate)})))
 	return a, nil
 }
 
@@ -263,7 +267,7 @@ func (a *API) upstream(parts Parts, in intake, log *slog.Logger, reg prometheus.
 		parts.Gatherer, reg, nil,
 		true, remoteapi.MessageTypes{remoteapi.WriteV1MessageType, remoteapi.WriteV2MessageType},
 		true, false, false, false, a.cfg.Lookback, false, true, nil,
-		features.NewRegistry(), webapi.OpenAPIOptions{}, a.parser,
+		a.can, webapi.OpenAPIOptions{}, a.parser,
 	)
 }
 
@@ -325,7 +329,7 @@ func refuse(w http.ResponseWriter, why string) {
 func answerError(w http.ResponseWriter, code int, kind, why string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = fmt.Fprintf(w, `{"status":"error","errorType":%q,"error":%q}`, kind, why) // the client is gone otherwise
+	_ = json.NewEncoder(w).Encode(map[string]string{"status": "error", "errorType": kind, "error": why}) // the client is gone otherwise
 }
 
 type noRules struct{}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/util/httputil"
 
 	"perch/metrics/family"
 )
@@ -34,12 +35,14 @@ func (a *API) own(parts Parts, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if err != nil {
-			answerError(w, http.StatusBadRequest, "bad_data", err.Error())
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"status": "success", "data": data}) // the client is gone otherwise
+		httputil.CompressionHandler{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if err != nil {
+				answerError(w, http.StatusBadRequest, "bad_data", err.Error())
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(map[string]any{"status": "success", "data": data}) // the client is gone otherwise
+		})}.ServeHTTP(w, r)
 	})
 }
 
