@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"perch/logs/block"
 	"perch/logs/index"
@@ -195,4 +196,24 @@ func TestBlocksThatAreDamagedWhenTheyAreReadAgainAreTold(t *testing.T) {
 		}
 	}
 	wantLines(t, all(t, s, index.Need{}), 3*n)
+}
+
+func TestAPartitionIsClosedForItsAgeItsSizeOrItsBlocks(t *testing.T) {
+	cfg, begun := Default("x"), time.Unix(1e9, 0)
+	for _, c := range []struct {
+		age    time.Duration
+		bytes  int64
+		blocks int
+		want   bool
+	}{
+		{cfg.PartitionAge, 0, 0, false}, {cfg.PartitionAge, 1, 1, true}, {cfg.PartitionAge - 1, cfg.PartitionBytes - 1, mostBlocks - 1, false},
+		{0, cfg.PartitionBytes, 1, true}, {0, 1, mostBlocks, true}, {-time.Hour, 1, 1, false},
+	} {
+		if have := decideRoll(begun.Add(c.age), begun, c.bytes, c.blocks, cfg); have != c.want {
+			t.Errorf("%+v: %v", c, have)
+		}
+	}
+	if mostKnown(0) != knownLeast || mostKnown(8<<30) != 8<<30/knownPart || mostKnown(1<<30) != knownLeast {
+		t.Error(mostKnown(0), mostKnown(8<<30), mostKnown(1<<30))
+	}
 }

@@ -187,7 +187,14 @@ func TestRandomLinesAreFoundAsByANaiveScan(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	cfg := small(t.TempDir())
 	cfg.PartitionBytes = 24 << 10
-	s := open(t, cfg)
+	start := func() *Store {
+		s := open(t, cfg)
+		if seed%2 == 0 { // what is told of closed partitions is read again by each question
+			s.most = 0
+		}
+		return s
+	}
+	s := start()
 	defer func() { _ = s.Close() }()
 	st := streams(6)
 	words := strings.Fields("alpha beta Gamma delta_x error ERROR failed http status café naïve\x01tab quick brown fox jumps \xff\xfe raw")
@@ -232,7 +239,7 @@ func TestRandomLinesAreFoundAsByANaiveScan(t *testing.T) {
 			if step == 4 && len(dirs) > 0 {
 				err = errors.Join(err, os.RemoveAll(dirs[rnd.IntN(len(dirs))]))
 			}
-			s = open(t, cfg)
+			s = start()
 		case 5: // while it is in use
 			for _, p := range s.parts {
 				if rnd.IntN(2) == 0 {
