@@ -367,8 +367,8 @@ const (
 )
 
 // Tail follows all nodes. Nodes that are away are named when that changes and
-// followed again when they are back, from the last line seen of them or else from
-// the begin of the tail.
+// followed again when they are back, from a moment before the last line seen of them,
+// or else from the begin of the tail.
 func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEvent) error) error {
 	r, err := r.Normal()
 	if err != nil {
@@ -376,7 +376,7 @@ func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEve
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &tail{f: f, r: r, emit: emit, began: time.Now().Add(-late).UnixNano(), following: map[string]bool{}, last: map[string]query.Cursor{}, away: map[string]bool{}, hidden: map[string]bool{}, failed: make(chan error, 1)}
+	t := &tail{f: f, r: r, emit: emit, began: time.Now().Add(-late).UnixNano(), following: map[string]bool{}, heard: map[string]*heard{}, away: map[string]bool{}, hidden: map[string]bool{}, failed: make(chan error, 1)}
 	defer t.all.Wait()
 	defer cancel()
 	t.all.Go(func() {
@@ -410,7 +410,7 @@ type tail struct {
 	mu        sync.Mutex // guards what follows, and calls of emit
 	emit      func(query.TailEvent) error
 	following map[string]bool
-	last      map[string]query.Cursor
+	heard     map[string]*heard
 	away      map[string]bool
 	hidden    map[string]bool // namespaces that were told to be
 }
@@ -449,19 +449,24 @@ func (t *tail) follow(ctx context.Context) {
 		}
 		t.following[p.Node] = true
 		r := t.r
-		if c, ok := t.last[p.Node]; ok {
-			r.Cursor = &c
+		shown := map[query.Cursor]bool{}
+		if h := t.heard[p.Node]; h != nil {
+			r.Cursor, shown = h.goOn()
 		} else if t.away[p.Node] && r.Cursor == nil {
 			r.Cursor = &query.Cursor{Time: t.began}
 		}
 		t.all.Go(func() {
 			err := NewRemote(p).Tail(ctx, r, func(e query.TailEvent) error {
+				again := e.Line != nil && shown[e.Line.Cursor]
 				t.mu.Lock()
-				if e.Line != nil {
-					t.last[p.Node] = e.Line.Cursor
+				if e.Line != nil && !again {
+					t.hear(p.Node, e.Line.Cursor)
 				}
 				delete(t.away, p.Node)
 				t.mu.Unlock()
+				if again {
+					return nil
+				}
 				return t.pass(e)
 			})
 			if ctx.Err() == nil {
