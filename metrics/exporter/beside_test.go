@@ -33,11 +33,11 @@ var (
 		"node_softnet_cpu_collision_total", "node_softnet_flow_limit_count_total", "node_softnet_received_rps_total"}
 	// Collectors that perch does not have: hardware and file systems that few nodes
 	// have.
-	otherCollectors = []string{"bcache", "bonding", "btrfs", "cpufreq", "dmi", "edac", "fibrechannel", "hwmon", "infiniband", "ipvs", "nfs", "nfsd", "nvme",
+	otherCollectors = []string{"bcache", "btrfs", "cpufreq", "dmi", "edac", "fibrechannel", "hwmon", "infiniband", "ipvs", "nfs", "nfsd",
 		"powersupplyclass", "rapl", "tapestats", "xfs", "zfs"}
 	otherFamilies = []string{"node_cpu_frequency_", "node_cpu_scaling_", "node_dmi_", "node_edac_", "node_hwmon_", "node_infiniband_", "node_ipvs_", "node_nfs_", "node_nfsd_",
-		"node_nvme_", "node_power_supply_", "node_rapl_", "node_tape_", "node_xfs_", "node_zfs_", "node_btrfs_", "node_bcache_",
-		"node_bonding_", "node_fibrechannel_"}
+		"node_power_supply_", "node_rapl_", "node_tape_", "node_xfs_", "node_zfs_", "node_btrfs_", "node_bcache_",
+		"node_fibrechannel_"}
 	// The exporter's own process; perch's processes have series of their own.
 	ofTheirProcess = []string{"go_", "process_", "promhttp_", "node_exporter_build_info"}
 )

@@ -98,3 +98,23 @@ func (n *Node) udev(d blockdevice.Diskstats) map[string]string {
 	}
 	return out
 }
+
+// nvme tells about the controllers of NVMe disks.
+func (n *Node) nvme(s *sender) error {
+	list, err := filepath.Glob(filepath.Join(n.cfg.Sys, "class/nvme/nvme*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range list {
+		word := func(file string) string {
+			text, err := os.ReadFile(filepath.Join(dir, file))
+			if err != nil {
+				return "" // not every controller tells all
+			}
+			return strings.TrimSpace(string(text))
+		}
+		s.gauge("node_nvme_info", "About a controller of NVMe disks.", 1, "device", filepath.Base(dir), "firmware_revision", word("firmware_rev"),
+			"model", word("model"), "serial", word("serial"), "state", word("state"))
+	}
+	return nil
+}

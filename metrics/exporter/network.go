@@ -230,3 +230,35 @@ func adminState(flags string) string {
 	}
 	return "down"
 }
+
+// bonds tells how many links of bonded devices there are, and how many work.
+func (n *Node) bonds(s *sender) error {
+	net := filepath.Join(n.cfg.Sys, "class/net")
+	masters, err := os.ReadFile(filepath.Join(net, "bonding_masters"))
+	if os.IsNotExist(err) {
+		return nil // the kernel bonds nothing
+	}
+	if err != nil {
+		return err
+	}
+	for _, master := range strings.Fields(string(masters)) {
+		slaves, err := os.ReadFile(filepath.Join(net, master, "bonding/slaves"))
+		if err != nil {
+			return err
+		}
+		all, active := strings.Fields(string(slaves)), 0
+		for _, slave := range all {
+			for _, dir := range []string{"lower_", "slave_"} { // the second is of old kernels
+				if state, err := os.ReadFile(filepath.Join(net, master, dir+slave, "bonding_slave/mii_status")); err == nil {
+					if strings.TrimSpace(string(state)) == "up" {
+						active++
+					}
+					break
+				}
+			}
+		}
+		s.gauge("node_bonding_slaves", "Links of a bonded device.", float64(len(all)), "master", master)
+		s.gauge("node_bonding_active", "Links of a bonded device that work.", float64(active), "master", master)
+	}
+	return nil
+}

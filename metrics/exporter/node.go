@@ -76,9 +76,9 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 		name string
 		read func(*sender) error
 	}{
-		{"arp", n.arp}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"diskstats", n.disk}, {"entropy", n.entropy}, {"filefd", n.files},
+		{"arp", n.arp}, {"bonding", n.bonds}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"diskstats", n.disk}, {"entropy", n.entropy}, {"filefd", n.files},
 		{"filesystem", n.filesystem}, {"loadavg", n.load}, {"mdadm", n.raid}, {"meminfo", n.memory}, {"netclass", n.devices}, {"netdev", n.network},
-		{"netstat", n.netstat}, {"os", n.release}, {"pressure", n.pressure}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets},
+		{"netstat", n.netstat}, {"nvme", n.nvme}, {"os", n.release}, {"pressure", n.pressure}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets},
 		{"softnet", n.softnet}, {"stat", n.counts}, {"thermal_zone", n.thermal}, {"time", n.clock}, {"timex", n.timex}, {"udp_queues", n.udpQueues}, {"uname", n.uname},
 		{"vmstat", n.vmstat},
 	} {
