@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,19 +104,12 @@ func logsCommand(s Streams) *cobra.Command {
 	f.IntVar(&o.tail, "tail", -1, "at most this many lines, the newest; -1 for all (default: all of a time that is given, else 10000)")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if o.output != "text" && o.output != "json" {
-			return Usage{fmt.Errorf("-o %s: use text or json", o.output)}
-		}
-		if o.context < 0 || o.context > 0 && o.follow {
-			return Usage{errors.New("--context needs a number above 0 and is not for -f")}
+		ask, err := o.check(c.Flags().Changed("limit-bytes"), time.Now())
+		if err != nil {
+			return err
 		}
 		if o.limitBytes > 0 {
 			s.Out = &limited{s.Out, o.limitBytes}
-		} else if c.Flags().Changed("limit-bytes") {
-			return Usage{errors.New("--limit-bytes needs a number above 0")}
-		}
-		if o.follow && o.until != "" {
-			return Usage{errors.New("--until is not for -f, which has no end")}
 		}
 		o.whole = o.tail < 0 && (c.Flags().Changed("tail") || o.since != "" || o.sinceTime != "" || o.at != "")
 		w, err := a.web(c.Context())
@@ -126,21 +120,42 @@ func logsCommand(s Streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return runLogs(c.Context(), s, w, ns, args, o)
+		return runLogs(c.Context(), s, w, ns, args, ask, o)
 	}
 	return c
 }
 
-func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, o logsOptions) error {
-	now := time.Now()
+// check refuses flags that no cluster need be asked about, and says of which time
+// the lines are.
+func (o logsOptions) check(limited bool, now time.Time) (url.Values, error) {
+	if o.output != "text" && o.output != "json" {
+		return nil, Usage{fmt.Errorf("-o %s: use text or json", o.output)}
+	}
+	if o.context < 0 || o.context > 0 && o.follow {
+		return nil, Usage{errors.New("--context needs a number above 0 and is not for -f")}
+	}
+	if limited && o.limitBytes <= 0 {
+		return nil, Usage{errors.New("--limit-bytes needs a number above 0")}
+	}
+	if o.tail < -1 {
+		return nil, Usage{fmt.Errorf("--tail %d: use a number of lines, or -1 for all", o.tail)}
+	}
+	if o.follow && o.until != "" {
+		return nil, Usage{errors.New("--until is not for -f, which has no end")}
+	}
+	if _, err := regexp.Compile(o.grep); err != nil {
+		return nil, Usage{fmt.Errorf("--grep: %w", err)}
+	}
+	return timeRange(url.Values{}, o, now)
+}
+
+// runLogs prints lines of the time that ask says.
+func runLogs(ctx context.Context, s Streams, w *web, ns string, args []string, ask url.Values, o logsOptions) error {
 	query, err := logQuery(ctx, w, ns, args, o)
 	if err != nil {
 		return err
 	}
-	ask := url.Values{"query": {query, o.query}} // apart, so that positions in errors are those of what was typed
-	if ask, err = timeRange(ask, o, now); err != nil {
-		return err
-	}
+	ask["query"] = []string{query, o.query} // apart, so that positions in errors are those of what was typed
 	if o.patterns {
 		return showPatterns(ctx, s, w, ask, o)
 	}
