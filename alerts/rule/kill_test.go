@@ -68,13 +68,7 @@ func begin(dir, hook string) (*life, error) {
 		Data{Query: rules.EngineQueryFunc(engine, db), Queryable: db, Append: db, Refresh: func(context.Context) error { return nil },
 			Within: func(ctx context.Context, _ string) context.Context { return ctx }},
 		func() []Source { return []Source{{Name: "f", Text: text}} },
-		func(ctx context.Context, in ...Alert) error {
-			var out []route.Alert
-			for _, a := range in {
-				out = append(out, route.Alert{Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, Source: a.Source})
-			}
-			return router.Receive(ctx, out...)
-		}, log, prometheus.NewRegistry())
+		handTo(router), log, prometheus.NewRegistry())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- rs.Run(ctx) }()

@@ -53,6 +53,17 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// handTo gives alerts to a router.
+func handTo(r *route.Router) func(context.Context, ...Alert) error {
+	return func(ctx context.Context, in ...Alert) error {
+		var out []route.Alert
+		for _, a := range in {
+			out = append(out, route.Alert{Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, Source: a.Source})
+		}
+		return r.Receive(ctx, out...)
+	}
+}
+
 func await(t *testing.T, hooks <-chan webhook, what string, ok func(webhook) bool) webhook {
 	t.Helper()
 	limit := time.After(40 * time.Second)
@@ -100,13 +111,7 @@ func TestAFiringRuleReachesTheReceiverAndSoDoesItsEnd(t *testing.T) {
 	write(t, filepath.Join(dir, "good.yaml"), `groups: [{name: g, rules: [{alert: PodDown, expr: 'label_replace(vector(1), "pod", "web-1", "", "")', annotations: {summary: 'pod {{ $labels.pod }} is down'}}]}]`)
 	write(t, filepath.Join(dir, "broken.yaml"), `groups: [{name: g, rules: [{alert: X, expr: 'sum('}]}]`)
 	rs := New(Config{Interval: 200 * time.Millisecond, Dir: dir, ExternalURL: page}, data(t), func() []Source { return nil },
-		func(ctx context.Context, in ...Alert) error {
-			var out []route.Alert
-			for _, a := range in {
-				out = append(out, route.Alert{Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, Source: a.Source})
-			}
-			return r.Receive(ctx, out...)
-		}, log, prometheus.NewRegistry())
+		handTo(r), log, prometheus.NewRegistry())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- rs.Run(ctx) }()

@@ -113,11 +113,19 @@ func TestFileIsCutBeforeTheFirstDamagedBlock(t *testing.T) {
 		ends = append(ends, f.Size())
 	}
 	_ = f.Close()
+	eachDamage(t, path, c, 7, ends, []int{0, 1, 2, 3})
+}
+
+// eachDamage opens a file that has a wrong byte, and one that ends there, at every
+// step, and wants the blocks of the records before: ends are those of the records,
+// blocks how many there are when so many records are whole.
+func eachDamage(t *testing.T, path string, c *Codec, step int, ends []int64, blocks []int) {
+	t.Helper()
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := 0; n < len(whole); n += 7 {
+	for n := 0; n < len(whole); n += step {
 		b := bytes.Clone(whole)
 		b[n] ^= 0x40
 		for _, b := range [][]byte{b, whole[:n]} {
@@ -129,12 +137,12 @@ func TestFileIsCutBeforeTheFirstDamagedBlock(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = f.Close()
-			want := 0
-			for want < 3 && ends[want] <= int64(n) {
-				want++
+			records := 0
+			for records < len(ends) && ends[records] <= int64(n) {
+				records++
 			}
-			if len(metas) != want {
-				t.Fatalf("damage at %d: have %d blocks, want %d", n, len(metas), want)
+			if len(metas) != blocks[records] {
+				t.Fatalf("damage at %d: have %d blocks, want %d", n, len(metas), blocks[records])
 			}
 		}
 	}

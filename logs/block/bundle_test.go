@@ -107,31 +107,7 @@ func TestFileIsCutBeforeTheFirstDamagedBundle(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "blocks.dat")
 	_, ends := someBundles(t, path, c)
 	blocks := []int{0, 5, 6, 9, 12} // that are whole when so many records are
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := 0; n < len(whole); n += 13 {
-		b := bytes.Clone(whole)
-		b[n] ^= 0x40
-		for _, b := range [][]byte{b, whole[:n]} {
-			if err := os.WriteFile(path, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			f, metas, _, err := Open(path, c, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = f.Close()
-			records := 0
-			for records < len(ends) && ends[records] <= int64(n) {
-				records++
-			}
-			if len(metas) != blocks[records] {
-				t.Fatalf("damage at %d: have %d blocks, want %d", n, len(metas), blocks[records])
-			}
-		}
-	}
+	eachDamage(t, path, c, 13, ends, blocks)
 }
 
 func TestDamageInAVerifiedBundleCostsOnlyThat(t *testing.T) {
@@ -187,7 +163,9 @@ func FuzzBundle(f *testing.F) {
 	})
 }
 
-func TestABundleIsUnpackedOnceForAllWhoReadIt(t *testing.T) {
+// openBundles is a file of some that is open until the test ends.
+func openBundles(t *testing.T) (*Codec, *File, []*Meta) {
+	t.Helper()
 	c := codec(t)
 	path := filepath.Join(t.TempDir(), "blocks.dat")
 	someBundles(t, path, c)
@@ -195,7 +173,12 @@ func TestABundleIsUnpackedOnceForAllWhoReadIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { _ = f.Close() })
+	return c, f, metas
+}
+
+func TestABundleIsUnpackedOnceForAllWhoReadIt(t *testing.T) {
+	c, f, metas := openBundles(t)
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -219,14 +202,7 @@ func TestABundleIsUnpackedOnceForAllWhoReadIt(t *testing.T) {
 }
 
 func TestWhoReadsABlockByPartsNeedsItsBundleOnce(t *testing.T) {
-	c := codec(t)
-	path := filepath.Join(t.TempDir(), "blocks.dat")
-	someBundles(t, path, c)
-	f, metas, _, err := Open(path, c, 1<<62)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	c, f, metas := openBundles(t)
 	parts, n := &Parts{}, int64(0)
 	for _, m := range metas {
 		if m.in == nil || !m.Templated() {
