@@ -115,7 +115,8 @@ func readAlerts(file string) ([]*alert.Alert, error) {
 
 // openActive brings back the alerts of the process before. One that fired then has
 // Config.Grace to be told again: who tells it may have been away as long. What ends
-// in that time is told as resolved, if it was told as firing.
+// in that time is told as resolved, if it was told as firing. One whose end had come
+// when the file was written, with the last word of any alert, has ended.
 func (r *Router) openActive() error {
 	file := r.file("alerts")
 	var before []*alert.Alert
@@ -125,9 +126,13 @@ func (r *Router) openActive() error {
 	}); err != nil {
 		return err
 	}
+	written := time.Time{}
+	if info, err := os.Stat(file); err == nil { // else it is not there, or is broken and away
+		written = info.ModTime()
+	}
 	soonest := time.Now().Add(r.cfg.Grace)
 	for _, a := range before {
-		if fired := a.EndsAt.After(a.UpdatedAt); fired && a.EndsAt.Before(soonest) {
+		if fired := a.EndsAt.After(a.UpdatedAt) && a.EndsAt.After(written); fired && a.EndsAt.Before(soonest) {
 			a.EndsAt = soonest
 		}
 	}

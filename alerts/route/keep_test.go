@@ -150,6 +150,35 @@ func TestTheEndOfAnAlertThatCameWhileNobodyRanIsTold(t *testing.T) {
 	next(t, hooks, "resolved", func(h hook) bool { return h.Status == "resolved" && h.Alerts[0].Labels["alertname"] == "Short" })
 }
 
+func TestAnAlertThatHadEndedDoesNotFireAgainAfterAStart(t *testing.T) {
+	at, hooks := inbox(t)
+	conf := "route: {receiver: shop, group_by: [alertname]}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
+	dir := t.TempDir()
+	r, stop := open(t, dir, conf)
+	a := firing("Short")
+	a.Ends = time.Now().Add(time.Second) // nobody tells its end: it is over then
+	if err := r.Receive(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "resolved", func(h hook) bool { return h.Status == "resolved" })
+	stop()
+	r, _ = openFor(t, dir, conf, time.Hour)
+	for _, a := range r.Active() {
+		if a.Ends.After(time.Now()) {
+			t.Errorf("fires again until %s: %v", a.Ends, a.Labels)
+		}
+	}
+	if err := r.Receive(t.Context(), firing("Later")); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "the next alert, and nothing before", func(h hook) bool {
+		if h.Status == "firing" && h.Alerts[0].Labels["alertname"] == "Short" {
+			t.Error("told as firing again")
+		}
+		return h.Alerts[0].Labels["alertname"] == "Later"
+	})
+}
+
 func TestAnAlertThatFiresOnWhileNobodyRunsIsNotToldToHaveEnded(t *testing.T) {
 	at, hooks := inbox(t)
 	conf := "route: {receiver: shop}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
