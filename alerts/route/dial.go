@@ -134,12 +134,18 @@ func (d dialer) known(host string) (string, bool) {
 
 // ip is one address of a host that may be connected.
 func (d dialer) ip(ctx context.Context, host, port string) (string, error) {
-	if ip, ok := d.known(host); ok {
-		return ip, nil
-	}
-	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return "", err
+	all := []netip.Addr{}
+	if text, ok := d.known(host); ok {
+		ip, err := netip.ParseAddr(text)
+		if err != nil {
+			return "", err
+		}
+		all = append(all, ip)
+	} else {
+		var err error
+		if all, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host); err != nil {
+			return "", err
+		}
 	}
 	for _, a := range all {
 		if d.guarded == nil || d.open[net.JoinHostPort(host, port)] || !d.guarded(a) {

@@ -111,6 +111,7 @@ func TestAReceiverOfANamespaceDoesNotReachWhatOnlyThisMachineMay(t *testing.T) {
 		"mail by a name for it":        {"shop/a/b", "email_configs: [{to: a@example.com, smarthost: 'localhost:" + mailOwn + "'}]", "smtp_from: a@example.com", refused, nil},
 		"mail by what is set for all":  {"shop/a/b", "email_configs: [{to: a@example.com}]", "{smtp_from: a@example.com, smtp_smarthost: '127.0.0.2:" + mailOwn + "'}", mailed, mailOwnCame},
 		"mail by a Service":            {"shop/a/b", "email_configs: [{to: a@example.com, smarthost: 'hook.shop.svc:" + mailAway + "'}]", "smtp_from: a@example.com", mailed, mailAwayCame},
+		"mail by a Service for it":     {"shop/a/b", "email_configs: [{to: a@example.com, smarthost: 'own.shop.svc:" + mailOwn + "'}]", "smtp_from: a@example.com", refused, nil},
 		"mail of the cluster's by own": {"ops", "email_configs: [{to: a@example.com, smarthost: '127.0.0.2:" + mailOwn + "'}]", "smtp_from: a@example.com", mailed, mailOwnCame},
 	} {
 		global := tc.global
