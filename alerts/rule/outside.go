@@ -59,15 +59,21 @@ func (o *Outside) Run(ctx context.Context) error {
 }
 
 func (o *Outside) write(ctx context.Context, now time.Time) error {
-	have := map[uint64]labels.Labels{}
+	have, fresh := map[uint64]labels.Labels{}, map[uint64]labels.Labels{}
 	for _, l := range o.firing() {
-		b := labels.NewBuilder(labels.FromMap(l)).Set(labels.MetricName, "ALERTS").Set(stateLabel, rules.StateFiring.String()).Set(sourceLabel, "outside")
-		series := b.Labels()
+		series := labels.NewBuilder(labels.FromMap(l)).Set(labels.MetricName, "ALERTS").Set(stateLabel, rules.StateFiring.String()).Set(sourceLabel, "outside").Labels()
+		to := fresh
+		if id := series.Hash(); !o.last[id].IsEmpty() { // these stay: the alerts come in no order
+			to = have
+		}
+		to[series.Hash()] = series
+	}
+	for id, series := range fresh {
 		if len(have) == mostOutside {
 			o.without.Inc()
 			continue
 		}
-		have[series.Hash()] = series
+		have[id] = series
 	}
 	if len(have) == 0 && len(o.last) == 0 {
 		return nil

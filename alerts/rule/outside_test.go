@@ -3,6 +3,7 @@ package rule
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +57,14 @@ func TestAlertsFromOutsideAreSeriesAsLongAsTheyFire(t *testing.T) {
 	}
 	if left := testutil.ToFloat64(o.without); left != 3 || len(o.last) != mostOutside {
 		t.Errorf("left out %v, written %d", left, len(o.last))
+	}
+	before := maps.Clone(o.last)
+	slices.Reverse(many) // they come in no order
+	if err := o.write(t.Context(), at.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.EqualFunc(o.last, before, labels.Equal) {
+		t.Error("others have series now: each round ends some and begins some")
 	}
 }
 
