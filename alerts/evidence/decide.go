@@ -3,6 +3,7 @@ package evidence
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/url"
 	"strconv"
 	"strings"
@@ -23,6 +24,13 @@ const (
 // From is the annotation that names who told an alert that no rule of this cluster
 // makes.
 const From = "perch_from"
+
+// Told are the annotations of an alert without what was looked up for it.
+func Told(notes map[string]string) map[string]string {
+	out := maps.Clone(notes)
+	maps.DeleteFunc(out, func(name, _ string) bool { return strings.HasPrefix(name, "perch_") && name != From })
+	return out
+}
 
 // Limits of one annotation in bytes, and of one line in it.
 const (

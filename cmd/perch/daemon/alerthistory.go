@@ -34,11 +34,14 @@ func convert[To, From route.Alert | evidence.Alert](in []From) []To {
 	return out
 }
 
-// byRules are alerts as the rules tell them.
+// byRules are alerts as the rules tell them. Whoever may write a rule may not say
+// that somebody else told its alert.
 func byRules(in []rule.Alert) []evidence.Alert {
 	out := make([]evidence.Alert, len(in))
 	for i, a := range in {
-		out[i] = evidence.Alert{Labels: a.Labels, Annotations: a.Annotations, Starts: a.Starts, Ends: a.Ends, Source: a.Source}
+		notes := maps.Clone(a.Annotations)
+		delete(notes, evidence.From)
+		out[i] = evidence.Alert{Labels: a.Labels, Annotations: notes, Starts: a.Starts, Ends: a.Ends, Source: a.Source}
 	}
 	return out
 }
@@ -53,12 +56,14 @@ func byOthers(ctx context.Context, in []route.Alert) []evidence.Alert {
 	return out
 }
 
-// outside are the alerts that fire now and that no rule makes.
+// outside are the alerts that fire now and that no rule makes, as they were told:
+// who may read the numbers of a namespace may not read the lines and deeds that
+// belong to them.
 func outside(all []route.Alert, now time.Time) []promapi.Alert {
 	var out []promapi.Alert
 	for _, a := range all {
 		if a.Annotations[evidence.From] != "" && a.Ends.After(now) && !a.Starts.After(now) {
-			out = append(out, promapi.Alert{Labels: a.Labels, Annotations: a.Annotations, ActiveAt: a.Starts})
+			out = append(out, promapi.Alert{Labels: a.Labels, Annotations: evidence.Told(a.Annotations), ActiveAt: a.Starts})
 		}
 	}
 	return out

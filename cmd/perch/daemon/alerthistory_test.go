@@ -18,6 +18,7 @@ import (
 
 	"perch/alerts/evidence"
 	"perch/alerts/route"
+	"perch/alerts/rule"
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
 	"perch/logs/record"
@@ -126,6 +127,11 @@ func TestAnAlertFromOutsideHasEvidenceAHistoryAndAPlaceInTheList(t *testing.T) {
 	if list := x.fromOutside(); len(list) != 1 || list[0].Labels["pod"] != "web-1" || list[0].Annotations["summary"] != "it is slow" || list[0].ActiveAt.IsZero() {
 		t.Errorf("listed: %+v", list)
 	}
+	for note := range x.fromOutside()[0].Annotations { // who may read its numbers may not read its lines
+		if note != "summary" && note != evidence.From {
+			t.Errorf("listed with %s", note)
+		}
+	}
 	body, fields := x.next(t, 0)
 	if body != "shop web-1  Slow firing: it is slow" || fields["from"] != "kim" || fields["state"] != "firing" || fields["severity"] != "critical" {
 		t.Errorf("beginning: %q %v", body, fields)
@@ -149,6 +155,51 @@ func TestAnAlertOfARuleIsNotListedTwice(t *testing.T) {
 	}
 	if active, list := x.router.Active(), x.fromOutside(); len(active) != 1 || len(list) != 0 {
 		t.Errorf("known %+v, from outside %+v", active, list)
+	}
+}
+
+func TestARuleDoesNotSayThatSomebodyToldItsAlert(t *testing.T) {
+	x := newAlertDesk(t)
+	now := time.Now()
+	notes := map[string]string{evidence.From: "kim", "summary": "s"}
+	if err := x.courier.Deliver(t.Context(), byRules([]rule.Alert{{Labels: map[string]string{"alertname": "Own"}, Annotations: notes, Starts: now, Ends: now.Add(time.Hour)}})...); err != nil {
+		t.Fatal(err)
+	}
+	if active, list := x.router.Active(), x.fromOutside(); len(active) != 1 || active[0].Annotations["summary"] != "s" || active[0].Annotations[evidence.From] != "" || len(list) != 0 {
+		t.Errorf("known %+v, from outside %+v", active, list)
+	}
+	if _, fields := x.next(t, 0); fields["from"] != "" {
+		t.Errorf("the history says that %s told it", fields["from"])
+	}
+	if notes[evidence.From] == "" {
+		t.Error("the rule's own annotations were changed")
+	}
+}
+
+func TestEachWayToWriteASilenceIsInTheHistory(t *testing.T) {
+	x := newAlertDesk(t)
+	text := fmt.Sprintf(`{"createdBy":"a","comment":"c","startsAt":%q,"endsAt":%q,"matchers":[{"name":"a","value":"b","isRegex":false}]}`, time.Now().UTC().Format(time.RFC3339), time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	n := 0
+	for _, way := range []string{"silences", "silences/", "silences?x=y", "./silences", "silences//"} {
+		req := httptest.NewRequest("POST", "/alertmanager/api/v2/"+way, strings.NewReader(text))
+		req.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		x.door.ServeHTTP(w, req.WithContext(door.WithUser(req.Context(), door.User{Name: "kim"})))
+		var made struct{ SilenceID string }
+		if w.Code == http.StatusOK && json.Unmarshal(w.Body.Bytes(), &made) == nil && made.SilenceID != "" {
+			if _, fields := x.next(t, n); fields["state"] != "silenced" || fields["silence"] != made.SilenceID {
+				t.Errorf("%s: %v", way, fields)
+			}
+			n++
+			for _, end := range []string{"silence/" + made.SilenceID, "silence/" + made.SilenceID + "/"} {
+				x.door.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("DELETE", "/alertmanager/api/v2/"+end, nil).WithContext(req.Context()))
+			}
+			if _, fields := x.next(t, n); fields["state"] != "silence ended" || fields["silence"] != made.SilenceID {
+				t.Errorf("the end of %s: %v", way, fields)
+			}
+			n++
+		}
+		t.Logf("%s: %d", way, w.Code)
 	}
 }
 

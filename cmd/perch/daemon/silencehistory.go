@@ -64,8 +64,9 @@ func keepSilences(next http.Handler, keep history) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		var what silence
 		var did string
+		asked := path.Clean(req.URL.Path) // the API takes a slash at the end too
 		switch {
-		case req.Method == http.MethodPost && strings.HasSuffix(req.URL.Path, "/api/v2/silences"):
+		case req.Method == http.MethodPost && strings.HasSuffix(asked, "/api/v2/silences"):
 			body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxSilence))
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
@@ -75,7 +76,7 @@ func keepSilences(next http.Handler, keep history) http.Handler {
 			if json.Unmarshal(body, &what) == nil {
 				did = map[bool]string{true: "silenced", false: "silence changed"}[what.ID == ""]
 			}
-		case req.Method == http.MethodDelete && strings.Contains(req.URL.Path, "/api/v2/silence/"):
+		case req.Method == http.MethodDelete && strings.Contains(asked, "/api/v2/silence/"):
 			ask := req.Clone(req.Context())
 			ask.Method, ask.Body = http.MethodGet, http.NoBody
 			have := &answer{header: http.Header{}, code: http.StatusOK}
@@ -83,7 +84,7 @@ func keepSilences(next http.Handler, keep history) http.Handler {
 			if json.Unmarshal(have.body.Bytes(), &what) == nil && what.Status.State != "expired" { // else it was over before, and the answer is the same
 				did = "silence ended"
 			}
-			what.ID = path.Base(req.URL.Path)
+			what.ID = path.Base(asked)
 		}
 		if did == "" {
 			next.ServeHTTP(w, req)
