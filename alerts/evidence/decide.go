@@ -26,9 +26,9 @@ const (
 const From = "perch_from"
 
 // Told are the annotations of an alert without what was looked up for it.
-func Told(notes map[string]string) map[string]string {
+func Told[V any](notes map[string]V) map[string]V {
 	out := maps.Clone(notes)
-	maps.DeleteFunc(out, func(name, _ string) bool { return strings.HasPrefix(name, "perch_") && name != From })
+	maps.DeleteFunc(out, func(name string, _ V) bool { return strings.HasPrefix(name, "perch_") && name != From })
 	return out
 }
 

@@ -158,6 +158,63 @@ func TestAnAlertOfARuleIsNotListedTwice(t *testing.T) {
 	}
 }
 
+func TestEvidenceInTheListOfAlertsIsForThoseWhoMayReadTheLines(t *testing.T) {
+	x := newAlertDesk(t)
+	for _, labels := range []string{`"namespace":"shop","pod":"web-1"`, `"namespace":"bank","pod":"vault-0"`, `"node":"n1"`} {
+		x.ask(t, "POST", "alerts", `[{"labels":{"alertname":"Slow",`+labels+`},"annotations":{"summary":"it is slow"}}]`)
+	}
+	for end := time.Now().Add(time.Minute); strings.Count(x.ask(t, "GET", "alerts/groups", ""), "it is slow") < 3; <-time.After(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not all alerts are in groups")
+		}
+	}
+	for _, where := range []string{"alerts", "alerts/groups", "alerts/"} {
+		for name, tc := range map[string]struct {
+			scope door.Scope
+			lines []string // of whom
+		}{
+			"who may read all":        {door.Scope{All: true}, []string{"bank", "n1", "shop"}},
+			"who may read the shop's": {door.Scope{Namespaces: []string{"shop"}}, []string{"shop"}},
+			"who may read none":       {door.Scope{}, nil},
+		} {
+			req := httptest.NewRequest("GET", "/alertmanager/api/v2/"+where, nil)
+			w := httptest.NewRecorder()
+			ownLines(x.door).ServeHTTP(w, req.WithContext(door.WithScope(req.Context(), tc.scope)))
+			if w.Code != http.StatusOK {
+				t.Fatalf("%s: %d %s", where, w.Code, w.Body)
+			}
+			type one struct {
+				Labels, Annotations map[string]string
+				Alerts              []one
+			}
+			var list []one
+			if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil {
+				t.Fatal(err)
+			}
+			if where == "alerts/groups" {
+				var inner []one
+				for _, g := range list {
+					inner = append(inner, g.Alerts...)
+				}
+				list = inner
+			}
+			var lines []string
+			for _, a := range list {
+				if a.Annotations["perch_events"] != "" {
+					lines = append(lines, a.Labels["namespace"]+a.Labels["node"])
+				}
+				if a.Annotations["summary"] != "it is slow" || a.Annotations[evidence.From] != "kim" {
+					t.Errorf("%s, %s: %v", where, name, a.Annotations)
+				}
+			}
+			slices.Sort(lines)
+			if len(list) != 3 || !slices.Equal(lines, tc.lines) {
+				t.Errorf("%s, %s: %d alerts, lines of %v, want %v", where, name, len(list), lines, tc.lines)
+			}
+		}
+	}
+}
+
 func TestARuleDoesNotSayThatSomebodyToldItsAlert(t *testing.T) {
 	x := newAlertDesk(t)
 	now := time.Now()

@@ -313,7 +313,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", writers(prom)))
 	web.Handle("POST "+familiesPath, door.Node, http.HandlerFunc(book.Take))
 	alertAPI := keepSilences(told.router.Handler("/alertmanager"), lines.history(r.part("alerts")))
-	web.Handle("GET /alertmanager/", door.Path("get", "/metrics"), alertAPI)
+	web.Handle("GET /alertmanager/", door.Alerts, ownLines(alertAPI))
 	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI)             // silences, alerts
 	web.Public("GET /alertmanager/{$}", http.RedirectHandler("/alerts", http.StatusFound)) // where Alertmanager's templates link to
 	told.serveAlarm(r, web, nodes)

@@ -34,6 +34,8 @@ func (c cluster) User(_ context.Context, token string) (User, error) {
 		return User{Name: "root", Groups: []string{"system:masters"}}, nil
 	case "dev":
 		return User{Name: "dev"}, nil
+	case "prometheus":
+		return User{Name: "prometheus"}, nil
 	case "":
 		return User{}, errors.New("spec.token: required")
 	}
@@ -43,6 +45,9 @@ func (c cluster) User(_ context.Context, token string) (User, error) {
 func (cluster) Allowed(_ context.Context, u User, r Right) (bool, error) {
 	if u.Name == "secretary" {
 		return r == Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token", Namespace: "kube-system", Name: "perch-admin"}, nil
+	}
+	if u.Name == "prometheus" {
+		return r == Right{Verb: "get", Path: "/metrics"}, nil
 	}
 	return u.Name == "dev" && r.Resource == "pods" && r.Namespace == "shop", nil
 }
@@ -66,6 +71,7 @@ func openFor(t *testing.T, c cluster) (*Door, *Sessions) {
 	d.Handle("/logs/", Logs, show)
 	d.Handle("/prometheus/", Metrics, show)
 	d.Handle("/stream", Node, show)
+	d.Handle("/alertmanager/", Alerts, show)
 	return d, s
 }
 
@@ -112,6 +118,11 @@ func TestScopeIsWhatTheAuthorizerAllows(t *testing.T) {
 		}
 		if got := text(t, ask(d, "GET", path, "", "Authorization", "Bearer root")); !strings.Contains(got, `"All":true`) {
 			t.Errorf("%s for root: %s", path, got)
+		}
+	}
+	for who, want := range map[string]string{"prometheus": `"All":false,"Namespaces":null,"Hidden":2`, "root": `"All":true`, "dev": "dev may not get /metrics"} {
+		if got := text(t, ask(d, "GET", "/alertmanager/x", "", "Authorization", "Bearer "+who)); !strings.Contains(got, want) {
+			t.Errorf("alerts for %s: %s", who, got)
 		}
 	}
 	if r := ask(d, "GET", "/stream", "", "Authorization", "Bearer dev"); r.StatusCode != http.StatusForbidden {

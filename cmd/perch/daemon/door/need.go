@@ -53,6 +53,16 @@ func Path(verb, path string) Need {
 	}
 }
 
+// Alerts lets in who has the non-resource right get /metrics, to all alerts. ScopeOf
+// says afterwards whose lines the caller may read: alerts carry some.
+func Alerts(d *Door, ctx context.Context, u User) (context.Context, error) {
+	ctx, err := Path("get", "/metrics")(d, ctx, u)
+	if err != nil {
+		return ctx, err
+	}
+	return Logs(d, ctx, u)
+}
+
 // ServiceAccount tells whose service account a user is.
 func ServiceAccount(u User) (namespace, name string, ok bool) {
 	rest, ok := strings.CutPrefix(u.Name, "system:serviceaccount:")
