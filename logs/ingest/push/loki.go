@@ -132,6 +132,13 @@ func (b *batch) lokiEntry(e []byte, labels []record.Field) error {
 
 const maxSeconds = 9e9 // the year 2255: later ones are no times
 
+// A number between these is a time of our days in seconds, ms or µs: in nanoseconds it
+// would be one of the years 1970 to 1973.
+const (
+	coarseLeast = 1e9
+	coarseMost  = 1e17
+)
+
 // value of a protobuf field: number of varints and fixed ones, bytes of others.
 type value struct {
 	number uint64
@@ -235,7 +242,7 @@ func lokiJSON(body []byte, b *batch) error {
 				return fmt.Errorf("%w: a value is not [\"ns\", \"line\"]", errFormat)
 			}
 			at, err := strconv.ParseInt(stamp, 10, 64)
-			if err != nil || at < 0 {
+			if err != nil || at < 0 || at >= coarseLeast && at < coarseMost {
 				return fmt.Errorf("%w: time %.40q is not in nanoseconds", errFormat, stamp)
 			}
 			if err := b.lokiLine(at, []byte(line), labels, meta); err != nil {

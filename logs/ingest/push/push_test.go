@@ -214,6 +214,8 @@ func TestEachDoorStoresWhatItTakes(t *testing.T) {
 			[]string{"Content-Type", "application/json"}, 204, "", []string{"1795168800000000000 unknown a app=x"}},
 		{"Loki without snappy", "/loki/api/v1/push", []byte("\xff\xff\xff\xff\xff\xff"), nil, 400, "not what this door takes", nil},
 		{"Loki's JSON without its type", "/loki/api/v1/push", []byte(` {"streams":[]}`), []string{"Content-Type", "application/x-www-form-urlencoded"}, 400, "takes: JSON needs the header Content-Type: application/json\n", nil},
+		{"Loki with seconds", "/loki/api/v1/push", []byte(`{"streams":[{"stream":{"app":"x"},"values":[["1795168800","a"]]}]}`), []string{"Content-Type", "application/json"}, 400, `time "1795168800" is not in nanoseconds`, nil},
+		{"Loki with µs", "/loki/api/v1/push", []byte(`{"streams":[{"stream":{"app":"x"},"values":[["1795168800000000","a"]]}]}`), []string{"Content-Type", "application/json"}, 400, "is not in nanoseconds", nil},
 		{"Loki with a text for streams", "/loki/api/v1/push", []byte(`{"streams":"x"}`), []string{"Content-Type", "application/json"}, 400, "takes: a JSON string does not belong in streams\n", nil},
 		{"OTLP that is cut off", "/otlp/v1/logs", []byte("xyz"), []string{"Content-Type", "application/x-protobuf"}, 400, "4the body is not what this door takes: unexpected EOF", nil},
 		{"Loki with bad labels", "/loki/api/v1/push", s2.EncodeSnappy(nil, message(1, message(1, `{app=x}`, 2, message(2, "l")))), nil, 400, "labels", nil},
