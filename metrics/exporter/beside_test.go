@@ -29,15 +29,21 @@ var (
 	// Labels that came later: they are taken off ours.
 	laterLabels = map[string]string{"node_disk_info": "rotational", "node_network_info": "adminstate", "node_filesystem_": "device_error"}
 	// Families that came later.
-	laterFamilies = []string{"node_netstat_TcpExt_TCPOFOQueue", "node_netstat_TcpExt_TCPRcvQDrop", "node_softnet_backlog_len",
+	laterFamilies = []string{"node_cpu_scaling_governor", "node_hwmon_freq_freq_mhz", "node_netstat_TcpExt_TCPOFOQueue", "node_netstat_TcpExt_TCPRcvQDrop", "node_softnet_backlog_len",
 		"node_softnet_cpu_collision_total", "node_softnet_flow_limit_count_total", "node_softnet_received_rps_total"}
+	// Series that came later, and series that 1.5 reads from the wrong column of a
+	// newer kernel: family, label and value.
+	laterSeries = [][3]string{
+		{"node_hwmon_sensor_label", "sensor", "freq1"},
+		{"node_nfs_requests_total", "method", "GetDeviceInfo"}, {"node_nfs_requests_total", "method", "LayoutGet"},
+		{"node_nfsd_requests_total", "method", "SetClientID"}, {"node_nfsd_requests_total", "method", "SetClientIDConfirm"},
+		{"node_nfsd_requests_total", "method", "Verify"}, {"node_nfsd_requests_total", "method", "RelLockOwner"},
+		{"node_nfsd_requests_total", "method", "Write"},
+	}
 	// Collectors that perch does not have: hardware and file systems that few nodes
 	// have.
-	otherCollectors = []string{"bcache", "btrfs", "cpufreq", "dmi", "edac", "fibrechannel", "hwmon", "infiniband", "ipvs", "nfs", "nfsd",
-		"powersupplyclass", "rapl", "tapestats", "xfs", "zfs"}
-	otherFamilies = []string{"node_cpu_frequency_", "node_cpu_scaling_", "node_dmi_", "node_edac_", "node_hwmon_", "node_infiniband_", "node_ipvs_", "node_nfs_", "node_nfsd_",
-		"node_power_supply_", "node_rapl_", "node_tape_", "node_xfs_", "node_zfs_", "node_btrfs_", "node_bcache_",
-		"node_fibrechannel_"}
+	otherCollectors = []string{"bcache", "btrfs", "fibrechannel", "infiniband", "tapestats", "zfs"}
+	otherFamilies   = []string{"node_bcache_", "node_btrfs_", "node_fibrechannel_", "node_infiniband_", "node_tape_", "node_zfs_"}
 	// The exporter's own process; perch's processes have series of their own.
 	ofTheirProcess = []string{"go_", "process_", "promhttp_", "node_exporter_build_info"}
 )
@@ -50,6 +56,11 @@ func startsWith(name string, prefixes []string) bool {
 func differs(family string, m *dto.Metric) bool {
 	if slices.Contains(laterFamilies, family) || startsWith(family, otherFamilies) || startsWith(family, ofTheirProcess) {
 		return true
+	}
+	for _, l := range m.GetLabel() {
+		if slices.Contains(laterSeries, [3]string{family, l.GetName(), l.GetValue()}) {
+			return true
+		}
 	}
 	if strings.HasPrefix(family, "node_scrape_collector_") {
 		return slices.Contains(otherCollectors, m.GetLabel()[0].GetValue())

@@ -107,11 +107,11 @@ func (n *Node) nvme(s *sender) error {
 	}
 	for _, dir := range list {
 		word := func(file string) string {
-			text, err := os.ReadFile(filepath.Join(dir, file))
+			text, err := word(dir + "/" + file)
 			if err != nil {
 				return "" // not every controller tells all
 			}
-			return strings.TrimSpace(string(text))
+			return text
 		}
 		s.gauge("node_nvme_info", "About a controller of NVMe disks.", 1, "device", filepath.Base(dir), "firmware_revision", word("firmware_rev"),
 			"model", word("model"), "serial", word("serial"), "state", word("state"))

@@ -196,7 +196,8 @@ func TestTheNextRunOfACronJob(t *testing.T) {
 	}
 }
 
-// recorded is the machine of testdata/machine.txtar.
+// recorded is the machine of testdata/machine.txtar. A file that is "@ PATH" there is
+// a link to PATH: the kernel's trees are full of them.
 func recorded(t *testing.T) NodeConfig {
 	t.Helper()
 	archive, err := txtar.ParseFile(filepath.Join("testdata", "machine.txtar"))
@@ -209,7 +210,12 @@ func recorded(t *testing.T) NodeConfig {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, f.Data, 0o600); err != nil {
+		if target, link := strings.CutPrefix(string(f.Data), "@ "); link {
+			err = os.Symlink(strings.TrimSpace(target), path)
+		} else {
+			err = os.WriteFile(path, f.Data, 0o600)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

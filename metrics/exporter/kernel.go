@@ -1,7 +1,9 @@
 package exporter
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,14 +14,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// word reads what a small file of the kernel says, without the white space around
+// it. One read, not os.ReadFile: that waits for ever for a sensor that answers
+// "again", as some do, and asks the kernel three times as much.
+func word(path string) (string, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var text [4096]byte // a file of sysfs has no more
+	n, err := unix.Read(fd, text[:])
+	if err != nil {
+		return "", &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return strings.TrimSpace(string(text[:n])), nil
+}
+
 // number reads a file that holds one number.
 func number(path string) (float64, error) {
-	text, err := os.ReadFile(path)
+	text, err := word(path)
 	if err != nil {
 		return 0, err
 	}
-	return strconv.ParseFloat(strings.TrimSpace(string(text)), 64)
+	return strconv.ParseFloat(text, 64)
 }
+
+// absent says that this kernel or machine does not have what was asked for.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 func (n *Node) entropy(s *sender) error {
 	r, err := n.proc.KernelRandom()
@@ -188,12 +210,12 @@ func (n *Node) thermal(s *sender) error {
 		return err
 	}
 	for _, dir := range zones {
-		kind, err := os.ReadFile(dir + "/type")
+		kind, err := word(dir + "/type")
 		if err != nil {
 			continue
 		}
 		if v, err := number(dir + "/temp"); err == nil { // not every zone can tell
-			s.gauge("node_thermal_zone_temp", "Temperature of a zone in Celsius.", v/1000, "zone", strings.TrimPrefix(filepath.Base(dir), "thermal_zone"), "type", strings.TrimSpace(string(kind)))
+			s.gauge("node_thermal_zone_temp", "Temperature of a zone in Celsius.", v/1000, "zone", strings.TrimPrefix(filepath.Base(dir), "thermal_zone"), "type", kind)
 		}
 	}
 	coolers, err := filepath.Glob(n.cfg.Sys + "/class/thermal/cooling_device*")
@@ -201,11 +223,11 @@ func (n *Node) thermal(s *sender) error {
 		return err
 	}
 	for _, dir := range coolers {
-		kind, err := os.ReadFile(dir + "/type")
+		kind, err := word(dir + "/type")
 		if err != nil {
 			continue
 		}
-		dev := []string{"name", strings.TrimPrefix(filepath.Base(dir), "cooling_device"), "type", strings.TrimSpace(string(kind))}
+		dev := []string{"name", strings.TrimPrefix(filepath.Base(dir), "cooling_device"), "type", kind}
 		for file, name := range map[string]string{"cur_state": "How hard a device cools.", "max_state": "How hard a device can cool."} {
 			if v, err := number(dir + "/" + file); err == nil {
 				s.gauge("node_cooling_device_"+file, name, v, dev...)

@@ -185,11 +185,11 @@ func (n *Node) devices(s *sender) error {
 			continue // bonding_masters, or the device is gone
 		}
 		word := func(file string) string {
-			text, err := os.ReadFile(filepath.Join(dir, file))
+			text, err := word(dir + "/" + file)
 			if err != nil {
 				return "" // a device that does not have it
 			}
-			return strings.TrimSpace(string(text))
+			return text
 		}
 		dev := []string{"device", d.Name()}
 		s.gauge("node_network_up", "1 if the device is up.", yes(word("operstate") == "up"), dev...)
@@ -259,6 +259,44 @@ func (n *Node) bonds(s *sender) error {
 		}
 		s.gauge("node_bonding_slaves", "Links of a bonded device.", float64(len(all)), "master", master)
 		s.gauge("node_bonding_active", "Links of a bonded device that work.", float64(active), "master", master)
+	}
+	return nil
+}
+
+// balancers tells what the kernel's load balancer handed on, and to whom.
+func (n *Node) balancers(s *sender) error {
+	st, err := n.proc.IPVSStats()
+	if absent(err) {
+		return nil // the module is not loaded
+	}
+	if err != nil {
+		return err
+	}
+	for name, v := range map[string]uint64{"connections": st.Connections, "incoming_packets": st.IncomingPackets, "outgoing_packets": st.OutgoingPackets,
+		"incoming_bytes": st.IncomingBytes, "outgoing_bytes": st.OutgoingBytes} {
+		s.counter("node_ipvs_"+name+"_total", "Load balancer of the kernel, "+name+".", float64(v))
+	}
+	list, err := n.proc.IPVSBackendStatus()
+	if err != nil {
+		return err
+	}
+	type backend struct{ local, localPort, mark, remote, remotePort, proto string }
+	sums := map[backend]procfs.IPVSBackendStatus{}
+	for _, b := range list {
+		local := ""
+		if b.LocalAddress != nil {
+			local = b.LocalAddress.String()
+		}
+		key := backend{local, strconv.Itoa(int(b.LocalPort)), b.LocalMark, b.RemoteAddress.String(), strconv.Itoa(int(b.RemotePort)), b.Proto}
+		sum := sums[key]
+		sum.ActiveConn, sum.InactConn, sum.Weight = sum.ActiveConn+b.ActiveConn, sum.InactConn+b.InactConn, sum.Weight+b.Weight
+		sums[key] = sum
+	}
+	for b, sum := range sums {
+		of := []string{"local_address", b.local, "local_port", b.localPort, "local_mark", b.mark, "remote_address", b.remote, "remote_port", b.remotePort, "proto", b.proto}
+		s.gauge("node_ipvs_backend_connections_active", "Connections handed on.", float64(sum.ActiveConn), of...)
+		s.gauge("node_ipvs_backend_connections_inactive", "Connections handed on before.", float64(sum.InactConn), of...)
+		s.gauge("node_ipvs_backend_weight", "Share of the connections.", float64(sum.Weight), of...)
 	}
 	return nil
 }

@@ -13,6 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/procfs"
 	"github.com/prometheus/procfs/blockdevice"
+	"github.com/prometheus/procfs/nfs"
+	"github.com/prometheus/procfs/sysfs"
+	"github.com/prometheus/procfs/xfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,8 +45,12 @@ type Node struct {
 	cfg   NodeConfig
 	log   *slog.Logger
 	proc  procfs.FS
+	sys   sysfs.FS
 	block blockdevice.FS
-	takes *regexp.Regexp // fields of netstat
+	nfs   nfs.FS
+	xfs   xfs.FS
+	maker func() ([]string, error) // labels of dmi, read once
+	takes *regexp.Regexp           // fields of netstat
 	size  func(string, *unix.Statfs_t) error
 
 	mu    sync.Mutex
@@ -62,7 +69,20 @@ func NewNode(cfg NodeConfig, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: log, proc: proc, block: block, takes: regexp.MustCompile(netstatTaken), size: unix.Statfs,
+	sys, err := sysfs.NewFS(cfg.Sys)
+	if err != nil {
+		return nil, err
+	}
+	calls, err := nfs.NewFS(cfg.Proc)
+	if err != nil {
+		return nil, err
+	}
+	xfs, err := xfs.NewFS(cfg.Proc, cfg.Sys)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{cfg: cfg, log: log, proc: proc, sys: sys, block: block, nfs: calls, xfs: xfs,
+		maker: sync.OnceValues(func() ([]string, error) { return readDMI(sys) }), takes: regexp.MustCompile(netstatTaken), size: unix.Statfs,
 		told: map[string]bool{}, cpus: map[int64]procfs.CPUStat{}, asked: map[string]*statAsked{}}, nil
 }
 
@@ -76,11 +96,13 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 		name string
 		read func(*sender) error
 	}{
-		{"arp", n.arp}, {"bonding", n.bonds}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"diskstats", n.disk}, {"entropy", n.entropy}, {"filefd", n.files},
-		{"filesystem", n.filesystem}, {"loadavg", n.load}, {"mdadm", n.raid}, {"meminfo", n.memory}, {"netclass", n.devices}, {"netdev", n.network},
-		{"netstat", n.netstat}, {"nvme", n.nvme}, {"os", n.release}, {"pressure", n.pressure}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets},
-		{"softnet", n.softnet}, {"stat", n.counts}, {"thermal_zone", n.thermal}, {"time", n.clock}, {"timex", n.timex}, {"udp_queues", n.udpQueues}, {"uname", n.uname},
-		{"vmstat", n.vmstat},
+		{"arp", n.arp}, {"bonding", n.bonds}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"cpufreq", n.scaling}, {"diskstats", n.disk}, {"dmi", n.dmi},
+		{"edac", n.memoryErrors}, {"entropy", n.entropy}, {"filefd", n.files}, {"filesystem", n.filesystem}, {"hwmon", n.chips}, {"ipvs", n.balancers},
+		{"loadavg", n.load}, {"mdadm", n.raid}, {"meminfo", n.memory}, {"netclass", n.devices}, {"netdev", n.network}, {"netstat", n.netstat},
+		{"nfs", n.nfsClient}, {"nfsd", n.nfsServer}, {"nvme", n.nvme}, {"os", n.release}, {"powersupplyclass", n.supplies}, {"pressure", n.pressure},
+		{"rapl", n.energy}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets}, {"softnet", n.softnet}, {"stat", n.counts},
+		{"thermal_zone", n.thermal}, {"time", n.clock}, {"timex", n.timex}, {"udp_queues", n.udpQueues}, {"uname", n.uname}, {"vmstat", n.vmstat},
+		{"xfs", n.xfsCounts},
 	} {
 		ok, began := 1.0, time.Now()
 		if err := part.read(toCollector(ch)); err != nil {
