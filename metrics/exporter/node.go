@@ -12,7 +12,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/procfs"
+	"github.com/prometheus/procfs/bcache"
 	"github.com/prometheus/procfs/blockdevice"
+	"github.com/prometheus/procfs/btrfs"
 	"github.com/prometheus/procfs/nfs"
 	"github.com/prometheus/procfs/sysfs"
 	"github.com/prometheus/procfs/xfs"
@@ -49,6 +51,10 @@ type Node struct {
 	block blockdevice.FS
 	nfs   nfs.FS
 	xfs   xfs.FS
+
+	btrfs  btrfs.FS
+	bcache bcache.FS
+
 	maker func() ([]string, error) // labels of dmi, read once
 	takes *regexp.Regexp           // fields of netstat
 	size  func(string, *unix.Statfs_t) error
@@ -81,7 +87,15 @@ func NewNode(cfg NodeConfig, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, log: log, proc: proc, sys: sys, block: block, nfs: calls, xfs: xfs,
+	btrfs, err := btrfs.NewFS(cfg.Sys)
+	if err != nil {
+		return nil, err
+	}
+	bcache, err := bcache.NewFS(cfg.Sys)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{cfg: cfg, log: log, proc: proc, sys: sys, block: block, nfs: calls, xfs: xfs, btrfs: btrfs, bcache: bcache,
 		maker: sync.OnceValues(func() ([]string, error) { return readDMI(sys) }), takes: regexp.MustCompile(netstatTaken), size: unix.Statfs,
 		told: map[string]bool{}, cpus: map[int64]procfs.CPUStat{}, asked: map[string]*statAsked{}}, nil
 }
@@ -96,13 +110,14 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 		name string
 		read func(*sender) error
 	}{
-		{"arp", n.arp}, {"bonding", n.bonds}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"cpufreq", n.scaling}, {"diskstats", n.disk}, {"dmi", n.dmi},
-		{"edac", n.memoryErrors}, {"entropy", n.entropy}, {"filefd", n.files}, {"filesystem", n.filesystem}, {"hwmon", n.chips}, {"ipvs", n.balancers},
+		{"arp", n.arp}, {"bcache", n.caches}, {"bonding", n.bonds}, {"btrfs", n.btrfsCounts}, {"conntrack", n.conntrack}, {"cpu", n.cpu}, {"cpufreq", n.scaling}, {"diskstats", n.disk}, {"dmi", n.dmi},
+		{"edac", n.memoryErrors}, {"entropy", n.entropy}, {"fibrechannel", n.fibreChannel}, {"filefd", n.files}, {"filesystem", n.filesystem},
+		{"hwmon", n.chips}, {"infiniband", n.infiniband}, {"ipvs", n.balancers},
 		{"loadavg", n.load}, {"mdadm", n.raid}, {"meminfo", n.memory}, {"netclass", n.devices}, {"netdev", n.network}, {"netstat", n.netstat},
 		{"nfs", n.nfsClient}, {"nfsd", n.nfsServer}, {"nvme", n.nvme}, {"os", n.release}, {"powersupplyclass", n.supplies}, {"pressure", n.pressure},
-		{"rapl", n.energy}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets}, {"softnet", n.softnet}, {"stat", n.counts},
+		{"rapl", n.energy}, {"schedstat", n.schedule}, {"selinux", n.selinux}, {"sockstat", n.sockets}, {"softnet", n.softnet}, {"stat", n.counts}, {"tapestats", n.tapes},
 		{"thermal_zone", n.thermal}, {"time", n.clock}, {"timex", n.timex}, {"udp_queues", n.udpQueues}, {"uname", n.uname}, {"vmstat", n.vmstat},
-		{"xfs", n.xfsCounts},
+		{"xfs", n.xfsCounts}, {"zfs", n.zfs},
 	} {
 		ok, began := 1.0, time.Now()
 		if err := part.read(toCollector(ch)); err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestWhatLaterNodeExportersTellOfSensorsAndCpus(t *testing.T) { // Debian's beside does not have it
+func TestWhatLaterNodeExportersTell(t *testing.T) { // Debian's beside does not have it
 	n, err := NewNode(recorded(t), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -19,6 +19,10 @@ func TestWhatLaterNodeExportersTellOfSensorsAndCpus(t *testing.T) { // Debian's 
 		`node_cpu_scaling_governor{cpu="1",governor="performance"} 1`,
 		`node_hwmon_freq_freq_mhz{chip="pci0000:00_0000:00:18_3",sensor="sclk"} 1200`,
 		`node_hwmon_sensor_label{chip="pci0000:00_0000:00:18_3",label="sclk",sensor="freq1"} 1`,
+		`node_zfs_arc_memory_available_bytes -4096`, `node_zfs_dbuf_cache_count 27`,
+		`node_zfs_zpool_state{state="suspended",zpool="tank"} 0`, `node_zfs_zpool_dataset_nread{dataset="backup/my data",zpool="backup pool"} 56`,
+		`node_btrfs_commits_total{uuid="3f2b1c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d"} 258`, `node_btrfs_last_commit_seconds{uuid="3f2b1c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d"} 1.5`,
+		`node_btrfs_max_commit_seconds{uuid="3f2b1c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d"} 5.146`, `node_btrfs_commit_seconds_total{uuid="3f2b1c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d"} 47.836`,
 		`node_nfsd_requests_total{method="SetClientID",proto="4"} 118`,
 	} {
 		if !strings.Contains(got, want+"\n") {
