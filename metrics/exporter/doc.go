@@ -9,8 +9,7 @@
 //
 // A part of the machine that is not there, such as sensors or a module of the
 // kernel, costs one failed look at each round and is no error. Of node_exporter's
-// default collectors only textfile is left out; of btrfs what only ioctls tell, such as
-// the errors of devices.
+// default collectors only textfile is left out.
 //
 // Of kube-state-metrics' default set these are left out: Secrets, because this
 // role may not read them; Leases, which change every few seconds and which no

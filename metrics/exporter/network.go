@@ -191,18 +191,21 @@ func (n *Node) devices(s *sender) error {
 			}
 			return text
 		}
-		dev := []string{"device", d.Name()}
-		s.gauge("node_network_up", "1 if the device is up.", yes(word("operstate") == "up"), dev...)
+		dev, state, flags := []string{"device", d.Name()}, word("operstate"), word("flags")
+		s.gauge("node_network_up", "1 if the device is up.", yes(state == "up"), dev...)
 		s.gauge("node_network_info", "About a network device.", 1, join(dev, "address", word("address"), "broadcast", word("broadcast"),
-			"duplex", word("duplex"), "operstate", word("operstate"), "adminstate", adminState(word("flags")), "ifalias", word("ifalias"))...)
+			"duplex", word("duplex"), "operstate", state, "adminstate", adminState(flags), "ifalias", word("ifalias"))...)
 		for file, name := range map[string]string{
-			"addr_assign_type": "address_assign_type", "carrier": "carrier", "dev_id": "device_id", "dormant": "dormant", "flags": "flags", "ifindex": "iface_id",
+			"addr_assign_type": "address_assign_type", "carrier": "carrier", "dev_id": "device_id", "dormant": "dormant", "ifindex": "iface_id",
 			"iflink": "iface_link", "link_mode": "iface_link_mode", "mtu": "mtu_bytes", "name_assign_type": "name_assign_type", "netdev_group": "net_dev_group",
 			"tx_queue_len": "transmit_queue_length", "type": "protocol_type",
 		} {
 			if v, err := strconv.ParseInt(word(file), 0, 64); err == nil {
 				s.gauge("node_network_"+name, "Network device property "+file+".", float64(v), dev...)
 			}
+		}
+		if v, err := strconv.ParseInt(flags, 0, 64); err == nil {
+			s.gauge("node_network_flags", "Network device property flags.", float64(v), dev...)
 		}
 		for file, name := range map[string]string{"carrier_changes": "carrier_changes", "carrier_up_count": "carrier_up_changes", "carrier_down_count": "carrier_down_changes"} {
 			if v, err := strconv.ParseInt(word(file), 0, 64); err == nil {

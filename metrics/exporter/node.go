@@ -294,12 +294,19 @@ func (n *Node) network(s *sender) error {
 	return nil
 }
 
-func (n *Node) filesystem(s *sender) error {
+// mountPoints are those of the machine: process 1 sees them, if it may be asked.
+func mountPoints() ([]*procfs.MountInfo, error) {
 	mounts, err := procfs.GetProcMounts(1)
 	if err != nil {
-		if mounts, err = procfs.GetMounts(); err != nil {
-			return err
-		}
+		return procfs.GetMounts()
+	}
+	return mounts, nil
+}
+
+func (n *Node) filesystem(s *sender) error {
+	mounts, err := mountPoints()
+	if err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for _, m := range mounts {

@@ -1,40 +1,6 @@
 package exporter
 
-import (
-	"github.com/prometheus/procfs/bcache"
-	"github.com/prometheus/procfs/btrfs"
-)
-
-// btrfsCounts tells how the space of each file system of the kind Btrfs is used.
-func (n *Node) btrfsCounts(s *sender) error {
-	list, err := n.btrfs.Stats()
-	if err != nil {
-		return err
-	}
-	for _, x := range list {
-		of := []string{"uuid", x.UUID}
-		s.gauge("node_btrfs_info", "About a file system.", 1, join(of, "label", x.Label)...)
-		s.gauge("node_btrfs_global_rsv_size_bytes", "What is held back.", float64(x.Allocation.GlobalRsvSize), of...)
-		s.counter("node_btrfs_commits_total", "Commits.", float64(x.CommitStats.Commits), of...)
-		s.counter("node_btrfs_commit_seconds_total", "How long commits took.", float64(x.CommitStats.TotalCommitMs)/1e3, of...)
-		s.gauge("node_btrfs_last_commit_seconds", "How long the last commit took.", float64(x.CommitStats.LastCommitMs)/1e3, of...)
-		s.gauge("node_btrfs_max_commit_seconds", "How long the longest commit took.", float64(x.CommitStats.MaxCommitMs)/1e3, of...)
-		for device, d := range x.Devices {
-			s.gauge("node_btrfs_device_size_bytes", "Size of a device.", float64(d.Size), join(of, "device", device)...)
-		}
-		for kind, a := range map[string]*btrfs.AllocationStats{"data": x.Allocation.Data, "metadata": x.Allocation.Metadata, "system": x.Allocation.System} {
-			kind := join(of, "block_group_type", kind)
-			s.gauge("node_btrfs_reserved_bytes", "What is reserved.", float64(a.ReservedBytes), kind...)
-			for mode, l := range a.Layouts {
-				mode := join(kind, "mode", mode)
-				s.gauge("node_btrfs_used_bytes", "What is used.", float64(l.UsedBytes), mode...)
-				s.gauge("node_btrfs_size_bytes", "What is set aside.", float64(l.TotalBytes), mode...)
-				s.gauge("node_btrfs_allocation_ratio", "Bytes on devices for each byte.", l.Ratio, mode...)
-			}
-		}
-	}
-	return nil
-}
+import "github.com/prometheus/procfs/bcache"
 
 // caches tells how disks that are caches of others do.
 func (n *Node) caches(s *sender) error {
