@@ -68,3 +68,21 @@ func TestTwoChipsOfOneDeviceShareItsName(t *testing.T) { // a series told twice 
 		}
 	}
 }
+
+func TestAMachineWithoutSensorsFailsNothing(t *testing.T) {
+	cfg := DefaultNode()
+	cfg.Proc, cfg.Sys = t.TempDir(), t.TempDir()
+	n, err := NewNode(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := text(t, n)
+	for _, collector := range []string{"bcache", "btrfs", "cpufreq", "dmi", "edac", "fibrechannel", "hwmon", "infiniband", "ipvs", "nfs", "nfsd", "powersupplyclass", "rapl", "tapestats", "xfs", "zfs"} {
+		if want := `node_scrape_collector_success{collector="` + collector + `"} 1` + "\n"; !strings.Contains(got, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if !strings.Contains(got, `node_scrape_collector_success{collector="stat"} 0`) {
+		t.Error("a machine without /proc/stat fails nothing")
+	}
+}
