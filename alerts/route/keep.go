@@ -90,7 +90,8 @@ func (k *kept) run(ctx context.Context, log *slog.Logger) {
 }
 
 // ReplaceFile writes a file beside path, readable by this user alone, and puts
-// it in its place. After a crash at any moment it is the old or the new one.
+// it in its place. After a crash at any moment it is the old or the new one. Its time is
+// that before write, to the ns: the kernel's own may be some ms behind the clock.
 func ReplaceFile(path string, write func(io.Writer) (int64, error)) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-")
 	if err != nil {
@@ -101,8 +102,9 @@ func ReplaceFile(path string, write func(io.Writer) (int64, error)) (err error) 
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
+	began := time.Now()
 	_, err = write(f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, os.Chtimes(f.Name(), time.Time{}, began), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err = os.Rename(f.Name(), path); err != nil {
