@@ -1,7 +1,6 @@
 package promapi
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -78,17 +77,6 @@ func (p Parts) visibleRules(next http.Handler) http.Handler {
 		_, _ = w.Write(text) // the client is gone otherwise
 	})
 }
-
-// answer keeps what a handler writes.
-type answer struct {
-	header http.Header
-	code   int
-	body   bytes.Buffer
-}
-
-func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(code int)        { a.code = code }
-func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
 
 func narrowed(a Access, text []byte, narrow func(Access, json.RawMessage) (any, error)) ([]byte, error) {
 	var whole map[string]json.RawMessage

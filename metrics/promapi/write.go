@@ -62,7 +62,7 @@ func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 		if t.skip {
 			t.messages(body)
 		}
-		rec := &held{header: w.Header(), code: http.StatusOK}
+		rec := &answer{header: w.Header(), code: http.StatusOK}
 		next.ServeHTTP(rec, r.WithContext(ctx))
 		if _, why := t.lost(); why != "" && rec.code/100 == 2 {
 			http.Error(w, why, http.StatusBadRequest)
@@ -70,22 +70,6 @@ func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 		}
 		rec.send(w)
 	})
-}
-
-// held is a short answer that is not sent yet.
-type held struct {
-	header http.Header
-	code   int
-	body   bytes.Buffer
-}
-
-func (h *held) Header() http.Header         { return h.header }
-func (h *held) WriteHeader(code int)        { h.code = code }
-func (h *held) Write(b []byte) (int, error) { return h.body.Write(b) }
-
-func (h *held) send(w http.ResponseWriter) {
-	w.WriteHeader(h.code)
-	_, _ = w.Write(h.body.Bytes()) // the client is gone otherwise
 }
 
 // maxUnpacked bounds what is unpacked to look for families.
@@ -147,7 +131,7 @@ func (a *API) otlp(w http.ResponseWriter, r *http.Request, body []byte, t *takin
 		r.Body = io.NopCloser(bytes.NewReader(whole))
 		r.Header.Set("Content-Type", "application/x-protobuf")
 	}
-	rec := &held{header: w.Header(), code: http.StatusOK}
+	rec := &answer{header: w.Header(), code: http.StatusOK}
 	next.ServeHTTP(rec, r)
 	lost, why := t.lost()
 	if rec.code/100 != 2 || lost+left.points == 0 {
