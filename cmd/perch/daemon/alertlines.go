@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"encoding/json"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -36,10 +35,8 @@ func ownLines(next http.Handler) http.Handler {
 				return
 			}
 		}
-		maps.Copy(w.Header(), got.header)
-		w.Header().Del("Content-Length")
-		w.WriteHeader(got.code)
-		_, _ = w.Write(text) // the client is gone otherwise
+		got.header.Del("Content-Length")
+		got.send(w, text)
 	})
 }
 

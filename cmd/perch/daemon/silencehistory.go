@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"io"
-	"maps"
 	"net/http"
 	"path"
 	"strings"
@@ -99,9 +98,7 @@ func keepSilences(next http.Handler, keep history) http.Handler {
 			_ = json.Unmarshal(got.body.Bytes(), &made) // an end has no body
 			keep(req.Context(), silenceRecord(what, made.ID, did, door.UserOf(req.Context()).Name, time.Now()))
 		}
-		maps.Copy(w.Header(), got.header)
-		w.WriteHeader(got.code)
-		_, _ = w.Write(got.body.Bytes()) // the client is gone otherwise
+		got.send(w, got.body.Bytes())
 	})
 }
 
@@ -126,14 +123,3 @@ func silenceRecord(what silence, made, did, who string, at time.Time) record.Rec
 	}
 	return out
 }
-
-// answer keeps what a handler writes.
-type answer struct {
-	header http.Header
-	code   int
-	body   bytes.Buffer
-}
-
-func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(code int)        { a.code = code }
-func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
