@@ -89,6 +89,17 @@ func (r *Router) snapshotAlerts(w io.Writer) (int64, error) {
 	return n, all.Err()
 }
 
+// nextEnd is when the first alert ends by its time alone that had not ended at a
+// moment. A file from before it would have openActive take the alert for one that fires.
+func (r *Router) nextEnd(since time.Time) (next time.Time) {
+	for _, a := range r.Active() {
+		if a.Ends.After(since) && (next.IsZero() || a.Ends.Before(next)) {
+			next = a.Ends
+		}
+	}
+	return next
+}
+
 // readAlerts reads what snapshotAlerts wrote; no file is no alerts.
 func readAlerts(file string) ([]*alert.Alert, error) {
 	f, err := os.Open(file)

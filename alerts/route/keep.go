@@ -36,6 +36,10 @@ type kept struct {
 	changed  chan struct{} // capacity 1
 	failed   prometheus.Counter
 
+	// due is when a file of a time is to be written again though nothing changed, zero:
+	// never. nil is never, too.
+	due func(written time.Time) time.Time
+
 	mu sync.Mutex // one write at a time
 }
 
@@ -59,13 +63,20 @@ func (k *kept) write() error {
 	return nil
 }
 
-// run writes after changes, drops what is past its retention every maintenance,
-// and writes a last time when ctx ends.
+// run writes after changes and when it is due, drops what is past its retention every
+// maintenance, and writes a last time when ctx ends.
 func (k *kept) run(ctx context.Context, log *slog.Logger) {
 	old := time.NewTicker(maintenance)
 	defer old.Stop()
+	var written time.Time
 	for {
 		wait := gather
+		var due <-chan time.Time
+		if k.due != nil {
+			if at := k.due(written); !at.IsZero() {
+				due = time.After(time.Until(at))
+			}
+		}
 		select {
 		case <-ctx.Done():
 			if err := k.write(); err != nil {
@@ -76,10 +87,16 @@ func (k *kept) run(ctx context.Context, log *slog.Logger) {
 			if _, err := k.gc(); err != nil {
 				log.Warn("old state of alerts was not dropped", "what", k.name, "err", err)
 			}
+		case <-due:
+			k.touch(nil)
+			wait = 0
 		case <-k.changed:
+			began := time.Now()
 			if err := k.write(); err != nil {
 				log.Error("state of alerts was not written, trying again", "what", k.name, "err", err)
 				wait = retryWrite
+			} else {
+				written = began
 			}
 		}
 		select { // changes come in crowds: they are written together
@@ -169,7 +186,7 @@ func (r *Router) openKept(reg prometheus.Registerer) error {
 	}
 	r.sentFile = &kept{name: "notification log", path: r.file("nflog"), snapshot: r.sent.Snapshot, gc: r.sent.GC, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("nflog")}
 	r.silenceFile = &kept{name: "silences", path: r.file("silences"), snapshot: r.silences.Snapshot, gc: r.silences.GC, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("silences")}
-	r.activeFile = &kept{name: "alerts", path: r.file("alerts"), snapshot: r.snapshotAlerts, gc: func() (int, error) { return 0, nil }, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("alerts")}
+	r.activeFile = &kept{name: "alerts", path: r.file("alerts"), snapshot: r.snapshotAlerts, gc: func() (int, error) { return 0, nil }, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("alerts"), due: r.nextEnd}
 	r.textFile = &kept{name: "configuration", path: r.file("config"), snapshot: r.snapshotText, gc: func() (int, error) { return 0, nil }, changed: make(chan struct{}, 1), failed: failed.WithLabelValues("config")}
 	r.sent.SetBroadcast(r.sentFile.touch)
 	r.silences.SetBroadcast(r.silenceFile.touch)

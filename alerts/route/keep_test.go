@@ -179,6 +179,45 @@ func TestAnAlertThatHadEndedDoesNotFireAgainAfterAStart(t *testing.T) {
 	})
 }
 
+func TestAnAlertThatHadEndedBeforeAKillDoesNotFireAgain(t *testing.T) {
+	at, hooks := inbox(t)
+	conf := "route: {receiver: shop, group_by: [alertname]}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
+	dir, killed := t.TempDir(), t.TempDir()
+	r, _ := open(t, dir, conf)
+	short, shorter := firing("Short"), firing("Shorter")
+	shorter.Ends = time.Now().Add(time.Second)
+	short.Ends = shorter.Ends.Add(2 * gather) // both by their time alone: no word comes then
+	if err := r.Receive(t.Context(), short, shorter); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Shorter", "Short"} {
+		next(t, hooks, "resolved "+name, func(h hook) bool { return h.Status == "resolved" && h.Alerts[0].Labels["alertname"] == name })
+	}
+	file := filepath.Join(dir, "alerts")
+	for limit := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		info, err := os.Stat(file)
+		if err == nil && info.ModTime().After(short.Ends) {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("20 s after its end the file of alerts is older than that: %v, %v", info, err)
+		}
+	}
+	// What a kill -9 leaves is what the directory has now.
+	if out, err := exec.Command("cp", "-a", dir+"/.", killed).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	after, _ := openFor(t, killed, conf, time.Hour)
+	if n := len(after.Active()); n != 2 {
+		t.Errorf("%d alerts are known, want 2", n)
+	}
+	for _, a := range after.Active() {
+		if a.Ends.After(time.Now()) {
+			t.Errorf("fires again until %s: %v", a.Ends, a.Labels)
+		}
+	}
+}
+
 func TestAnAlertThatFiresOnWhileNobodyRunsIsNotToldToHaveEnded(t *testing.T) {
 	at, hooks := inbox(t)
 	conf := "route: {receiver: shop}\nreceivers: [{name: shop, webhook_configs: [{url: " + at + "}]}]\n"
