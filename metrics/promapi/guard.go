@@ -48,11 +48,12 @@ func (g guard) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, er
 	if err != nil {
 		return nil, err
 	}
-	return guardedExemplars{ctx, q}, nil
+	return guardedExemplars{g, ctx, q}, nil
 }
 
 // guardedExemplars carries the caller's context, which Select is not given.
 type guardedExemplars struct {
+	guard
 	ctx context.Context
 	q   storage.ExemplarQuerier
 }
@@ -66,7 +67,14 @@ func (q guardedExemplars) Select(start, end int64, sets ...[]*labels.Matcher) ([
 		}
 		narrowed = append(narrowed, ms)
 	}
-	return q.q.Select(start, end, narrowed...)
+	found, err := q.q.Select(start, end, narrowed...)
+	if say, ok := q.ctx.Value(exemplarWarnings{}).(*annotations.Annotations); ok {
+		*say = merge(*say, q.warnings(q.ctx))
+		if w, ok := q.q.(Warned); ok {
+			*say = merge(*say, w.Warnings())
+		}
+	}
+	return found, err
 }
 
 // partial begins the warning of an answer from which series may be missing; the

@@ -19,7 +19,7 @@ import (
 // own answers in Prometheus' shape what theirs does not know: /api/v1/metadata and
 // /api/v1/targets/metadata, because most families come from other nodes, from what
 // perch makes itself and from what is written; /api/v1/status/config, because the
-// scrape pools change with objects.
+// scrape pools change with objects; /api/v1/query_exemplars with its warnings.
 func (a *API) own(parts Parts, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var data any
@@ -31,6 +31,9 @@ func (a *API) own(parts Parts, next http.Handler) http.Handler {
 			data, err = families(parts.Families, r)
 		case path == "/api/v1/targets/metadata" && parts.Families != nil:
 			data, err = a.targetFamilies(parts, r)
+		case path == "/api/v1/query_exemplars":
+			exemplars(w, r, next)
+			return
 		default:
 			next.ServeHTTP(w, r)
 			return

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
 )
 
 // sent is exemplars as they travel.
@@ -55,33 +56,38 @@ func (p *peer) exemplars(ctx context.Context, question examplesQuestion) (out []
 	return out, nil
 }
 
-// ExemplarQuerier is storage.ExemplarQueryable over all stores. Its answers have no
-// place for a warning: of a store that does not answer, exemplars are missing.
+// ExemplarQuerier is storage.ExemplarQueryable over all stores. Which of them did not
+// answer Select is told by Warnings, see promapi.Warned.
 func (f *Fan) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
 	own, err := f.Store.ExemplarQuerier(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return exemplarQuerier{ctx, f, own}, nil
+	return &exemplarQuerier{ctx: ctx, fan: f, here: own}, nil
 }
 
 type exemplarQuerier struct {
 	ctx  context.Context // of the request, which Select is not given
 	fan  *Fan
 	here storage.ExemplarQuerier
+	more annotations.Annotations
 }
 
+// Warnings are those of all answers of Select.
+func (q *exemplarQuerier) Warnings() annotations.Annotations { return q.more }
+
 // Select merges the exemplars of all stores: series by labels, exemplars by time.
-func (q exemplarQuerier) Select(from, to int64, sets ...[]*labels.Matcher) ([]exemplar.QueryResult, error) {
+func (q *exemplarQuerier) Select(from, to int64, sets ...[]*labels.Matcher) ([]exemplar.QueryResult, error) {
 	own, err := q.here.Select(from, to, sets...)
 	gap := q.fan.parts.Gap()
 	if err != nil || !q.fan.lacks(gap, from, to) {
 		return own, err
 	}
 	from, to, _ = gap.within(from, to)
-	lists, _ := question(q.ctx, q.fan, gap, to, func(p *peer) ([]exemplar.QueryResult, error) {
+	lists, warning := question(q.ctx, q.fan, gap, to, func(p *peer) ([]exemplar.QueryResult, error) {
 		return p.exemplars(q.ctx, examplesQuestion{from, to, sets})
 	})
+	q.more = both(q.more, warning)
 	all := slices.Concat(append(lists, own)...)
 	slices.SortStableFunc(all, func(a, b exemplar.QueryResult) int { return labels.Compare(a.SeriesLabels, b.SeriesLabels) })
 	out := all[:0]

@@ -5,12 +5,14 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
+	"perch/metrics/promapi"
 	"perch/metrics/store"
 )
 
@@ -34,6 +36,24 @@ func examples(t *testing.T, db storage.ExemplarQueryable, i string) (out []strin
 		}
 	}
 	return out
+}
+
+// unanswered are the warnings of an answer with exemplars.
+func unanswered(t *testing.T, db storage.ExemplarQueryable, from, to int64) string {
+	t.Helper()
+	q, err := db.ExemplarQuerier(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Select(from, to, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "i", "7")}); err != nil {
+		t.Fatal(err)
+	}
+	w, ok := q.(promapi.Warned)
+	if !ok {
+		t.Fatal("a querier of all stores tells no warnings")
+	}
+	all, _ := w.Warnings().AsStrings("", 0, 0)
+	return strings.Join(all, "; ")
 }
 
 func TestExemplarsHaveACopyToo(t *testing.T) {
@@ -76,8 +96,17 @@ func TestExemplarsHaveACopyToo(t *testing.T) {
 			t.Errorf("the server that lost its disk has %q, want %q", have, want)
 		}
 	}
+	if text := unanswered(t, s.fan, 0, now); text != "" {
+		t.Errorf("all answer, and it is told: %s", text)
+	}
 	s.kept["b"].away.Store(true)
 	s.kept["c"].away.Store(true)
+	if text := unanswered(t, s.fan, 0, now); !promapi.Partial([]string{text}) || !strings.HasSuffix(text, "do not answer: b, c") {
+		t.Errorf("nobody answers, and it is told: %q", text)
+	}
+	if text := unanswered(t, s.fan, now, now); text != "" {
+		t.Errorf("of what the server has itself it is told: %s", text)
+	}
 	if have := examples(t, s.fan, "7"); len(have) != 2 {
 		t.Errorf("without the others the server has %q", have)
 	}
