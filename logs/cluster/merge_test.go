@@ -2,8 +2,12 @@ package cluster
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strings"
@@ -104,6 +108,42 @@ func TestFiguresOfAFieldOnTwoNodesAreThoseOfAllTheirLines(t *testing.T) {
 		}
 		if u := want.Groups[0].Unique; u < x.unique[0] || u > x.unique[1] {
 			t.Errorf("%s by %s of %q: %d values, want %v", x.field, x.by, x.q, u, x.unique)
+		}
+	}
+}
+
+func TestPatternsWereFirstSeenOnWhicheverNode(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	a.add(t, line("0", "shop", 50e9, "request 7 refused"), line("0", "shop", 51e9, "never before 3"))
+	b.add(t, line("1", "shop", 20e9, "request 8 refused"), line("1", "bank", 10e9, "request 9 refused"))
+	for _, away := range []bool{false, true} {
+		if away {
+			b.server.CloseClientConnections()
+			b.server.Close()
+		}
+		srv := httptest.NewServer(query.Handler(fan(a, b), func(context.Context, *http.Request) (query.Access, error) {
+			return query.Access{Namespaces: []string{"shop"}}, nil
+		}, quiet()))
+		defer srv.Close()
+		resp, err := http.Get(srv.URL + query.Prefix + "patterns?from=40&to=60")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close() // read only
+		var p query.Patterns
+		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil || len(p.Patterns) != 2 {
+			t.Fatal(p, err)
+		}
+		var have []string
+		for _, x := range p.Patterns {
+			have = append(have, fmt.Sprint(x.Pattern, " ", x.Seen.Time.Unix(), " ", x.Seen.MaybeEarlier))
+		}
+		want := []string{"never before <*> 51 false", "request <*> refused 20 false"}
+		if away {
+			want = []string{"never before <*> 51 true", "request <*> refused 50 true"}
+		}
+		if !slices.Equal(have, want) {
+			t.Errorf("away %v: have %q, want %q", away, have, want)
 		}
 	}
 }

@@ -68,6 +68,9 @@ func values(r query.Request) url.Values {
 	if r.Raw {
 		v.Set("raw", "1")
 	}
+	if len(r.First) > 0 {
+		v["first"] = r.First
+	}
 	return v
 }
 

@@ -184,6 +184,9 @@ func (d *door) parse(r *http.Request) (Request, error) {
 		q.Cursor = &c
 	}
 	q.Field, q.By, q.Raw = get("field"), get("by"), get("raw") == "1"
+	if q.First = r.Form["first"]; !q.Raw || len(q.First) > seenPatterns {
+		q.First = nil
+	}
 	return q, nil
 }
 
@@ -364,17 +367,7 @@ func (d *door) patterns(w http.ResponseWriter, r *http.Request) {
 	}
 	p, err := d.s.Patterns(r.Context(), q)
 	if err == nil && !q.Raw {
-		images := map[[3]string]string{}
-		for i := range p.Patterns {
-			x := &p.Patterns[i]
-			of := [3]string{x.Namespace, x.Pod, x.Container}
-			image, known := images[of]
-			if !known && x.Pod != "" && len(images) < imageLookups {
-				image = imageOf(r.Context(), d.s, q, *x)
-				images[of] = image
-			}
-			x.Image = image
-		}
+		tellSeen(r.Context(), d.s, q, &p)
 	}
 	reply(w, p, err)
 }

@@ -38,7 +38,8 @@ type Pattern struct {
 	Pod       string    `json:"pod"`
 	Container string    `json:"container"`
 	Instance  string    `json:"instance"`
-	Image     string    `json:"image,omitempty"` // of the container that wrote the first line, when an event tells it
+	Seen      *Seen     `json:"seen,omitempty"`  // nil: it was not looked for
+	Image     string    `json:"image,omitempty"` // of the container that wrote the line of Seen, when an event tells it
 }
 
 // Patterns are the kinds of the lines that match, most frequent first.
@@ -49,6 +50,7 @@ type Patterns struct {
 	Total    int64     `json:"total"`   // lines that match
 	Other    int64     `json:"other"`   // of them of patterns that are not listed
 	Patterns []Pattern `json:"patterns"`
+	Looked   time.Time `json:"looked,omitzero"` // of Request.First: what is later was not looked at as a whole
 	Summary
 }
 
@@ -102,6 +104,13 @@ func (s *seen) add(c Cursor, level record.Level, st *record.Stream, bucket int64
 	s.trend[bucket]++
 }
 
+// pattern tells of it.
+func (s *seen) pattern(text string) Pattern {
+	st := s.stream
+	return Pattern{Pattern: text, Count: s.count, Level: s.level.String(), First: time.Unix(0, s.first.Time).UTC(), Last: time.Unix(0, s.last).UTC(), Trend: s.trend,
+		ID: (&Line{Cursor: s.first}).ID(), Namespace: st.Namespace, Pod: st.Pod, Container: st.Container, Instance: st.Instance}
+}
+
 func (s *seen) merge(o *seen) {
 	if o.first.compare(s.first) < 0 {
 		s.first, s.level, s.stream = o.first, o.level, o.stream
@@ -122,6 +131,9 @@ func (e *Engine) Patterns(ctx context.Context, r Request) (Patterns, error) {
 	r, err := r.Normal()
 	if err != nil {
 		return Patterns{}, err
+	}
+	if len(r.First) > 0 {
+		return e.firsts(ctx, r)
 	}
 	r = r.countable()
 	if least := (r.To-r.From)/patternTrend + 1; r.Step > 0 {
@@ -157,9 +169,7 @@ func (e *Engine) Patterns(ctx context.Context, r Request) (Patterns, error) {
 		}
 	})
 	for text, x := range all {
-		st := x.stream
-		out.Patterns = append(out.Patterns, Pattern{Pattern: text, Count: x.count, Level: x.level.String(), First: time.Unix(0, x.first.Time).UTC(), Last: time.Unix(0, x.last).UTC(), Trend: x.trend,
-			ID: (&Line{Cursor: x.first}).ID(), Namespace: st.Namespace, Pod: st.Pod, Container: st.Container, Instance: st.Instance})
+		out.Patterns = append(out.Patterns, x.pattern(text))
 	}
 	out.Summary = s.summary()
 	out.cut(r.Limit)
@@ -204,6 +214,9 @@ func (p *Patterns) Merge(o Patterns, limit int) {
 	}
 	p.Total += o.Total
 	p.Other += o.Other
+	if p.Looked.IsZero() || !o.Looked.IsZero() && o.Looked.Before(p.Looked) {
+		p.Looked = o.Looked
+	}
 	p.Summary.Merge(o.Summary)
 	p.cut(limit)
 }
@@ -255,22 +268,23 @@ func (w *worker) patterns(p *store.Piece, own map[string]*seen, bucket func(int6
 	return nil
 }
 
-// imageOf finds which image a container of a pod ran, from the event that told
-// of its pull. It is empty when no event is stored any more.
-func imageOf(ctx context.Context, s Searcher, r Request, p Pattern) string {
-	text := fmt.Sprintf(`kind:event namespace:%q pod:%q container:%q ~"image \""`, p.Namespace, p.Pod, p.Container)
-	r = Request{Text: text, From: minTime, To: maxTime, Limit: 1, Namespaces: r.Namespaces, Timeout: imageTimeout}
-	image := ""
-	_, err := s.Query(ctx, r, func(l *Line) error {
-		if _, rest, ok := bytes.Cut(l.Body, []byte(`image "`)); ok {
-			if name, _, ok := bytes.Cut(rest, []byte{'"'}); ok {
-				image = string(name)
+// imageOf finds which image the container of a line ran, from the event that told of
+// its pull: the last one before the line. It is empty when no event is stored any more.
+func imageOf(ctx context.Context, s Searcher, r Request, of *Seen) (image string) {
+	text := fmt.Sprintf(`kind:event namespace:%q pod:%q container:%q ~"image \""`, of.Namespace, of.Pod, of.Container)
+	for _, to := range []int64{of.Time.UnixNano(), maxTime} { // clocks and senders may differ
+		r = Request{Text: text, From: minTime, To: to, Limit: 1, Namespaces: r.Namespaces, Timeout: imageTimeout}
+		_, err := s.Query(ctx, r, func(l *Line) error {
+			if _, rest, ok := bytes.Cut(l.Body, []byte(`image "`)); ok {
+				if name, _, ok := bytes.Cut(rest, []byte{'"'}); ok {
+					image = string(name)
+				}
 			}
+			return nil
+		})
+		if err != nil || image != "" {
+			break // the pattern is shown without it
 		}
-		return nil
-	})
-	if err != nil {
-		return "" // the pattern is shown without it
 	}
 	return image
 }

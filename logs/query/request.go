@@ -49,6 +49,7 @@ type Request struct {
 	Field      string   // of Values, Stats and Histogram
 	By         string   // of Stats: the field that groups
 	Raw        bool     // of a node's part of an answer: with all that a merge needs
+	First      []string // of Patterns: only the first line of each of these is looked for, nothing is counted
 	Around     *Around  // lines around one; wins over Text
 	Timeout    time.Duration
 	MaxBytes   int64

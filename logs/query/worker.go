@@ -18,6 +18,7 @@ type worker struct {
 	lines   *block.Lines // of p when it has no templates; else asked has it
 	full    bool         // lines have texts
 	used    bool         // p was read
+	bad     error        // why it could not be
 	room    *block.Lines // memory for lines
 	asked   asked
 	cand    candidate
@@ -30,7 +31,7 @@ func newWorker() *worker { return &worker{room: &block.Lines{}} }
 
 // turn begins with another piece.
 func (w *worker) turn(p *store.Piece) {
-	w.asked.over = w.s.ctx.Err
+	w.asked.over, w.bad = w.s.ctx.Err, nil
 	w.p, w.rows, w.lines, w.full, w.used = p, w.rows[:0], nil, false, false
 	if p.Templated() {
 		p.Parts(&w.asked.parts)
@@ -40,7 +41,7 @@ func (w *worker) turn(p *store.Piece) {
 // failed makes the answer partial because a piece could not be read, or not in
 // time.
 func (w *worker) failed(err error) {
-	w.rows = w.rows[:0]
+	w.rows, w.bad = w.rows[:0], err
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	if w.s.ctx.Err() != nil {

@@ -18,14 +18,40 @@ import (
 
 // pattern is one kind of line as /logs/api/v1/patterns answers it.
 type pattern struct {
-	Pattern   string    `json:"pattern"`
-	Count     int64     `json:"count"`
-	Level     string    `json:"level"`
-	First     time.Time `json:"first"`
-	Trend     []int64   `json:"trend"`
-	Namespace string    `json:"namespace"`
-	Pod       string    `json:"pod"`
-	Image     string    `json:"image"`
+	Pattern string  `json:"pattern"`
+	Count   int64   `json:"count"`
+	Level   string  `json:"level"`
+	Trend   []int64 `json:"trend"`
+	Image   string  `json:"image"`
+	wrote
+	Seen *wrote `json:"seen"` // nil: it was not looked for
+}
+
+// wrote tells who wrote a line.
+type wrote struct {
+	First        time.Time `json:"first"`
+	Time         time.Time `json:"time"`
+	Namespace    string    `json:"namespace"`
+	Pod          string    `json:"pod"`
+	MaybeEarlier bool      `json:"maybe_earlier"`
+}
+
+// first tells of the first line of the pattern in all that is stored, as far as that
+// is known.
+func (p *pattern) first() string {
+	w, before := p.wrote, " or before"
+	at := w.First
+	if p.Seen != nil {
+		w, at = *p.Seen, p.Seen.Time
+		if !w.MaybeEarlier {
+			before = ""
+		}
+	}
+	out := fmt.Sprintf("first %s%s in %s/%s", at.Local().Format("2006-01-02 15:04:05"), before, w.Namespace, w.Pod)
+	if p.Image != "" {
+		out += " " + p.Image
+	}
+	return out
 }
 
 // maxPatterns are shown when --tail does not say otherwise.
@@ -75,11 +101,7 @@ func showPatterns(ctx context.Context, s Streams, w *web, ask url.Values, o logs
 		if err := json.Unmarshal(raw, &p); err != nil {
 			return fmt.Errorf("read pattern: %w", err)
 		}
-		from := p.Namespace + "/" + p.Pod
-		if p.Image != "" {
-			from += " " + p.Image
-		}
-		fmt.Fprintf(out, "%8d %s %-7s %s\n         first %s in %s\n", p.Count, bars(p.Trend), p.Level, p.Pattern, p.First.Local().Format("2006-01-02 15:04:05"), from)
+		fmt.Fprintf(out, "%8d %s %-7s %s\n         %s\n", p.Count, bars(p.Trend), p.Level, p.Pattern, p.first())
 	}
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write patterns: %w", err)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"net/url"
 	"strings"
@@ -51,5 +52,26 @@ func TestBarsAndLimitedOutput(t *testing.T) {
 	}
 	if b.String() != "abcab" {
 		t.Errorf("have %q", b.String())
+	}
+}
+
+func TestPatternSaysWhenItWasFirstSeen(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"first":"2026-11-20T13:00:00Z","namespace":"shop","pod":"web-2"}`:                                                                                              "13:00:00 or before in shop/web-2",
+		`{"first":"2026-11-20T13:00:00Z","namespace":"shop","pod":"web-2","image":"web:1","seen":{"time":"2026-11-20T12:00:00Z","namespace":"shop","pod":"web-1"}}`:      "12:00:00 in shop/web-1 web:1",
+		`{"first":"2026-11-20T13:00:00Z","namespace":"shop","pod":"web-2","seen":{"time":"2026-11-20T12:00:00Z","namespace":"shop","pod":"web-1","maybe_earlier":true}}`: "12:00:00 or before in shop/web-1",
+	} {
+		var p pattern
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			t.Fatal(err)
+		}
+		local := time.Date(2026, 11, 20, 13, 0, 0, 0, time.UTC)
+		if p.Seen != nil {
+			local = local.Add(-time.Hour)
+		}
+		want = local.Local().Format("first 2006-01-02 ") + strings.Replace(want, local.Format("15:04:05"), local.Local().Format("15:04:05"), 1)
+		if have := p.first(); have != want {
+			t.Errorf("%s: have %q, want %q", text, have, want)
+		}
 	}
 }

@@ -1,6 +1,6 @@
 // The kinds of lines that match: how many, when, since when, and of which image.
 import { useEffect, useState } from 'preact/hooks';
-import { iso, type Pattern, patterns } from './api';
+import { iso, lines, type Pattern, patterns } from './api';
 import { Spark } from './chart';
 import { count, hms } from './format';
 import { Icon } from './icons';
@@ -14,6 +14,10 @@ import { fromText, param, params, range, set } from './url';
 /** listed at first; asked for at most: more say nothing to a reader. */
 const listed = 100, most = 1000;
 const day = 864e5;
+/** near is what is shown around a line that is older than the range. */
+const near = 9e5;
+
+const seen = (p: Pattern) => Date.parse(p.seen?.time ?? p.first);
 
 /** segmentsOf shows a pattern as its lines are shown: the message first. */
 export function segmentsOf(p: { pattern: string; level?: string }): Segment[] {
@@ -36,19 +40,18 @@ export function Patterns({ asks, q }: { asks: string[]; q: string }) {
     const span = range();
     return { ...span, ...(await patterns({ query: asks, from: iso(span.from), to: iso(span.to), limit: String(limit), buckets: '40' }, s)) };
   }, [query, limit]);
-  // What was there in the day before, asked once: what was not is new. Unknown when not all of it is listed.
-  const [before, setBefore] = useState<Set<string> | null>(null);
+  // Nothing is new where no older line is kept. Asked once.
+  const [older, setOlder] = useState(false);
   useEffect(() => {
     const stop = new AbortController(), { from } = range();
-    setBefore(null);
-    patterns({ query: asks, from: iso(from - day), to: iso(from), limit: '5000', buckets: '1' }, stop.signal)
-      .then(b => b.total > 0 && b.other === 0 && !b.partial && setBefore(new Set(b.patterns.map(p => p.pattern))), () => {});
+    setOlder(false);
+    lines({ query: asks, from: '0', to: iso(from - 1), limit: '1' }, l => l.length > 0 && setOlder(true), stop.signal).catch(() => {});
     return () => stop.abort();
   }, [query, fromText.value]);
 
   const d = got.data, all = d?.patterns ?? [];
-  const rows = newest ? [...all].sort((a, b) => Date.parse(b.first) - Date.parse(a.first)) : all;
-  const top = Math.max(1, ...all.map(p => p.count)), dated = d && d.to - d.from > day / 2;
+  const rows = newest ? [...all].sort((a, b) => seen(b) - seen(a)) : all;
+  const top = Math.max(1, ...all.map(p => p.count)), dated = d && (d.to - d.from > day / 2 || all.some(p => d.to - seen(p) > day / 2));
   const move = (e: KeyboardEvent) => {
     const by = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[e.key];
     if (!by || e.ctrlKey || e.metaKey || e.altKey) return;
@@ -73,16 +76,16 @@ export function Patterns({ asks, q }: { asks: string[]; q: string }) {
       {got.error && <ErrorBox error={got.error} text={q} />}
       <div class={dated ? 'scroll pts dated' : 'scroll pts'} onKeyDown={move}>
         {rows.length > 0 && <table>
-          <thead><tr><th class="r">Lines</th><th>Share</th><th>Trend</th><th title="in this range">First seen</th><th>Image</th><th>Pattern</th><th /></tr></thead>
+          <thead><tr><th class="r">Lines</th><th>Share</th><th>Trend</th><th title="of all lines that are kept">First seen</th><th>Image</th><th>Pattern</th><th /></tr></thead>
           <tbody>{rows.map(p => {
-            const fresh = before && !before.has(p.pattern), at = Date.parse(p.first), share = d!.total ? p.count / d!.total : 0;
+            const at = seen(p), sure = p.seen && !p.seen.maybe_earlier, fresh = older && sure && at >= d!.from, share = d!.total ? p.count / d!.total : 0;
             return (
               <tr key={p.pattern} class={`lv-${p.level}`}>
                 <td class="r"><i />{count(p.count)}</td>
                 <td class="share"><span class="meter" aria-hidden="true"><i style={{ width: `${(p.count / top) * 100}%` }} /></span>{share >= 0.0995 ? Math.round(share * 100) : share < 0.0005 ? '<0.1' : (share * 100).toFixed(1)} %</td>
                 <td><Spark values={p.trend} color={p.level === 'error' || p.level === 'fatal' ? '--red' : p.level === 'warn' ? '--amb' : '--slt'} w={90} h={20} /></td>
-                <td><button class="link" title={`${p.first}: show this line and what is around it`} onClick={() => set({ view: null, sort: null, pattern: p.pattern, around: p.id })}>{dated && `${p.first.slice(5, 10)} `}{hms(at)}</button></td>
-                <td class="f2 img" title={p.image}>{fresh && <span class="tag v" title={`No such line in the day before this range.${p.image ? ` First written by ${p.image}.` : ''}`}>new</span>}{imageOf(p) || <span class="mut">{p.container || '–'}</span>}</td>
+                <td><button class="link" title={`${iso(at)}${sure ? '' : ', or before: not all that is older was looked at'}: show this line and what is around it`} onClick={() => set({ view: null, sort: null, pattern: p.pattern, around: p.seen?.id ?? p.id, ...(at < d!.from ? { from: iso(at - near), to: iso(at + near) } : {}) })}>{sure ? '' : '≤ '}{dated && `${iso(at).slice(5, 10)} `}{hms(at)}</button></td>
+                <td class="f2 img" title={p.image}>{fresh && <span class="tag v" title={`No such line before this range.${p.image ? ` First written by ${p.image}.` : ''}`}>new</span>}{imageOf(p) || <span class="mut">{p.container || '–'}</span>}</td>
                 <td class="pat"><button class="pt" title={`Only lines of this pattern. With Shift: none of them.\n${p.pattern}`} onClick={e => (e.shiftKey ? hide(p) : set({ view: null, sort: null, pattern: p.pattern }))}><Words text={p.pattern} level={p.level} /></button></td>
                 <td class="r"><button class="ib" aria-label={`Without ${p.pattern}`} title="Without lines of this pattern" onClick={() => hide(p)}><Icon name="mute" small /></button></td>
               </tr>
