@@ -3,7 +3,6 @@ package amconfig
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"regexp"
 	"slices"
@@ -33,11 +32,7 @@ func (w *writer) names(path string, v any) {
 	}
 	address := text
 	if u, err := url.Parse(text); err == nil && u.Host != "" {
-		port := u.Port()
-		if port == "" {
-			port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
-		}
-		address = net.JoinHostPort(u.Hostname(), port)
+		address = route.HostPort(u)
 	} else if !strings.HasSuffix(path, ".smarthost") || text == "" {
 		return // load says what is wrong with it
 	}

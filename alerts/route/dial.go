@@ -74,14 +74,9 @@ func Open(text string) (map[string]bool, error) {
 func globalAddresses(g *config.GlobalConfig) map[string]bool {
 	out := map[string]bool{g.SMTPSmarthost.String(): true}
 	add := func(u *url.URL) {
-		if u == nil || u.Host == "" {
-			return
+		if u != nil && u.Host != "" {
+			out[HostPort(u)] = true
 		}
-		port := u.Port()
-		if port == "" {
-			port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-		}
-		out[net.JoinHostPort(u.Hostname(), port)] = true
 	}
 	for _, u := range []*amcommon.SecretURL{g.SlackAPIURL, g.MattermostWebhookURL} {
 		if u != nil {
@@ -90,6 +85,12 @@ func globalAddresses(g *config.GlobalConfig) map[string]bool {
 	}
 	if g.HTTPConfig != nil {
 		add(g.HTTPConfig.ProxyURL.URL)
+		if o := g.HTTPConfig.OAuth2; o != nil {
+			add(o.ProxyURL.URL)
+			if u, err := url.Parse(o.TokenURL); err == nil { // one that cannot be read is nobody's
+				add(u)
+			}
+		}
 	}
 	for _, u := range []*amcommon.URL{g.SlackAppURL, g.PagerdutyURL, g.OpsGenieAPIURL, g.WeChatAPIURL, g.VictorOpsAPIURL, g.TelegramAPIUrl, g.WebexAPIURL, g.RocketchatAPIURL, g.JiraAPIURL} {
 		if u != nil {
@@ -97,6 +98,15 @@ func globalAddresses(g *config.GlobalConfig) map[string]bool {
 		}
 	}
 	return out
+}
+
+// HostPort is what is connected for a URL: host:port.
+func HostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // dialer connects to receivers.

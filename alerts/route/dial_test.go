@@ -107,6 +107,9 @@ func TestAReceiverOfANamespaceDoesNotReachWhatOnlyThisMachineMay(t *testing.T) {
 		"a Service":                    {"shop/a/b", "webhook_configs: [{url: 'http://hook.shop.svc:" + away + "'}]", "", "", awayCame},
 		"a Service of the cluster's":   {"ops", "webhook_configs: [{url: 'http://hook.shop.svc:" + away + "'}]", "", "", awayCame},
 		"what is set for all":          {"shop/a/b", "slack_configs: [{channel: a}]", "slack_api_url: 'http://127.0.0.2:" + own + "/'", "", ownCame},
+		"the proxy set for all":        {"shop/a/b", "webhook_configs: [{url: 'http://hook.example'}]", "http_config: {proxy_url: 'http://127.0.0.2:" + own + "'}", "", ownCame},
+		"what is set for all, named":   {"shop/a/b", "webhook_configs: [{url: 'http://127.0.0.2:" + own + "/me'}]", "slack_api_url: 'http://127.0.0.2:" + own + "/'", "", ownCame},
+		"the giver of tokens for all":  {"shop/a/b", "webhook_configs: [{url: 'http://127.0.0.1:" + away + "'}]", "http_config: {oauth2: {client_id: a, client_secret: b, token_url: 'http://127.0.0.2:" + own + "'}}", "server response missing access_token", ownCame},
 		"mail by this machine":         {"shop/a/b", "email_configs: [{to: a@example.com, smarthost: '127.0.0.2:" + mailOwn + "'}]", "smtp_from: a@example.com", refused, nil},
 		"mail by a name for it":        {"shop/a/b", "email_configs: [{to: a@example.com, smarthost: 'localhost:" + mailOwn + "'}]", "smtp_from: a@example.com", refused, nil},
 		"mail by what is set for all":  {"shop/a/b", "email_configs: [{to: a@example.com}]", "{smtp_from: a@example.com, smtp_smarthost: '127.0.0.2:" + mailOwn + "'}", mailed, mailOwnCame},
@@ -156,6 +159,21 @@ func TestAReceiverOfANamespaceDoesNotReachWhatOnlyThisMachineMay(t *testing.T) {
 			if reached := c.Load() > before; c == tc.came && !reached || reached && c != tc.came && (c == ownCame || c == mailOwnCame) {
 				t.Errorf("%s: reached %v", name, reached)
 			}
+		}
+	}
+}
+
+func TestWhatIsSetForAllIsOpenByTheAddressThatIsConnected(t *testing.T) {
+	open, err := Open(`global: {http_config: {proxy_url: "socks5://localhost", oauth2: {client_id: a, client_secret: b, token_url: "https://127.0.0.1/t"}}, slack_api_url: "http://127.0.0.1/x"}
+route: {receiver: a}
+receivers: [{name: a}]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"localhost:1080", "127.0.0.1:443", "127.0.0.1:80"} {
+		if !open[address] {
+			t.Errorf("%s is not open: %v", address, open)
 		}
 	}
 }

@@ -28,8 +28,9 @@ import (
 // it at once.
 const alertCheck = "AlertCheck"
 
-// admitting are the plugins of the control plane, and those of this package.
-func admitting() apiserver.Admission {
+// admitting are the plugins of the control plane, and those of this package. routing is
+// the cluster's own configuration of alerts.
+func admitting(routing watchedText) apiserver.Admission {
 	order := admission.Order()
 	quota := len(order) - 1 // counts last
 	return apiserver.Admission{
@@ -41,7 +42,7 @@ func admitting() apiserver.Admission {
 			})
 			p.Register(audit.DryRun, func(io.Reader) (kadmission.Interface, error) { return audit.NewDryRun(), nil })
 			p.Register(monitorCheck, func(io.Reader) (kadmission.Interface, error) {
-				return monitorPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
+				return &monitorPlugin{Handler: kadmission.NewHandler(kadmission.Create, kadmission.Update), routing: routing}, nil
 			})
 		},
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kadmission "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/client-go/kubernetes"
 
+	"perch/alerts/route"
 	"perch/metrics/target"
 )
 
@@ -17,14 +20,48 @@ import (
 // force, with the path of the field, and warns of fields that do nothing.
 const monitorCheck = "MonitorCheck"
 
-type monitorPlugin struct{ *kadmission.Handler }
+type monitorPlugin struct {
+	*kadmission.Handler
+	routing watchedText // what is set for all is open to all
+	client  kubernetes.Interface
+}
+
+// SetExternalKubeClientSet implements initializer.WantsExternalKubeClientSet.
+func (p *monitorPlugin) SetExternalKubeClientSet(c kubernetes.Interface) { p.client = c }
+
+// ValidateInitialization implements admission.InitializationValidator.
+func (p *monitorPlugin) ValidateInitialization() error {
+	if p.client == nil {
+		return errors.New(monitorCheck + " has no client")
+	}
+	return nil
+}
+
+// guarded tells which addresses a receiver of a namespace may not name: those that the
+// cluster's configuration names for all it may, as when they are connected. That is
+// asked for once, and only when an address depends on it; one that cannot be read
+// opens nothing.
+func (p *monitorPlugin) guarded(ctx context.Context) func(address string) bool {
+	open := sync.OnceValue(func() map[string]bool {
+		text, err := p.routing.read(ctx, p.client)
+		if err != nil {
+			return nil
+		}
+		open, err := route.Open(text)
+		if err != nil {
+			return nil
+		}
+		return open
+	})
+	return func(address string) bool { return target.GuardedAddress(address) && !open()[address] }
+}
 
 // warnLimit bounds the warnings of one request.
 const warnLimit = 20
 
 // Validate implements admission.ValidationInterface. What is written anew as it
 // was, a label changed on a broken object, passes.
-func (monitorPlugin) Validate(ctx context.Context, a kadmission.Attributes, _ kadmission.ObjectInterfaces) error {
+func (p *monitorPlugin) Validate(ctx context.Context, a kadmission.Attributes, _ kadmission.ObjectInterfaces) error {
 	have, ok := a.GetObject().(*unstructured.Unstructured)
 	if !ok || a.GetSubresource() != "" || a.GetResource().Group != "monitoring.coreos.com" {
 		return nil
@@ -39,7 +76,7 @@ func (monitorPlugin) Validate(ctx context.Context, a kadmission.Attributes, _ ka
 		}
 	}
 	if alertRoutes.GroupResource() == a.GetResource().GroupResource() {
-		if err := alertRouteObject(have).Check(target.GuardedAddress); err != nil {
+		if err := alertRouteObject(have).Check(p.guarded(ctx)); err != nil {
 			wrong = append(wrong, err.Error())
 		}
 	}

@@ -2,16 +2,42 @@ package daemon
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kadmission "k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
+
+	"perch/alerts/route"
+	"perch/cmd/perch/daemon/config"
 )
+
+// monitors is the plugin as the server makes it, in a cluster with a configuration of
+// alerts; empty: none.
+func monitors(t *testing.T, file, secret string) kadmission.ValidationInterface {
+	t.Helper()
+	client := fake.NewClientset()
+	if secret != "" {
+		client = fake.NewClientset(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: alertConfigName}, Data: map[string][]byte{alertConfigKey: []byte(secret)}})
+	}
+	plugins := kadmission.NewPlugins()
+	admitting(role{cfg: config.Config{AlertConfig: file}}.alertConfig()).Register(plugins)
+	made, err := plugins.InitPlugin(monitorCheck, nil, initializer.New(client, nil, nil, nil, nil, nil, nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made.(kadmission.ValidationInterface)
+}
 
 type warnings []string
 
@@ -55,7 +81,7 @@ func TestBrokenMonitorsAreRefusedAndIdleFieldsAreTold(t *testing.T) {
 			}
 			gvr := schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: c.resource}
 			attrs := kadmission.NewAttributesRecord(read(c.spec), before, gvr.GroupVersion().WithKind("X"), "shop", "x", gvr, "", op, nil, false, nil)
-			err := monitorPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}.Validate(ctx, attrs, nil)
+			err := monitors(t, "", "").Validate(ctx, attrs, nil)
 			if (err == nil) != (c.wrong == "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
 				t.Errorf("said %v, want %q", err, c.wrong)
 			}
@@ -63,5 +89,37 @@ func TestBrokenMonitorsAreRefusedAndIdleFieldsAreTold(t *testing.T) {
 				t.Errorf("warned of %q, want %q", []string(told), c.told)
 			}
 		})
+	}
+}
+
+func TestAReceiverMayNameWhatIsSetForAll(t *testing.T) {
+	const global = "global: {slack_api_url: 'http://127.0.0.1:9093/all'}\nroute: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'http://127.0.0.1:9094/'}]}]\n"
+	file := filepath.Join(t.TempDir(), "alertmanager.yml")
+	if err := os.WriteFile(file, []byte(global), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what, file, secret, url string
+		good                    bool
+	}{
+		{"the same address", "", global, "http://127.0.0.1:9093/mine", true},
+		{"the same address, in a file", file, "", "http://127.0.0.1:9093/mine", true},
+		{"another port", "", global, "http://127.0.0.1:2379/", false},
+		{"another name for it", "", global, "http://localhost:9093/", false},
+		{"what one receiver of the cluster has", "", global, "http://127.0.0.1:9094/", false},
+		{"no configuration", "", "", "http://127.0.0.1:9093/", false},
+		{"a Secret that is not in force, because there is a file", file, "global: {slack_api_url: 'http://127.0.0.1:2379/'}\n" + route.Default, "http://127.0.0.1:2379/", false},
+		{"a file that is gone", file + "-none", global, "http://127.0.0.1:9093/", false},
+		{"a configuration that is broken", "", "global: {", "http://127.0.0.1:9093/", false},
+	} {
+		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "x", "namespace": "shop"}, "spec": map[string]any{
+			"route": map[string]any{"receiver": "a"}, "receivers": []any{map[string]any{"name": "a", "slackConfigs": []any{
+				map[string]any{"channel": "c", "httpConfig": map[string]any{"proxyURL": c.url}}, map[string]any{"channel": "c"}}}, map[string]any{"name": "b", "webhookConfigs": []any{map[string]any{"url": c.url}}}},
+		}}}
+		attrs := kadmission.NewAttributesRecord(u, nil, alertRoutes.GroupVersion().WithKind("AlertmanagerConfig"), "shop", "x", alertRoutes, "", kadmission.Create, nil, false, nil)
+		err := monitors(t, c.file, c.secret).Validate(t.Context(), attrs, nil)
+		if good := err == nil; good != c.good || err != nil && (!strings.Contains(err.Error(), `receiver "b"`) || !strings.Contains(err.Error(), "proxyURL")) {
+			t.Errorf("%s: %v", c.what, err)
+		}
 	}
 }

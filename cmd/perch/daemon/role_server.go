@@ -102,7 +102,7 @@ func buildServer(ctx context.Context, r role) error {
 			return may, roles, err
 		},
 		Tokens:    func(apiserver.Parts) (rest.Storage, error) { return token.NewREST(issuer), nil },
-		Admission: admitting(),
+		Admission: admitting(r.alertConfig()),
 		Audit:     written,
 		Kubelet:   kubelet,
 		Groups:    append(r.apiGroups(), apps.groups(r)...),
