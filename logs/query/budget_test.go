@@ -107,11 +107,7 @@ func TestAnExpressionThatTakesLongEndsWithTheTime(t *testing.T) {
 func TestAnExpressionThatTakesLongOnOneLineEndsWithTheTime(t *testing.T) {
 	s := testStore(t, 16<<20)
 	st := &record.Stream{Namespace: "shop", Pod: "web-1"}
-	rnd, body := rand.New(rand.NewPCG(1, 1)), []byte("k=")
-	for len(body) < record.MaxBody {
-		body = append(body, "ab"[rnd.IntN(2)])
-	}
-	if err := s.Append(t.Context(), []record.Record{{Time: 1, Stream: st, Body: body}}, nil); err != nil {
+	if err := s.Append(t.Context(), []record.Record{{Time: 1, Stream: st, Body: longBody()}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, sealed := range []bool{false, true} {
@@ -120,7 +116,7 @@ func TestAnExpressionThatTakesLongOnOneLineEndsWithTheTime(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, text := range []string{`-~"(a|b)*a(a|b){600}c"`, `-k:~"(a|b)*a(a|b){600}c"`} { // seconds
+		for _, text := range []string{`-~` + longExpression, `-k:~` + longExpression} { // seconds
 			n := 0
 			sum, err := New(s, quiet()).Query(t.Context(), Request{Text: text, To: 4e9, Timeout: 100 * time.Millisecond}, func(*Line) error { n++; return nil })
 			if err != nil || n > 0 || !sum.Partial || sum.Reason != "time is up" {
@@ -160,5 +156,100 @@ func TestATextIsSearchedAsLongAsThereIsTime(t *testing.T) {
 	}
 	if n != 3*lookedText || r.late == nil || looks != 4 {
 		t.Errorf("%d runes, %d looks, %v", n, looks, r.late)
+	}
+}
+
+// longBody is one that expressions like longExpression take seconds for.
+func longBody() []byte {
+	rnd, body := rand.New(rand.NewPCG(1, 1)), []byte("k=")
+	for len(body) < record.MaxBody {
+		body = append(body, "ab"[rnd.IntN(2)])
+	}
+	return body
+}
+
+const longExpression = `"(a|b)*a(a|b){600}c"`
+
+func TestExpressionsOnLinesThatComeHaveAnAllowance(t *testing.T) {
+	st := &record.Stream{Namespace: "shop", Pod: "web-1"}
+	slow := record.Record{Stream: st, Body: longBody()}
+	short := record.Record{Stream: st, Body: []byte("k=abba")}
+	prefixed := record.Record{Stream: st, Body: []byte("k=" + strings.Repeat("no ", 80_000))}
+	for _, text := range []string{"~" + longExpression, "k:~" + longExpression, "-~" + longExpression} {
+		q, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a Allowance
+		a.left(time.Now())
+		a.take(allowanceMost - 50*time.Millisecond)
+		var l Live
+		l.Look(&slow)
+		if _, known := q.Finds(&l, &a); known {
+			t.Errorf("%s: it is said whether it finds what takes seconds", text)
+		}
+		if have := a.left(time.Now()); have > allowanceMost/10 {
+			t.Errorf("%s: %s are left", text, have)
+		}
+		l.Look(&short)
+		if is, known := q.Finds(&l, &a); !known || is != strings.HasPrefix(text, "-") {
+			t.Errorf("%s in a short line: %v, %v", text, is, known)
+		}
+	}
+	q, err := Parse(`~"quick(a|b)*a(a|b){600}c"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spent Allowance
+	spent.left(time.Now())
+	spent.take(time.Hour)
+	var l Live
+	l.Look(&prefixed)
+	if is, known := q.Finds(&l, &spent); is || !known {
+		t.Errorf("without the text that begins each match: %v, %v", is, known)
+	}
+}
+
+func TestAllowanceComesBack(t *testing.T) {
+	var a Allowance
+	at := time.Unix(1e9, 0)
+	if have := a.left(at); have != allowanceMost {
+		t.Fatal(have)
+	}
+	a.take(3 * allowanceMost)
+	for _, step := range []struct{ after, want time.Duration }{{0, -2 * allowanceMost}, {20 * allowanceMost, 0}, {5 * allowanceMost, allowanceMost / 2}, {time.Hour, allowanceMost}} {
+		at = at.Add(step.after)
+		if have := a.left(at); have != step.want {
+			t.Errorf("after %s: have %s, want %s", step.after, have, step.want)
+		}
+	}
+}
+
+func TestALiveTailLeavesOutLinesItHasNoTimeFor(t *testing.T) {
+	s := testStore(t, 16<<20)
+	st := &record.Stream{Namespace: "shop", Pod: "web-1"}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	began, dropped, line := time.Time{}, int64(0), ""
+	r := Request{Text: `-~` + longExpression, Cursor: &Cursor{}}
+	if err := s.Append(ctx, []record.Record{{Time: 1, Stream: st, Body: []byte("begin")}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	err := New(s, quiet()).Tail(ctx, r, func(e TailEvent) error {
+		dropped += e.Dropped
+		switch {
+		case e.Line != nil && string(e.Line.Body) == "begin": // it is followed now
+			began = time.Now()
+			return s.Append(ctx, []record.Record{{Time: 2, Stream: st, Body: longBody()}, {Time: 3, Stream: st, Body: []byte("end")}}, nil)
+		case e.Line != nil:
+			line = string(e.Line.Body)
+		}
+		if dropped > 0 && line != "" {
+			cancel()
+		}
+		return nil
+	})
+	if took := time.Since(began); err != nil || dropped != 1 || line != "end" || took > 5*time.Second {
+		t.Errorf("%d dropped, %q after %s: %v", dropped, line, took, err)
 	}
 }

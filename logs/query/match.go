@@ -2,6 +2,7 @@ package query
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"io"
 	"strconv"
@@ -67,8 +68,11 @@ type candidate struct {
 	leaves []leaf // of the query, with machines; may be nil
 	parsed bool
 	fields []pair
+	long   int          // bytes times instructions from which on over is asked
 	over   func() error // says when the time is up; may be nil
 	late   error        // it was while this line was looked at: what match said of it is nothing
+
+	searches longSearches // when over asks them
 }
 
 func (c *candidate) reset(stream *record.Stream, level record.Level, body, folded, sent []byte) {
@@ -152,13 +156,21 @@ func (n *node) match(c *candidate) bool {
 }
 
 // longSearch is the bytes of a text times the instructions of an expression from which
-// on it is searched as long as there is time: about half a second at worst.
-const longSearch = 32 << 20
+// on it is searched as long as there is time: about half a second at worst. Of lines
+// that come there are many: package regexp has its slow way for what is longer than
+// liveSearch, some ms at worst.
+const (
+	longSearch = 32 << 20
+	liveSearch = 256 << 10
+)
 
 // finds tells whether the expression of n finds something in text.
 func (c *candidate) finds(n *node, text []byte) bool {
-	if c.over == nil || len(text)*n.size < longSearch {
+	if c.over == nil || len(text)*n.size < cmp.Or(c.long, longSearch) {
 		return n.re.Match(text)
+	}
+	if prefix, _ := n.re.LiteralPrefix(); !bytes.Contains(text, stringBytes(prefix)) { // of every match
+		return false
 	}
 	r := timedText{text: text, over: c.over}
 	is := n.re.MatchReader(&r)

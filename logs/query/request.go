@@ -308,7 +308,7 @@ type Values struct {
 // TailEvent is a line, or a note about lines that are not shown.
 type TailEvent struct {
 	Line    *Line
-	Dropped int64    // lines were dropped because the reader is slow
+	Dropped int64    // lines were dropped because the reader is slow, or an expression is
 	Missing []string // nodes that do not answer now
 	Hidden  []string // namespaces with lines that the asker may not read, each once
 }

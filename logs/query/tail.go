@@ -61,12 +61,15 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 	notice := time.NewTicker(tailNotice)
 	defer notice.Stop()
 	var c candidate
+	var allowance Allowance
+	slow := int64(0) // lines that take too long to be looked at
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-notice.C:
-			if n := f.Dropped(); n > 0 {
+			if n := f.Dropped() + slow; n > 0 {
+				slow = 0
 				if err := emit(TailEvent{Dropped: n}); err != nil {
 					return err
 				}
@@ -87,7 +90,11 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 				continue
 			}
 			c.reset(l.Stream, l.Level, l.Body, nil, l.Fields)
-			if !root.match(&c) {
+			is, known := c.matchWithin(root, &allowance)
+			if !known {
+				slow++
+			}
+			if !is || !known {
 				continue
 			}
 			if err := emit(TailEvent{Line: l}); err != nil {

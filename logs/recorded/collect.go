@@ -36,9 +36,10 @@ func (r *Recorded) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	overflow := prometheus.NewDesc("perch_recorded_overflow_lines_total", "Lines a LogRule counts under (others), because it has all the series it may have.", []string{"namespace", "logrule", "record"}, nil)
+	slow := prometheus.NewDesc("perch_recorded_slow_lines_total", "Lines a LogRule does not count, because its expression takes too long on them.", []string{"namespace", "logrule", "record"}, nil)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	over := map[[3]string]uint64{}
+	over, late := map[[3]string]uint64{}, map[[3]string]uint64{}
 	for _, x := range *rules {
 		desc := prometheus.NewDesc(x.Record, help, x.names, nil)
 		for _, s := range x.series {
@@ -51,8 +52,14 @@ func (r *Recorded) Collect(out chan<- prometheus.Metric) {
 		if x.overflow > 0 {
 			over[[3]string{x.Namespace, x.Object, x.Record}] += x.overflow
 		}
+		if x.slow > 0 {
+			late[[3]string{x.Namespace, x.Object, x.Record}] += x.slow
+		}
 	}
 	for of, n := range over {
 		out <- prometheus.MustNewConstMetric(overflow, prometheus.CounterValue, float64(n), of[:]...)
+	}
+	for of, n := range late {
+		out <- prometheus.MustNewConstMetric(slow, prometheus.CounterValue, float64(n), of[:]...)
 	}
 }

@@ -83,7 +83,7 @@ func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer
 		return nil, err
 	}
 	r := &Recorded{cfg: cfg, store: s, log: log, m: newMetrics(reg), free: make(chan int, lanes)}
-	r.batch.New = func() any { return &batch{hits: map[string]*hit{}} }
+	r.batch.New = func() any { return &batch{hits: map[string]*hit{}, slow: map[*rule]uint64{}} }
 	for i := range lanes {
 		r.free <- i
 	}
@@ -188,6 +188,7 @@ type batch struct {
 	key  []byte
 	hits map[string]*hit // by rule's number and values
 	used []*hit
+	slow map[*rule]uint64 // lines on which an expression would take too long
 }
 
 // hit is how often one series was found in a batch.
@@ -207,6 +208,7 @@ func (r *Recorded) Append(ctx context.Context, records []record.Record, position
 	b, _ := r.batch.Get().(*batch)
 	defer b.release(&r.batch)
 	b.look(*rules, records)
+	r.tellSlow(b)
 	if len(b.used) == 0 {
 		return r.store.Append(ctx, records, positions)
 	}
@@ -248,10 +250,28 @@ func (b *batch) look(rules []*rule, records []record.Record) {
 		}
 		b.live.Look(rec)
 		for _, x := range b.may {
-			if x.query.Finds(&b.live) {
+			switch is, known := x.query.Finds(&b.live, &x.allowance); {
+			case !known:
+				b.slow[x]++
+			case is:
 				b.hit(x)
 			}
 		}
+	}
+}
+
+// tellSlow counts the lines that rules had no time for.
+func (r *Recorded) tellSlow(b *batch) {
+	if len(b.slow) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for x, n := range b.slow {
+		if x.slow == 0 {
+			r.log.Warn("lines are not counted, an expression takes too long on them", "namespace", x.Namespace, "logrule", x.Object, "record", x.Record)
+		}
+		x.slow += n
 	}
 }
 
@@ -284,6 +304,7 @@ func value(v string) string {
 func (b *batch) release(to *sync.Pool) {
 	clear(b.hits)
 	clear(b.used)
+	clear(b.slow)
 	b.used = b.used[:0]
 	to.Put(b)
 }

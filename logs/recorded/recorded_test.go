@@ -355,3 +355,20 @@ func TestKillCountsEachLineOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestLinesThatAnExpressionHasNoTimeForAreTold(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	r := counting(t, s, Default(), Rule{Namespace: "shop", Object: "a", Record: "slow_total", Query: `-~"(a|b)*a(a|b){600}c"`}, Rule{Namespace: "shop", Object: "a", Record: "all_total"})
+	rnd, body := rand.New(rand.NewPCG(1, 1)), make([]byte, record.MaxBody) // takes seconds
+	for i := range body {
+		body[i] = "ab"[rnd.IntN(2)]
+	}
+	began := time.Now()
+	if err := r.Append(t.Context(), []record.Record{line("web-1", string(body)), line("web-1", "short"), line("web-1", string(body))}, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]float64{"slow_total": 1, "all_total": 3, "perch_recorded_slow_lines_total": 2}
+	if have, took := counts(t, r), time.Since(began); !maps.Equal(have, want) || took > 5*time.Second {
+		t.Errorf("after %s: have %v, want %v", took, have, want)
+	}
+}

@@ -130,6 +130,9 @@ type rule struct {
 
 	series   map[string]*series // by the values of By, each ended by a zero byte
 	overflow uint64             // lines counted under Others
+	slow     uint64             // lines not counted: an expression takes too long on them
+
+	allowance query.Allowance
 }
 
 // fileOf names the rule and everything that its counts depend on.
