@@ -123,25 +123,29 @@ func open(path string, mode int, codec *Codec, verified int64) (f *File, metas [
 	return f, metas, lost, nil
 }
 
-// Metas reads again what Open told of the blocks. Damage since then makes them fewer.
-func (f *File) Metas() (metas []*Meta, err error) {
+// Metas reads again what Open told of the blocks. Damage since then makes them fewer:
+// so many bytes are skipped.
+func (f *File) Metas() (metas []*Meta, skipped int64, err error) {
 	streams := map[uint64]*Meta{}
 	for at, end := int64(0), f.Size(); at < end; {
 		some, size, err := f.header(at)
 		if errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) {
-			if at, err = f.resume(at+1, end); err != nil {
-				return nil, err
+			next, err := f.resume(at+1, end)
+			if err != nil {
+				return nil, 0, err
 			}
+			skipped += next - at
+			at = next
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		share(streams, some)
 		metas = append(metas, some...)
 		at += size
 	}
-	return metas, nil
+	return metas, skipped, nil
 }
 
 // share makes one copy of the labels of each stream.

@@ -229,7 +229,7 @@ func syncDirs(dirs ...string) error {
 func (s *Store) relearn(p *partition) *index.Vocabulary {
 	metas, err := s.blocks(p)
 	if err != nil {
-		s.log.Error("blocks were not read", "err", err)
+		s.failed("blocks were not read", err)
 	}
 	if len(metas) < s.cfg.LearnBlocks {
 		if x := p.index(); x != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -119,6 +120,16 @@ func (s *Store) count(p *partition) int {
 	return p.count
 }
 
+// errTold is damage that was told when it was found. It stays as long as the partition.
+var errTold = fmt.Errorf("%w since they were read before", block.ErrDamaged)
+
+// failed logs an error, unless it is damage that was told.
+func (s *Store) failed(msg string, err error, more ...any) {
+	if !errors.Is(err, errTold) {
+		s.log.Error(msg, append(more, "err", err)...)
+	}
+}
+
 // blocks are those of the partition, read again if they were let go of. With an error
 // they are those that could be read, and have other numbers than before.
 func (s *Store) blocks(p *partition) ([]*block.Meta, error) {
@@ -137,12 +148,19 @@ func (s *Store) blocks(p *partition) ([]*block.Meta, error) {
 	if metas != nil { // by another one meanwhile
 		return metas, nil
 	}
-	metas, err := p.file.Metas()
+	metas, skipped, err := p.file.Metas()
 	if err == nil && len(metas) != count {
-		err = block.ErrDamaged
+		err = errTold
+		if !p.damaged.Swap(true) {
+			s.m.damaged.Add(float64(max(1, skipped)))
+			s.log.Error("blocks of a closed partition are damaged", "part", p.name, "blocks", count-len(metas), "bytes", skipped)
+		}
 	}
 	if err != nil {
 		return metas, fmt.Errorf("read %d blocks of partition %s again: %w", count, p.name, err)
+	}
+	if p.damaged.Swap(false) {
+		s.log.Info("damaged blocks can be read again", "part", p.name)
 	}
 	s.mu.Lock()
 	p.metas = metas

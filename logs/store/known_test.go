@@ -1,13 +1,18 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"perch/logs/block"
 	"perch/logs/index"
@@ -169,8 +174,11 @@ func TestBlocksThatAreDamagedWhenTheyAreReadAgainAreTold(t *testing.T) {
 	}
 	defer f.Close()
 	s.forgetAll()
-	for _, at := range []int64{0, 20} { // a mark, and a header
+	var told bytes.Buffer
+	s.log = slog.New(slog.NewTextHandler(&told, nil))
+	for i, at := range []int64{0, 20} { // a mark, and a header
 		var was [1]byte
+		before := testutil.ToFloat64(s.m.damaged)
 		if _, err := f.ReadAt(was[:], at); err != nil {
 			t.Fatal(err)
 		}
@@ -188,14 +196,21 @@ func TestBlocksThatAreDamagedWhenTheyAreReadAgainAreTold(t *testing.T) {
 		if err := v.Release(); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.rewriteFirst(t); err == nil {
-			t.Error("the partition was written anew without them")
+		for range 3 {
+			if err := s.rewriteFirst(t); err == nil {
+				t.Error("the partition was written anew without them")
+			}
+			s.failed("partition was not sealed", s.rewriteFirst(t))
+			s.completeIndexes(t.Context())
+		}
+		if n := strings.Count(told.String(), "\n"); n != 2*i+1 || testutil.ToFloat64(s.m.damaged) == before {
+			t.Errorf("told %d times, %v bytes:\n%s", n, testutil.ToFloat64(s.m.damaged), &told)
 		}
 		if _, err := f.WriteAt(was[:], at); err != nil {
 			t.Fatal(err)
 		}
+		wantLines(t, all(t, s, index.Need{}), 3*n)
 	}
-	wantLines(t, all(t, s, index.Need{}), 3*n)
 }
 
 func TestAPartitionIsClosedForItsAgeItsSizeOrItsBlocks(t *testing.T) {

@@ -49,7 +49,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		removed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_partitions_total", Help: "Partitions removed by retention: for their age, for the bytes of all, or for these before their age."}, []string{"reason"}),
 		followDrop:  counter("follow_dropped_lines_total", "Lines not shown to slow followers."),
 		followers:   gauge("followers", "Live followers."),
-		damaged:     counter("damaged_bytes_total", "Bytes of damaged blocks cut off when opened."),
+		damaged:     counter("damaged_bytes_total", "Bytes of damaged blocks, cut off when opened or found later."),
 		positions:   gauge("source_positions", "Source files whose position is remembered."),
 		sealed:      counter("sealed_partitions_total", "Closed partitions written anew, smaller."),
 		sealFailed:  counter("seal_failures_total", "Closed partitions that stayed as they were."),

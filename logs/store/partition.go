@@ -32,6 +32,7 @@ type partition struct {
 
 	asked   atomic.Int64 // turn in which blocks were asked for last
 	reading sync.Mutex   // held while they are read again
+	damaged atomic.Bool  // some were, the last time
 
 	mu     sync.RWMutex // guards what follows
 	idx    *index.Index // nil while there is none

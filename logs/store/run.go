@@ -224,7 +224,7 @@ func (s *Store) completeIndexes(ctx context.Context) {
 			return
 		}
 		if err := s.completeIndex(ctx, p, i == len(parts)-1); err != nil {
-			s.log.Error("index was not completed", "part", p.name, "err", err)
+			s.failed("index was not completed", err, "part", p.name)
 			if err := p.dropIndex(); err != nil {
 				s.log.Warn("index was not closed", "part", p.name, "err", err)
 			}
@@ -301,7 +301,7 @@ func (s *Store) learnAll(p *partition) *index.Vocabulary {
 	l := index.NewLearner()
 	metas, err := s.blocks(p)
 	if err != nil {
-		s.log.Error("blocks were not read", "err", err)
+		s.failed("blocks were not read", err)
 	}
 	for _, m := range metas {
 		if texts, err := p.file.ReadWords(m); err == nil {

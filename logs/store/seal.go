@@ -31,7 +31,7 @@ func (s *Store) sealClosed(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			if err := s.rewriteDue(ctx, now, sealRest); err != nil && ctx.Err() == nil {
-				s.log.Error("partition was not sealed", "err", err)
+				s.failed("partition was not sealed", err)
 			}
 		}
 	}

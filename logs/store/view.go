@@ -164,7 +164,7 @@ func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Str
 			var err error
 			if metas, err = v.s.blocks(p); err != nil {
 				v.lost, numbers = err, false
-				v.s.log.Error("blocks were not read", "part", p.name, "err", err)
+				v.s.failed("blocks were not read", err, "part", p.name)
 			}
 		}
 		var may index.Set
