@@ -413,6 +413,31 @@ func TestANodeThatIsBackIsAskedThoughItsCopyAnswersLater(t *testing.T) {
 	}
 }
 
+// A node whose store was lost has another one, of which there is no copy yet.
+func TestLinesOfAFormerStoreAreThereBeforeTheNewOneHasACopy(t *testing.T) {
+	self, now, before := newNode(t), newNode(t), newNode(t)
+	now.add(t, line("n1", "shop", 20, "from the new store"))
+	before.add(t, line("n1", "shop", 10, "from the former store"))
+	c := copyOf(before, time.Unix(1, 0))
+	c.Former = true
+	f := fanWith(func(context.Context, bool) []Copy { return []Copy{c} }, self, now)
+	read := func() (lines []string, sum query.Summary) {
+		sum, err := f.Query(t.Context(), query.Request{To: 100}, func(l *query.Line) error { lines = append(lines, string(l.Body)); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lines, sum
+	}
+	if lines, sum := read(); len(lines) != 2 || sum.Partial {
+		t.Errorf("%q, %+v", lines, sum)
+	}
+	now.server.CloseClientConnections()
+	now.server.Close() // nobody has the lines of its present store
+	if lines, sum := read(); len(lines) != 1 || !slices.Equal(sum.Missing, []string{"n1"}) {
+		t.Errorf("%q, %+v", lines, sum)
+	}
+}
+
 func TestDecideCopies(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	x := func(node, id, by string, end, from int) Copy {
@@ -422,6 +447,7 @@ func TestDecideCopies(t *testing.T) {
 		}
 		return c
 	}
+	former := func(c Copy) Copy { c.Former = true; return c }
 	members := []member{{name: "n1"}, {name: "n2"}}
 	for _, c := range []struct {
 		name  string
@@ -436,6 +462,9 @@ func TestDecideCopies(t *testing.T) {
 		{"of two of one store the newer is better", []Copy{x("n1", "a", "n2", 5, 0), x("n1", "a", "n3", 50, 0)}, "", "n3 n2"},
 		{"but not when it has less and is hardly newer", []Copy{x("n1", "a", "n2", 45, 0), x("n1", "a", "n3", 50, 40)}, "", "n2 n3"},
 		{"a former store's copy is asked too", []Copy{x("n1", "old", "n3", 5, 0), x("n1", "new", "n2", 50, 0)}, "n3", "n2"},
+		{"also before the present one has a copy", []Copy{former(x("n1", "old", "n3", 5, 0)), former(x("n1", "older", "n2", 4, 0))}, "n2 n3", ""},
+		{"and of this machine", []Copy{former(x("n0", "old", "n3", 5, 0))}, "n3", ""},
+		{"and when its copy is the older one", []Copy{former(x("n1", "old", "n3", 50, 0)), x("n1", "new", "n2", 5, 0)}, "n3", "n2"},
 		{"all stores of a removed node are", []Copy{x("gone", "old", "n3", 5, 0), x("gone", "new", "n2", 50, 0)}, "n2 n3", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

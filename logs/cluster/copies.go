@@ -18,6 +18,9 @@ type Copy struct {
 	At   time.Time // all lines before are there
 	From time.Time // as in query.Copied
 	Peer Peer      // asks it
+	// Former: the node has another store now, as it says itself, of which there may be
+	// no copy yet.
+	Former bool
 }
 
 // moving is how much older a copy may be that is still as good as another: it
@@ -25,7 +28,7 @@ type Copy struct {
 const moving = 15 * time.Second
 
 // decideCurrent orders the copies of a node: those of its present store, best
-// first, and those of each store it had before.
+// first; and those of each store it had before. There may be none of the present one.
 func decideCurrent(of []Copy) (current []Copy, former [][]Copy) {
 	byID := map[string][]Copy{}
 	for _, c := range of {
@@ -44,10 +47,11 @@ func decideCurrent(of []Copy) (current []Copy, former [][]Copy) {
 		stores = append(stores, all)
 	}
 	slices.SortFunc(stores, func(a, b []Copy) int { return b[0].At.Compare(a[0].At) })
-	if len(stores) == 0 {
-		return nil, nil
+	if at := slices.IndexFunc(stores, func(of []Copy) bool { return !of[0].Former }); at >= 0 {
+		current = stores[at]
+		stores = slices.Delete(stores, at, at+1)
 	}
-	return stores[0], stores[1:]
+	return current, stores
 }
 
 // decideFormer names the copies that hold what no node holds any more: of nodes
@@ -59,7 +63,7 @@ func decideFormer(all []Copy, self string, members []member) (out [][]Copy) {
 	}
 	for node, of := range byNode {
 		current, former := decideCurrent(of)
-		if node != self && !slices.ContainsFunc(members, func(m member) bool { return m.name == node }) {
+		if len(current) > 0 && node != self && !slices.ContainsFunc(members, func(m member) bool { return m.name == node }) {
 			out = append(out, current)
 		}
 		out = append(out, former...)

@@ -6,6 +6,9 @@
 //	without. The answer is partial when lines asked for may be nowhere.
 //	Remote is one peer, or one copy, asked over the HTTP API of logs/query.
 //
+// Stores that no node has any more, of nodes that were removed or set up anew, are
+// always asked by their copies.
+//
 // It owns no data. It never fails a query because one node is away, and never
 // hides that one is. Lines that two nodes hold (a store and its follower) have
 // the same id and are shown once.

@@ -26,6 +26,7 @@ type KeepConfig struct {
 	FreeBytes int64         // left free on the disk
 	Opened    int           // copies open at the same time
 	Idle      time.Duration // an opened copy is closed after
+	Store     string        // Identity of this node's own store, told to who lists copies
 }
 
 // DefaultKeep fits a small machine.

@@ -23,6 +23,10 @@ const ReadPrefix = "/logs/copies/"
 // AtHeader of an answer from a copy says as of when it is: RFC 3339.
 const AtHeader = "Perch-Copy-At"
 
+// StoreHeader of the list of copies is the Identity of the store of the node that
+// keeps them: copies of it that have another are of former ones.
+const StoreHeader = "Perch-Log-Store"
+
 // opened is a copy that is open to be read, as it was at one time.
 type opened struct {
 	store   *store.Store
@@ -40,6 +44,9 @@ func (k *Keeper) Reads() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rest := strings.TrimPrefix(r.URL.Path, ReadPrefix)
 		if rest == "" {
+			if k.cfg.Store != "" {
+				w.Header().Set(StoreHeader, k.cfg.Store)
+			}
 			answer(w, k.Copies())
 			return
 		}

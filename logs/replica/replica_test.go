@@ -633,3 +633,25 @@ func TestOnlyFilesOfAStoreAreWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoListsCopiesIsToldOfThePresentStore(t *testing.T) {
+	dir := t.TempDir()
+	id, err := Identity(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Identity(dir); err != nil || again != id || id == "" {
+		t.Fatal(id, again, err)
+	}
+	cfg := DefaultKeep(filepath.Join(t.TempDir(), "copies"), filepath.Join(t.TempDir(), "scratch"))
+	cfg.Store = id
+	k := openKeeper(t, cfg)
+	w := httptest.NewRecorder()
+	k.Reads().ServeHTTP(w, httptest.NewRequest(http.MethodGet, ReadPrefix, nil))
+	if w.Code != http.StatusOK || w.Header().Get(StoreHeader) != id {
+		t.Errorf("%d, %v", w.Code, w.Header())
+	}
+	if id, err := Identity(filepath.Join(dir, "no", "such")); err == nil {
+		t.Errorf("%q of no directory", id)
+	}
+}

@@ -75,30 +75,34 @@ type Status struct {
 // that can follow, in the order of preference, without this one; it must not
 // block. client reaches their doors as this node.
 func NewShipper(cfg ShipConfig, files func() (store.Files, error), members func() []Member, client *http.Client, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
-	id, err := identity(cfg.Dir)
+	id, err := Identity(cfg.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("read identity of log store: %w", err)
+		return nil, err
 	}
 	return &Shipper{cfg: cfg, id: id, files: files, members: members, client: client, log: log, m: newShipMetrics(reg),
 		links: map[string]*link{}, told: map[string]bool{}, sore: map[string]sore{}}, nil
 }
 
-// identity tells a store from one that was made later on a node of that name.
-func identity(dir string) (string, error) {
+// Identity tells a store from one that was made later on a node of that name. It is
+// made when it is asked for first.
+func Identity(dir string) (string, error) {
 	path := filepath.Join(dir, "id")
 	text, err := os.ReadFile(path)
 	if id := strings.TrimSpace(string(text)); err == nil && id != "" {
 		return id, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
 	var b [8]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return "", err
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		_, err = rand.Read(b[:])
 	}
 	id := hex.EncodeToString(b[:])
-	return id, replaceFile(path, []byte(id+"\n"), true)
+	if err == nil {
+		err = replaceFile(path, []byte(id+"\n"), true)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read identity of log store: %w", err)
+	}
+	return id, nil
 }
 
 // Status is where the copy is now.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 type copyList struct {
 	self  cluster.Peer // this machine's own copies
 	own   func() []replica.Copy
+	store string // identity of this machine's store
 	peers func() []cluster.Peer
 
 	asking sync.Mutex // one round at a time
@@ -21,6 +23,7 @@ type copyList struct {
 	mu   sync.Mutex // guards what follows
 	at   time.Time  // of the last round
 	have []cluster.Copy
+	now  map[string]string // identity of each node's present store, as it said last
 }
 
 const (
@@ -31,6 +34,25 @@ const (
 
 // list fits cluster.Parts.
 func (c *copyList) list(ctx context.Context, now bool) []cluster.Copy {
+	return c.former(c.all(ctx, now))
+}
+
+// former marks the copies of stores that their nodes have no more.
+func (c *copyList) former(list []cluster.Copy) []cluster.Copy {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range list {
+		x := &list[i]
+		id := c.now[x.Node]
+		if x.Node == c.self.Node {
+			id = c.store
+		}
+		x.Former = id != "" && x.ID != id
+	}
+	return list
+}
+
+func (c *copyList) all(ctx context.Context, now bool) []cluster.Copy {
 	out := copiesAt(c.self, c.own())
 	peers := c.peers()
 	if len(peers) == 0 {
@@ -64,22 +86,27 @@ func (c *copyList) ask(ctx context.Context, peers []cluster.Peer, good time.Dura
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copiesLimit) // others wait for it too
 	defer cancel()
 	lists := make([][]cluster.Copy, len(peers))
+	stores := make([]string, len(peers))
 	var all sync.WaitGroup
 	for i, p := range peers {
 		all.Go(func() {
 			var got []replica.Copy
-			if getJSON(ctx, p.Client, p.URL+replica.ReadPrefix, &got) == nil { // else it is away, with its copies
-				lists[i] = copiesAt(p, got)
+			if head, err := getJSONHead(ctx, p.Client, p.URL+replica.ReadPrefix, &got); err == nil { // else it is away, with its copies
+				lists[i], stores[i] = copiesAt(p, got), head.Get(replica.StoreHeader)
 			}
 		})
 	}
 	all.Wait()
 	have = nil
-	for _, l := range lists {
-		have = append(have, l...)
-	}
+	now := map[string]string{}
 	c.mu.Lock()
-	c.at, c.have = time.Now(), have
+	for i, l := range lists {
+		have = append(have, l...)
+		if id := cmp.Or(stores[i], c.now[peers[i].Node]); id != "" {
+			now[peers[i].Node] = id
+		}
+	}
+	c.at, c.have, c.now = time.Now(), have, now
 	c.mu.Unlock()
 	return have
 }

@@ -120,7 +120,11 @@ func (l *lines) serveCluster(r role, api clients, f informers.SharedInformerFact
 		}
 		return out
 	}
-	copies := &copyList{self: r.ownCopies(), own: l.copies.Copies, peers: peers}
+	id, err := replica.Identity(r.cfg.Path("logs"))
+	if err != nil {
+		return err
+	}
+	copies := &copyList{self: r.ownCopies(), own: l.copies.Copies, store: id, peers: peers}
 	l.search = cluster.New(cluster.Parts{Self: r.cfg.NodeName, Local: l.engine, Peers: peers, Copies: copies.list}, r.part("logs"))
 	return l.keepEvents(f)
 }

@@ -39,7 +39,13 @@ import (
 
 // openCopies keeps the copies that other nodes place here, and answers for them.
 func (r role) openCopies(own *http.ServeMux) (*replica.Keeper, error) {
-	k, err := replica.NewKeeper(replica.DefaultKeep(r.cfg.Path("log-copies"), r.cfg.Path("log-copies-open")), r.part("copies"), r.reg)
+	id, err := replica.Identity(r.cfg.Path("logs"))
+	if err != nil {
+		return nil, err
+	}
+	cfg := replica.DefaultKeep(r.cfg.Path("log-copies"), r.cfg.Path("log-copies-open"))
+	cfg.Store = id
+	k, err := replica.NewKeeper(cfg, r.part("copies"), r.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -251,22 +257,28 @@ func (r role) findNeighbours() (*neighbourhood, error) {
 }
 
 func getJSON(ctx context.Context, client *http.Client, url string, to any) error {
+	_, err := getJSONHead(ctx, client, url, to)
+	return err
+}
+
+// getJSONHead also returns the header of the answer.
+func getJSONHead(ctx context.Context, client *http.Client, url string, to any) (http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return fmt.Errorf("ask %s: %w", url, err)
+		return nil, fmt.Errorf("ask %s: %w", url, err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close() // read only
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask %s: status %d", url, resp.StatusCode)
+		return nil, fmt.Errorf("ask %s: status %d", url, resp.StatusCode)
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 8<<20)).Decode(to); err != nil {
-		return fmt.Errorf("ask %s: %w", url, err)
+		return nil, fmt.Errorf("ask %s: %w", url, err)
 	}
-	return nil
+	return resp.Header, nil
 }
 
 // nodeHTTP speaks HTTPS as this node to machines that may be dead. It is HTTP/1.1:
