@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// timestamp has nine digits always, as kubectl's.
+const timestamp = "2006-01-02T15:04:05.000000000Z07:00"
+
 // printer writes lines: bare for one container, with time and whose they are for
 // many.
 type printer struct {
@@ -101,7 +104,7 @@ func (p *printer) print(l line) {
 		fmt.Fprintf(p.out, "[pod/%s/%s] ", l.Pod, l.Container)
 	}
 	if p.timestamps {
-		fmt.Fprintf(p.out, "%s ", l.Time.UTC().Format(time.RFC3339Nano))
+		fmt.Fprintf(p.out, "%s ", l.Time.UTC().Format(timestamp))
 	}
 	if p.many && !p.prefix && !p.timestamps {
 		fmt.Fprintf(p.out, "%s ", p.paint("2", l.Time.Local().Format("15:04:05.000")))

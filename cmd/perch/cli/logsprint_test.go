@@ -30,6 +30,7 @@ func TestLinesSayWhoseTheyAreAsFarAsOneMustKnow(t *testing.T) {
 		{"many pods of two containers", logsOptions{}, []string{"deploy/web"}, []line{l("shop", "web-7d9f4c6b8-kx2mq", "a"), l("shop", "web-7d9f4c6b8-kx2mq", "b")}, "14:00:00.000 kx2mq/a x|14:00:00.000 kx2mq/b x"},
 		{"all namespaces", logsOptions{all: true}, nil, []line{l("shop", "web-0", "a"), l("bank", "", "")}, "14:00:00.000 shop/web-0 x|14:00:00.000 bank x"},
 		{"of no pod", logsOptions{}, nil, []line{l("shop", "", "")}, "14:00:00.000 x"},
+		{"kubectl's timestamps", logsOptions{timestamps: true}, []string{"web-1"}, []line{l("shop", "web-1", "a")}, at.UTC().Format("2006-01-02T15:04:05") + ".000000000Z x"},
 		{"kubectl's prefix", logsOptions{prefix: true}, []string{"web-1"}, []line{l("shop", "web-1", "a"), l("shop", "web-1", "b")}, "[pod/web-1/a] x|[pod/web-1/b] x"},
 	} {
 		var b strings.Builder
