@@ -170,6 +170,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 			EnableDelayedNameRemoval: cfg.Experimental, UseStartTimestamps: cfg.Experimental,
 		}),
 	}
+	reg.MustRegister(cfg.buildInfo())
 	if parts.Gatherer == nil {
 		parts.Gatherer = prometheus.NewRegistry()
 	}
@@ -283,6 +284,15 @@ func (a *API) runtimeInfo(started time.Time, db Database) webapi.RuntimeInfo {
 		GoroutineCount: runtime.NumGoroutine(), GOMAXPROCS: runtime.GOMAXPROCS(0), GOMEMLIMIT: debug.SetMemoryLimit(-1),
 		GOGC: os.Getenv("GOGC"), GODEBUG: os.Getenv("GODEBUG"), StorageRetention: a.cfg.Kept.text(), CWD: dir, CorruptionCount: damaged,
 	}
+}
+
+// buildInfo is the series by which dashboards find their Prometheus.
+func (c Config) buildInfo() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "prometheus_build_info", Help: "Which Prometheus this is, and of which build of perch; always 1.", ConstLabels: prometheus.Labels{
+		"version": prometheusVersion(), "revision": "perch " + c.Version, "branch": "perch", "goversion": runtime.Version(), "goos": runtime.GOOS, "goarch": runtime.GOARCH, "tags": "unknown",
+	}})
+	g.Set(1)
+	return g
 }
 
 // prometheusVersion tells clients which features to expect; Grafana asks.

@@ -4,10 +4,13 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"perch/metrics/family"
 )
@@ -58,4 +61,27 @@ func TestWhatIsLargeIsCompressed(t *testing.T) {
 			t.Errorf("%s: %v %s", path, err, body)
 		}
 	}
+}
+
+func TestDashboardsFindTheirPrometheus(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	_, s := newAPI(t, Parts{})
+	if _, err := New(Default(), Parts{Store: s}, slog.New(slog.DiscardHandler), reg); err != nil {
+		t.Fatal(err)
+	}
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() == "prometheus_build_info" {
+			for _, l := range f.GetMetric()[0].GetLabel() {
+				if l.GetName() == "version" && strings.HasPrefix(l.GetValue(), "3.") && f.GetMetric()[0].GetGauge().GetValue() == 1 {
+					return
+				}
+			}
+			t.Fatal(f)
+		}
+	}
+	t.Fatal("no prometheus_build_info")
 }

@@ -5,19 +5,26 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/discovery/targetgroup"
 )
 
 type metrics struct {
 	targets  prometheus.Gauge
+	found    *prometheus.GaugeVec // by pool
 	left     prometheus.Gauge
 	foreign  prometheus.Counter
 	cut      *prometheus.CounterVec // by reason
 	offender *prometheus.GaugeVec   // by namespace, pod, target (its URL) and reason, offenderLimit of them
+
+	pools map[string]bool // in found; of Run
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		targets: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets", Help: "Targets that are scraped."}),
+		// Prometheus' name: who looks for targets there makes it, and dashboards ask for it.
+		found: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "prometheus_sd_discovered_targets", Help: "Current number of discovered targets.",
+			ConstLabels: prometheus.Labels{"name": "scrape"}}, []string{"config"}),
 		left:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets_left_out", Help: "Objects that ask to be scraped and are not."}),
 		foreign: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_scrape_foreign_namespace_samples_total", Help: "Samples whose target said that they are of a namespace that is not its own; they were stored as its own."}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -28,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, r := range []string{cutSamples, cutBody, cutLabels, cutGarbage, cutSeries} {
 		m.cut.WithLabelValues(r)
 	}
-	reg.MustRegister(m.targets, m.left, m.foreign, m.cut, m.offender)
+	reg.MustRegister(m.targets, m.found, m.left, m.foreign, m.cut, m.offender)
 	return m
 }
 
@@ -46,6 +53,24 @@ type cuts struct {
 type cut struct {
 	reason string
 	last   time.Time
+}
+
+// count tells how many targets each pool has.
+func (m *metrics) count(want map[string][]*targetgroup.Group) {
+	gone := m.pools
+	m.pools = make(map[string]bool, len(want))
+	for pool, groups := range want {
+		n := 0
+		for _, g := range groups {
+			n += len(g.Targets)
+		}
+		m.found.WithLabelValues(pool).Set(float64(n))
+		m.pools[pool] = true
+		delete(gone, pool)
+	}
+	for pool := range gone {
+		m.found.DeleteLabelValues(pool)
+	}
 }
 
 // watchCuts counts and names targets whose answers are cut off.

@@ -234,8 +234,9 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 			add(j.Name, t, time.Duration(p.parsed.ScrapeInterval), p.most)
 		}
 	}
+	l.metrics.count(want)
 	found := 0
-	if l.files != nil {
+	if l.files != nil { // these are counted by the library
 		groups, named, left, at := l.files.targets(now, l.cfg.TargetLimit-len(live), hidden)
 		maps.Copy(want, groups)
 		maps.Copy(open, named)

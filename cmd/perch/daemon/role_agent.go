@@ -47,8 +47,12 @@ func buildAgent(ctx context.Context, r role) error {
 	}
 	r.group.OnStop("cri", func(context.Context) error { return cri.Close() })
 
-	// Network.
-	factory := informers.NewSharedInformerFactory(api.kube, 0)
+	// Network. Its requests are told apart, as those of kube-proxy are.
+	services, err := connect(r.cfg, "node", component.Count("kube-proxy", r.reg))
+	if err != nil {
+		return err
+	}
+	factory := informers.NewSharedInformerFactory(services.kube, 0)
 	mine := informers.NewSharedInformerFactoryWithOptions(api.kube, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = "spec.nodeName=" + r.cfg.NodeName
 	}))
@@ -61,7 +65,7 @@ func buildAgent(ctx context.Context, r role) error {
 	}
 	proxyCfg := proxy.Default()
 	proxyCfg.Cluster, proxyCfg.ServiceCIDR, proxyCfg.ClusterCIDR = r.cfg.Name, r.cfg.ServiceCIDR, r.cfg.ClusterCIDR
-	services, err := proxy.New(proxyCfg, world.serviceSource(net), r.part("proxy"), r.reg)
+	forwards, err := proxy.New(proxyCfg, world.serviceSource(net), r.part("proxy"), r.reg)
 	if err != nil {
 		return err
 	}
@@ -127,7 +131,7 @@ func buildAgent(ctx context.Context, r role) error {
 		return nil
 	})
 	r.group.Go("network", net.Run)
-	r.group.Go("proxy", services.Run)
+	r.group.Go("proxy", forwards.Run)
 	r.group.Go("stats", numbers.Run)
 	r.group.Go("pods", pods.Run)
 	r.check("pods", func(context.Context) error {
