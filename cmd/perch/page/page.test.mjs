@@ -214,6 +214,16 @@ test('Logs counts kinds of lines, and a kind leads to its lines', async () => {
   await eventually('the kinds again', async () => (await row.count()) === 1);
   await row.locator('.link').click();
   await eventually('the first of them, with what is around it', async () => /order refused/.test(await text('.lg .cx0:not([hidden]) .m')) && (await page.locator('.lg .cx:not([hidden])').count()) > 3);
+
+  await visit(`/logs?ns=${ns}&from=now-20s&events=0&view=patterns`);
+  const first = page.locator('.pts tbody tr .link').first(), at = async () => Date.parse((await first.getAttribute('title')).split(': ')[0]);
+  await eventually('first seen before the range, of all that is kept', async () => (await at()) < Date.now() - 25e3);
+  const seen = await at();
+  await first.click();
+  await eventually('the line, in a range that has it', async () => {
+    const q = (await here()).searchParams;
+    return Date.parse(q.get('from')) < seen && seen < Date.parse(q.get('to')) && (await page.locator('.lg .cx0:not([hidden])').count()) === 1;
+  });
   quiet();
 });
 

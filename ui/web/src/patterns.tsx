@@ -38,7 +38,7 @@ export function Patterns({ asks, q }: { asks: string[]; q: string }) {
   const [limit, setLimit] = useState(listed);
   const got = useLoad(async s => {
     const span = range();
-    return { ...span, ...(await patterns({ query: asks, from: iso(span.from), to: iso(span.to), limit: String(limit), buckets: '40' }, s)) };
+    return { ...(await patterns({ query: asks, from: iso(span.from), to: iso(span.to), limit: String(limit), buckets: '40' }, s)), ...span };
   }, [query, limit]);
   // Nothing is new where no older line is kept. Asked once.
   const [older, setOlder] = useState(false);
