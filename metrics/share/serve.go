@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
@@ -72,7 +73,8 @@ type database interface {
 // of it.
 func Serve(db database, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+readPath, remote.NewReadHandler(log, nil, db, func() config.Config { return config.DefaultConfig }, readSamples, readsAtOnce, frameBytes))
+	read := remote.NewReadHandler(log, nil, db, func() config.Config { return config.DefaultConfig }, readSamples, readsAtOnce, frameBytes)
+	mux.HandleFunc("POST "+readPath, func(w http.ResponseWriter, r *http.Request) { read.ServeHTTP(&cutOff{ResponseWriter: w, log: log}, r) })
 	mux.HandleFunc("POST "+labelsPath, func(w http.ResponseWriter, r *http.Request) {
 		var ask labelsQuestion
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&ask); err != nil {
@@ -138,6 +140,38 @@ func Serve(db database, log *slog.Logger) http.Handler {
 		answer(w, status{oldest})
 	})
 	return mux
+}
+
+// cutOff ends an answer whose making failed after it was begun: the library's handler
+// would write the error's text among the frames.
+type cutOff struct {
+	http.ResponseWriter
+	log           *slog.Logger
+	begun, failed bool
+}
+
+// Unwrap is for http.ResponseController.
+func (c *cutOff) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// Flush sends a frame.
+func (c *cutOff) Flush() { _ = http.NewResponseController(c.ResponseWriter).Flush() } // as the library expects: no error to tell
+
+func (c *cutOff) WriteHeader(status int) {
+	if c.begun {
+		c.failed = true
+		return
+	}
+	c.begun = true
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *cutOff) Write(p []byte) (int, error) {
+	if c.failed {
+		c.log.Warn("read of series was cut off", "err", strings.TrimSpace(string(p)))
+		panic(http.ErrAbortHandler)
+	}
+	c.begun = true
+	return c.ResponseWriter.Write(p)
 }
 
 // made compiles matchers that came as JSON.

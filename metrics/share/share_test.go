@@ -2,6 +2,7 @@ package share
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -344,5 +345,47 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 				t.Errorf("got %v, warned %q, away are %v", got, warning, f.away())
 			}
 		})
+	}
+}
+
+// torn is a store whose disk fails after some series.
+type torn struct{ *store.Store }
+
+type tornQuerier struct{ storage.ChunkQuerier }
+
+type tornSet struct {
+	storage.ChunkSeriesSet
+	left int
+}
+
+func (s torn) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	q, err := s.Store.ChunkQuerier(mint, maxt)
+	return tornQuerier{q}, err
+}
+
+func (q tornQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.ChunkSeriesSet {
+	return &tornSet{q.ChunkQuerier.Select(ctx, sorted, hints, ms...), 2}
+}
+
+func (s *tornSet) Next() bool { s.left--; return s.left >= 0 && s.ChunkSeriesSet.Next() }
+func (s *tornSet) Err() error { return errors.New("the disk fails") }
+
+func TestAnAnswerThatFailsOnTheWayIsCutOffAndTheStoreSaysWhy(t *testing.T) {
+	db := newStore(t)
+	for i := range 5 {
+		if _, err := db.Inlet("test").Append(t.Context(), []store.Sample{{Labels: series(i), T: 1000, V: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var said strings.Builder
+	srv := httptest.NewServer(Serve(torn{db}, slog.New(slog.NewTextHandler(&said, nil))))
+	p, err := newPeer(Store{"b", "b:1"}, srv.URL, srv.Client(), DefaultLimits(), func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.list(t.Context(), 0, 2000, nil, []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+")})
+	srv.Close() // and what it said is said
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(said.String(), "the disk fails") {
+		t.Errorf("got %v; the store said %q", err, said.String())
 	}
 }

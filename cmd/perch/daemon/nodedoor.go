@@ -28,6 +28,7 @@ import (
 	"perch/agent/runtime"
 	"perch/agent/stats"
 	"perch/cmd/perch/daemon/component"
+	webdoor "perch/cmd/perch/daemon/door"
 	"perch/logs/replica"
 )
 
@@ -73,15 +74,10 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 
 // towards hands a request to a role of this machine.
 func towards(client *http.Client, log *slog.Logger) http.Handler {
-	return &httputil.ReverseProxy{
-		Transport:     client.Transport,
-		FlushInterval: -1, // tails are streams
-		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(&url.URL{Scheme: "http", Host: "telemetry"})
-			p.Out.Header.Del("Authorization")
-		},
-	}
+	return webdoor.HandOn(client.Transport, log, func(p *httputil.ProxyRequest) {
+		p.SetURL(&url.URL{Scheme: "http", Host: "telemetry"})
+		p.Out.Header.Del("Authorization")
+	})
 }
 
 // probeNumbers counts probe results with kubelet's names.
