@@ -232,6 +232,35 @@ func TestContextOfPodWorkloadAndNode(t *testing.T) {
 	}
 }
 
+func TestContextOfLinesWithoutAPodHasLinesWithoutOne(t *testing.T) {
+	s := testStore(t, 1<<20)
+	pushed := &record.Stream{Namespace: "shop", Output: record.Push, Kind: record.KindLog}
+	pod := &record.Stream{Namespace: "shop", Pod: "web-0", Container: "app", Node: "n1", Output: record.Stdout, Kind: record.KindLog}
+	var records []record.Record
+	for i := range 10 {
+		records = append(records, record.Record{Time: int64(i+1) * 1e9, Stream: []*record.Stream{pushed, pod}[i%2], Body: fmt.Appendf(nil, "line %d", i)})
+	}
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, s, Access{All: true})
+	var line struct{ ID string }
+	_, body := get(t, srv, "query", "q", `"line 4"`)
+	if err := json.Unmarshal([]byte(body[:strings.IndexByte(body, '\n')]), &line); err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range []string{"stream", "container", "pod", "workload", "node"} {
+		_, body := get(t, srv, "context", "id", line.ID, "before", "1", "after", "1", "scope", scope)
+		var have []string
+		for _, m := range regexp.MustCompile(`"line":"line (\d+)"`).FindAllStringSubmatch(body, -1) {
+			have = append(have, m[1])
+		}
+		if strings.Join(have, " ") != "2 4 6" {
+			t.Errorf("%s: have %v\n%s", scope, have, body)
+		}
+	}
+}
+
 func TestNamespacesThatMayNotBeReadAreNamed(t *testing.T) {
 	s := testStore(t, 1<<20)
 	if err := s.Append(t.Context(), goldenLines(t), nil); err != nil {

@@ -61,27 +61,28 @@ func (b beside) Query(ctx context.Context, r Request, emit func(*Line) error) (S
 // tell their workload, also when it is gone.
 func scopeQuery(scope string, l *Line) string {
 	s := l.Stream
-	if scope == "node" {
-		return "node:" + phrase(s.Node)
-	}
-	in := "namespace:" + phrase(s.Namespace) + " "
-	if s.Namespace == "" {
-		in = "-namespace:* "
-	}
-	if scope == "container" { // both of its outputs, all of its instances
-		return in + "pod:" + phrase(s.Pod) + " container:" + phrase(s.Container) + " kind:" + phrase(s.Kind)
-	}
-	if scope == "pod" {
-		return in + "pod:" + phrase(s.Pod)
+	in := is("namespace", s.Namespace)
+	switch {
+	case scope == "node":
+		return is("node", s.Node)
+	case scope == "container": // both of its outputs, all of its instances
+		return in + is("pod", s.Pod) + is("container", s.Container) + is("kind", s.Kind)
+	case scope == "pod" || s.Pod == "":
+		return in + is("pod", s.Pod)
 	}
 	return in + "pod:~" + phrase(workloadOf(s.Pod))
 }
 
-// phrase quotes a value; one that is empty cannot be asked for.
-func phrase(v string) string {
-	if v == "" {
-		return "*"
+// is finds the lines whose label has a value, or that have none.
+func is(label, value string) string {
+	if value == "" {
+		return "-" + label + ":* "
 	}
+	return label + ":" + phrase(value) + " "
+}
+
+// phrase quotes a value.
+func phrase(v string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "\t", `\t`).Replace(v) + `"`
 }
 

@@ -109,7 +109,7 @@ func tellEvent(s Streams, kind string, data []byte) {
 	}
 	switch kind {
 	case "dropped":
-		fmt.Fprintf(s.Err, "note: %d lines or more are left out here, they came too fast; --since shows them\n", e.Count)
+		fmt.Fprintf(s.Err, "note: %d lines or more are left out here, they came too fast or the expression takes too long; --since shows them\n", e.Count)
 	case "missing":
 		fmt.Fprintf(s.Err, "note: without %s, which does not answer\n", strings.Join(e.Nodes, ", "))
 	case "hidden":

@@ -66,7 +66,7 @@ export function tail(asks: string[], shown: Line[], cut: boolean, to: To): () =>
     const says = (kind: string, words: (data: any) => string) => source.addEventListener(kind, e => {
       if (e instanceof MessageEvent) to.say(words(JSON.parse(e.data as string)));
     });
-    says('dropped', () => 'lines came too fast for the tail, some are left out here');
+    says('dropped', () => 'lines came too fast for the tail, or its expression takes too long: some are left out here');
     says('missing', d => `without new lines of ${(d.nodes as string[]).join(', ')}`);
     says('hidden', d => `without lines of namespaces that you may not read: ${(d.namespaces as string[]).join(', ')}`);
     says('error', d => d.error as string);
