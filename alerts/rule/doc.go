@@ -9,6 +9,9 @@
 // that does not parse is left out and named (log, metric, Problems);
 // everything else keeps working.
 //
+// An alert whose rule is deleted, or renamed by its labels, has ended and that is told
+// (gone.go); one whose source has become unreadable goes on for a while.
+//
 // Outside writes the series ALERTS for alerts that no rule makes, by what it is given,
 // too.
 //

@@ -77,6 +77,8 @@ type Rules struct {
 	within  func(context.Context, string) context.Context
 	stored  storage.Queryable
 	prompt  *prompt
+	notify  rules.NotifyFunc
+	gone    map[uint64]gone // by the hash of their labels; of Run
 
 	mu       sync.Mutex // guards what follows
 	problems []Problem
@@ -93,11 +95,16 @@ type loader struct{ loaded }
 // evaluation of its group.
 func New(cfg Config, data Data, objects func() []Source, send func(context.Context, ...Alert) error, log *slog.Logger, reg prometheus.Registerer) *Rules {
 	r := &Rules{cfg: cfg, objects: objects, log: log, loader: &loader{}, refresh: data.Refresh, within: data.Within, stored: data.Queryable, prompt: newPrompt(reg),
-		parser: parser.NewParser(parser.Options{}), states: map[ruleKey]*ruleState{},
+		parser: parser.NewParser(parser.Options{}), states: map[ruleKey]*ruleState{}, gone: map[uint64]gone{},
 		broken: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_rule_problems", Help: "Rules, or whole sources of rules, that are not in force because they cannot be read."})}
 	r.held = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_held_alerts_total", Help: "Times that an alert went on to fire because the answer that lacked it was partial."})
 	reg.MustRegister(r.broken, r.held)
 	r.loader.parser = r.parser
+	r.notify = func(ctx context.Context, expr string, alerts ...*rules.Alert) {
+		if err := send(ctx, r.told(expr, alerts)...); err != nil {
+			log.Warn("alerts were not taken", "count", len(alerts), "err", err)
+		}
+	}
 	r.manager = rules.NewManager(&rules.ManagerOptions{
 		NameValidationScheme: model.UTF8Validation,
 		ExternalURL:          cfg.ExternalURL,
@@ -113,11 +120,7 @@ func New(cfg Config, data Data, objects func() []Source, send func(context.Conte
 		GroupLoader:          r.loader,
 		Parser:               r.parser,
 		RestoreNewRuleGroups: true,
-		NotifyFunc: func(ctx context.Context, expr string, alerts ...*rules.Alert) {
-			if err := send(ctx, r.told(expr, alerts)...); err != nil {
-				log.Warn("alerts were not taken", "count", len(alerts), "err", err)
-			}
-		},
+		NotifyFunc:           r.notify,
 	})
 	return r
 }
@@ -172,6 +175,7 @@ func (r *Rules) Run(ctx context.Context) error {
 				}
 				last = now
 			}
+			r.endGone(ctx, time.Now())
 		}
 		select {
 		case <-ctx.Done():
@@ -200,6 +204,7 @@ func (r *Rules) use(sources []Source) error {
 	r.mu.Lock()
 	r.problems, r.homes = problems, homes
 	r.mu.Unlock()
+	fired := r.firing()
 	r.loader.groups = groups
 	if err := r.manager.Update(r.cfg.Interval, slices.Sorted(maps.Keys(groups)), labels.EmptyLabels(), r.cfg.ExternalURL.String(), r.evaluate); err != nil {
 		return fmt.Errorf("load rules: %w", err)
@@ -207,6 +212,7 @@ func (r *Rules) use(sources []Source) error {
 	r.prompt.state = stateReaders(groups, r.parser)
 	r.prompt.keep(r.manager.RuleGroups())
 	r.forget(r.manager.RuleGroups())
+	r.left(fired, time.Now())
 	r.log.Info("rules loaded", "count", len(groups))
 	return nil
 }
