@@ -69,8 +69,11 @@ func tellSeen(ctx context.Context, s Searcher, r Request, p *Patterns) {
 	tellImages(ctx, s, r, some)
 }
 
-// tellImages adds the image of the container that wrote the first line.
+// tellImages adds the image of the container that wrote the first line, as far as
+// there is time.
 func tellImages(ctx context.Context, s Searcher, r Request, of []Pattern) {
+	ctx, cancel := context.WithTimeout(ctx, seenTimeout)
+	defer cancel()
 	type container struct{ namespace, pod, container, instance string }
 	images := map[container]string{}
 	for i := range of {

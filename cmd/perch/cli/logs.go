@@ -91,7 +91,7 @@ func logsCommand(s Streams) *cobra.Command {
 	f.StringVar(&o.at, "at", "", "the minute before and after a time in RFC 3339, or 10m ago")
 	f.StringVar(&o.sinceTime, "since-time", "", "newer than a time in RFC 3339")
 	f.IntVar(&o.context, "context", 0, "this many lines of the same container before and after each line that is found")
-	f.BoolVar(&o.patterns, "patterns", false, "the kinds of lines, with counts, trend, and where the first was written")
+	f.BoolVar(&o.patterns, "patterns", false, "the kinds of lines, with counts, trend, and when and where each was first seen in all that is stored")
 	f.BoolVar(&o.prefix, "prefix", false, "pod and container before each line")
 	f.Int64Var(&o.limitBytes, "limit-bytes", 0, "at most this many bytes")
 	f.Bool("all-containers", true, "lines of all containers, which is so without it too; -c chooses one")
