@@ -70,7 +70,7 @@ func rulesCommand(s Streams, tools RuleTools) *cobra.Command {
 				bad += len(problems)
 			}
 			if bad > 0 {
-				return fmt.Errorf("%d problems", bad)
+				return fmt.Errorf("problems: %d", bad)
 			}
 			return nil
 		}},
