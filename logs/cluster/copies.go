@@ -128,6 +128,9 @@ func (f *Fan) isAway(p Peer) bool {
 		f.look[p.Node] = true
 		go func() {
 			err := reach(context.Background(), p)
+			if err == nil {
+				f.parts.Copies(context.Background(), true) // it may have another store now
+			}
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			delete(f.look, p.Node)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,10 +25,13 @@ type copyList struct {
 	at   time.Time  // of the last round
 	have []cluster.Copy
 	now  map[string]string // identity of each node's present store, as it said last
+
+	asked map[string]bool // in the last round, by node
 }
 
 const (
 	copiesGood  = 10 * time.Second // then the next query has them listed again, without waiting
+	copiesOld   = time.Minute      // then it waits
 	copiesNow   = time.Second      // new enough for who wants it new
 	copiesLimit = 2 * time.Second  // for a node to answer
 )
@@ -59,10 +63,11 @@ func (c *copyList) all(ctx context.Context, now bool) []cluster.Copy {
 		return out
 	}
 	c.mu.Lock()
-	have, age, never := c.have, time.Since(c.at), c.at.IsZero()
+	have, age := c.have, time.Since(c.at)
+	fresh := slices.ContainsFunc(peers, func(p cluster.Peer) bool { return !c.asked[p.Node] }) // it may have lost what it had
 	c.mu.Unlock()
 	switch {
-	case never || now && age > copiesNow:
+	case age > copiesOld || (now || fresh) && age > copiesNow:
 		c.asking.Lock()
 		have = c.ask(ctx, peers, copiesNow)
 		c.asking.Unlock()
@@ -98,15 +103,16 @@ func (c *copyList) ask(ctx context.Context, peers []cluster.Peer, good time.Dura
 	}
 	all.Wait()
 	have = nil
-	now := map[string]string{}
+	now, asked := map[string]string{}, map[string]bool{}
 	c.mu.Lock()
 	for i, l := range lists {
+		asked[peers[i].Node] = true
 		have = append(have, l...)
 		if id := cmp.Or(stores[i], c.now[peers[i].Node]); id != "" {
 			now[peers[i].Node] = id
 		}
 	}
-	c.at, c.have, c.now = time.Now(), have, now
+	c.at, c.have, c.now, c.asked = time.Now(), have, now, asked
 	c.mu.Unlock()
 	return have
 }

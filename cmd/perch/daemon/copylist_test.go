@@ -46,6 +46,14 @@ func TestCopiesOfStoresThatNodesHaveNoMoreAreFormer(t *testing.T) {
 		}
 	}
 	check("at first")
+	// A node that comes is asked before it is taken for the one that there was.
+	list.at = time.Now().Add(-2 * copiesNow)
+	peers = append(peers, peer("gone", "gone-2", nil))
+	all := list.list(t.Context(), false)
+	if at := slices.IndexFunc(all, func(c cluster.Copy) bool { return c.ID == "gone-1" }); at < 0 || !all[at].Former {
+		t.Errorf("%+v", all)
+	}
+	peers = peers[:3]
 	// What a node said of its store is known when it is silent.
 	peers[0] = cluster.Peer{Node: "new", URL: "http://127.0.0.1:1", Client: http.DefaultClient}
 	peers[2] = peer("silent", "", copies(of("self", "self-1")))

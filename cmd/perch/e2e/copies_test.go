@@ -34,6 +34,17 @@ type copyStatus struct {
 	}
 }
 
+// healthy is how many members of the ring it knows that are well. With fewer the ring
+// says something else.
+func (s copyStatus) healthy() (n int) {
+	for _, m := range s.Members {
+		if m.Healthy {
+			n++
+		}
+	}
+	return n
+}
+
 // found is an answer to a query for numbered lines.
 type found struct {
 	numbers map[int]bool
@@ -222,7 +233,7 @@ func TestCopies(t *testing.T) {
 		// One that came before all were there may be elsewhere for a minute.
 		f.wait(t, 3*time.Minute, "the copy of "+n+" is in its place", func() (bool, string) {
 			s := f.copy(t, n)
-			return s.Own.Whole && s.Own.Reason == "it is where the ring says", fmt.Sprintf("%+v", s.Own)
+			return s.Own.Whole && s.Own.Reason == "it is where the ring says" && s.healthy() == len(address), fmt.Sprintf("%+v", s)
 		})
 	}
 
@@ -328,6 +339,18 @@ func TestCopies(t *testing.T) {
 	f.wait(t, time.Minute, "lines of a removed node are read", func() (bool, string) {
 		g := ask()
 		return len(g.trailer.Copies) == 1 && !g.trailer.Partial && g.last >= before.last, fmt.Sprintf("%d %+v", g.last, g.trailer)
+	})
+
+	// Set up anew it has another store, of which there is no copy yet.
+	m.at(t, lost, "down", "--data-dir", f.data(lost), "--purge")
+	f.join(t, lost, address[lost])
+	f.wait(t, 3*time.Minute, "its new store has a copy, and its former lines are there all the time", func() (bool, string) {
+		g := ask()
+		if g.unbroken(t); g.last < before.last {
+			t.Fatalf("%d lines of %d, %+v", g.last, before.last, g.trailer)
+		}
+		s := f.copy(t, lost)
+		return s.Own.Whole, fmt.Sprintf("%+v", s.Own)
 	})
 }
 
