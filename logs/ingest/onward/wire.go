@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -21,6 +22,10 @@ import (
 	"perch/logs/record"
 )
 
+// lastTime is the last that an EventTime can say, ns: the two seconds after it are
+// marks of groups. What is beyond its range, 1970 to 2106, is sent as its ends.
+const lastTime = (math.MaxUint32-1)*int64(1e9) - 1
+
 // pack writes entries [EventTime, map] of lines from first on, at most limit,
 // until the chunk is full. It returns how many there are: one at least.
 func (o *Onward) pack(s *record.Stream, l *block.Lines, first, limit int) (body []byte, n int) {
@@ -30,8 +35,9 @@ func (o *Onward) pack(s *record.Stream, l *block.Lines, first, limit int) (body 
 		i := first + n
 		fields, _ := entry.Pairs(l.FieldsOf(i)) // a line without fields has none
 		body = append(body, 0x92, 0xd7, 0)      // EventTime: seconds and nanoseconds
-		body = binary.BigEndian.AppendUint32(body, uint32(l.Times[i]/1e9))
-		body = binary.BigEndian.AppendUint32(body, uint32(l.Times[i]%1e9))
+		at := min(max(l.Times[i], 0), lastTime)
+		body = binary.BigEndian.AppendUint32(body, uint32(at/1e9))
+		body = binary.BigEndian.AppendUint32(body, uint32(at%1e9))
 		size := uint32(len(fields) + 2)
 		for _, f := range labels {
 			if f.Value != "" {
