@@ -33,8 +33,34 @@ type Total struct {
 
 // counted is what is counted of a pod.
 type counted struct {
-	levels [record.LevelCount]prometheus.Counter
+	levels [record.LevelCount]level
 	last   time.Time // when it wrote
+}
+
+// level is one counter. It is 0 in its first sample, so that PromQL sees its first
+// lines as an increase.
+type level struct {
+	counter prometheus.Counter // nil: there is no line
+	first   int64              // lines that it does not have yet
+	samples int                // up to two
+}
+
+func (l *level) add() {
+	if l.samples > 1 {
+		l.counter.Inc()
+	} else {
+		l.first++
+	}
+}
+
+// sample begins a sample. What a sample reads is read later.
+func (l *level) sample() {
+	if l.counter == nil || l.samples > 1 {
+		return
+	}
+	if l.samples++; l.samples > 1 {
+		l.counter.Add(float64(l.first))
+	}
 }
 
 // pod is one that has counters.
@@ -55,6 +81,13 @@ func (t *Total) Describe(ch chan<- *prometheus.Desc) { t.lines.Describe(ch) }
 // Collect implements prometheus.Collector: a sample, after which the counters of
 // pods that are gone are let go.
 func (t *Total) Collect(ch chan<- prometheus.Metric) {
+	t.mu.Lock()
+	for _, c := range t.pods {
+		for i := range c.levels {
+			c.levels[i].sample()
+		}
+	}
+	t.mu.Unlock()
 	t.lines.Collect(ch)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,9 +96,9 @@ func (t *Total) Collect(ch chan<- prometheus.Metric) {
 		if now.Sub(c.last) < quietAfter || p.namespace == Others || p.namespace == record.HostNamespace || t.alive(p.namespace, p.name) {
 			continue
 		}
-		for level, counter := range c.levels {
-			if counter != nil {
-				t.lines.DeleteLabelValues(p.namespace, p.name, record.Level(level).String())
+		for i, l := range c.levels {
+			if l.counter != nil {
+				t.lines.DeleteLabelValues(p.namespace, p.name, record.Level(i).String())
 			}
 		}
 		delete(t.pods, p)
@@ -90,11 +123,12 @@ func (t *Total) Append(ctx context.Context, records []record.Record, positions [
 			of, c = t.of(last)
 			c.last = now
 		}
-		level := levelIndex(byte(r.Level))
-		if c.levels[level] == nil {
-			c.levels[level] = t.lines.WithLabelValues(of.namespace, of.name, record.Level(level).String())
+		i := levelIndex(byte(r.Level))
+		l := &c.levels[i]
+		if l.counter == nil {
+			l.counter = t.lines.WithLabelValues(of.namespace, of.name, record.Level(i).String())
 		}
-		c.levels[level].Inc()
+		l.add()
 	}
 	return nil
 }
