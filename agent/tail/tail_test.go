@@ -120,10 +120,22 @@ type running struct {
 	stop func()
 }
 
-func start(t *testing.T, dir string, m *memory) running {
-	t.Helper()
+func quick(dir string) Config {
 	cfg := Default(dir, "n1")
 	cfg.Poll, cfg.Settle, cfg.Finish, cfg.Linger = 100*time.Millisecond, 2*time.Millisecond, 300*time.Millisecond, 0
+	return cfg
+}
+
+func start(t *testing.T, dir string, m *memory) running {
+	t.Helper()
+	return startWith(t, quick(dir), m)
+}
+
+// startPatient waits for the rest of a line as long as any test takes.
+func startPatient(t *testing.T, dir string, m *memory) running {
+	t.Helper()
+	cfg := quick(dir)
+	cfg.Finish = time.Hour
 	return startWith(t, cfg, m)
 }
 
@@ -218,14 +230,14 @@ func TestLinesCarryIdentityAndTime(t *testing.T) {
 
 func TestPartsAreJoinedAcrossInterleavingRotationAndRestart(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
-	tl := start(t, dir, m)
+	tl := startPatient(t, dir, m)
 	c := newWriter(t, dir, podName)
 	c.say("stdout", "P", "one ")
 	c.say("stderr", "F", "other")
 	c.say("stdout", "P", "two ")
 	m.until(t, 1)
 	tl.stop() // the line is only begun
-	tl = start(t, dir, m)
+	tl = startPatient(t, dir, m)
 	c.rotate()
 	c.say("stderr", "F", "second file")
 	m.until(t, 2)
@@ -276,7 +288,7 @@ func TestNothingIsLostOrDoubledThroughRotationRestartAndRefusal(t *testing.T) {
 	dir, m := t.TempDir(), newMemory()
 	refusals := rand.New(rand.NewPCG(seed, 1))
 	m.refuse = func() bool { return refusals.IntN(4) == 0 }
-	tl := start(t, dir, m)
+	tl := startPatient(t, dir, m)
 	var pods []*writer
 	for i := range 4 {
 		pods = append(pods, newWriter(t, dir, fmt.Sprintf("shop_web-%d_u%d", i, i)))
@@ -304,7 +316,7 @@ func TestNothingIsLostOrDoubledThroughRotationRestartAndRefusal(t *testing.T) {
 			c.rotate()
 		case 1:
 			tl.stop()
-			tl = start(t, dir, m)
+			tl = startPatient(t, dir, m)
 		case 2: // an old file is removed once it is drained
 			old, _ := filepath.Glob(filepath.Join(c.dir, "0.log.*"))
 			if len(old) > 0 && tl.Drained(old[0]) {
