@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"perch/logs/block"
 )
@@ -12,10 +13,13 @@ import (
 // What is told of blocks is kept in memory, but no more than this of the bytes that
 // blocks may have: full ones need about half of it, those of thousands of streams that
 // wrote a few lines each would need more than their lines. What is told of the blocks
-// of closed partitions that were not asked for lately is let go of, and read again.
+// of closed partitions that were not asked for lately is let go of, and read again: of
+// those asked for longest ago when it is too much, and of all after knownIdle, which
+// costs 1 µs a block when they are asked for again.
 const (
 	knownPart  = 200
 	knownLeast = 32 << 20
+	knownIdle  = 10 * time.Minute
 )
 
 // What one block, and one stream of a partition, take about.
@@ -24,8 +28,9 @@ const (
 	knownStream = 300
 )
 
-// mostBlocks are in a partition: as many as are read again at once.
-const mostBlocks = 50_000
+// mostBlocks are in a partition, because what is told of the one being written is not
+// let go of: they take 13 MB.
+const mostBlocks = 20_000
 
 // mostKnown is how much may be kept for so many bytes of blocks; 0 is any number.
 func mostKnown(bytes int64) int64 { return max(knownLeast, bytes/knownPart) }
@@ -133,7 +138,7 @@ func (s *Store) failed(msg string, err error, more ...any) {
 // blocks are those of the partition, read again if they were let go of. With an error
 // they are those that could be read, and have other numbers than before.
 func (s *Store) blocks(p *partition) ([]*block.Meta, error) {
-	p.asked.Store(s.turn.Add(1))
+	p.asked.Store(time.Now().UnixNano())
 	s.mu.RLock()
 	metas, count := p.metas, p.count
 	s.mu.RUnlock()
@@ -165,13 +170,13 @@ func (s *Store) blocks(p *partition) ([]*block.Meta, error) {
 	s.mu.Lock()
 	p.metas = metas
 	s.mu.Unlock()
-	s.letGo()
+	s.letGo(time.Now())
 	return metas, nil
 }
 
-// letGo forgets blocks of closed partitions, those that were asked for long ago first,
-// as long as all take too much memory.
-func (s *Store) letGo() {
+// letGo forgets blocks of closed partitions: those that were asked for long ago, and
+// more of them, the longest ago first, as long as all take too much memory.
+func (s *Store) letGo(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	total := int64(0)
@@ -184,8 +189,8 @@ func (s *Store) letGo() {
 	}
 	slices.SortFunc(closed, func(a, b *partition) int { return cmp.Compare(a.asked.Load(), b.asked.Load()) })
 	for _, p := range closed {
-		if total <= s.most {
-			return
+		if total <= s.most && now.Sub(time.Unix(0, p.asked.Load())) < knownIdle {
+			return // the others were asked for later
 		}
 		total -= p.knows()
 		p.forget()

@@ -56,7 +56,7 @@ func quick(dir string) Config {
 // forgetAll lets go of the blocks of all closed partitions.
 func (s *Store) forgetAll() {
 	s.most = 0
-	s.letGo()
+	s.letGo(time.Now())
 }
 
 func TestPodsThatAreGoneTakeLittleMemory(t *testing.T) {
@@ -67,17 +67,21 @@ func TestPodsThatAreGoneTakeLittleMemory(t *testing.T) {
 	clear(s.sources) // as after ten minutes
 	clear(s.byPointer)
 	before := liveHeap() - base
-	if s.letGo(); s.parts[0].metas == nil {
+	if s.letGo(time.Now().Add(knownIdle - time.Minute)); s.parts[0].metas == nil {
 		t.Fatal("blocks were let go of while there is room")
 	}
-	s.forgetAll()
+	s.letGo(time.Now().Add(knownIdle))
 	after := liveHeap() - base
 	t.Logf("a pod takes %d bytes, once let go of %d", before/n, after/n)
 	if s.parts[0].metas != nil || before-after < 350*n {
 		t.Errorf("%d pods take %d KB, then %d KB", n, before>>10, after>>10)
 	}
 	wantLines(t, all(t, s, index.Need{}), 3*n)
-	if s.parts[0].metas != nil {
+	if s.letGo(time.Now().Add(knownIdle - time.Minute)); s.parts[0].metas == nil {
+		t.Error("blocks that were asked for just now were let go of")
+	}
+	s.forgetAll()
+	if wantLines(t, all(t, s, index.Need{}), 3*n); s.parts[0].metas != nil {
 		t.Error("blocks are kept though there is no room")
 	}
 }

@@ -34,7 +34,6 @@ type Store struct {
 	entries spare // of the write-ahead log
 	views   atomic.Int64
 	fresh   atomic.Int64 // bytes of blocks since what is due was looked for
-	turn    atomic.Int64 // counts how often blocks were asked for
 	most    int64        // bytes that may be kept of what is told of blocks
 
 	appending sync.WaitGroup // of Append; none begins once closed is set
@@ -220,7 +219,7 @@ func (s *Store) loadPartitions(dir string, cp checkpoint, open func(dir, name st
 				s.sources[m.Hash] = &source{stream: m.Stream, hash: m.Hash, idle: time.Now()}
 			}
 		}
-		s.letGo()
+		s.letGo(time.Now())
 	}
 	for h, m := range next {
 		src, ok := s.sources[h]

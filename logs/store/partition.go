@@ -30,7 +30,7 @@ type partition struct {
 	sums  []end              // the same, once metas were let go of
 	parts map[string]partUse // of metas, once they were let go of
 
-	asked   atomic.Int64 // turn in which blocks were asked for last
+	asked   atomic.Int64 // when blocks were asked for last, Unix ns; never: when it was opened
 	reading sync.Mutex   // held while they are read again
 	damaged atomic.Bool  // some were, the last time
 
@@ -55,6 +55,7 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
 	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start}
+	p.asked.Store(time.Now().UnixNano())
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
@@ -88,6 +89,7 @@ func lend(dir, name string, codec *block.Codec, verified int64) (*partition, int
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
 	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start, lent: true}
+	p.asked.Store(time.Now().UnixNano())
 	file, metas, lost, err := block.OpenRead(p.blocksFile(), codec, verified)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil

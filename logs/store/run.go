@@ -57,7 +57,7 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 		s.fresh.Store(0)
 		s.retain(now)
 	}
-	s.letGo()
+	s.letGo(now)
 	s.completeIndexes(ctx)
 	s.measure()
 }

@@ -56,12 +56,6 @@ func shortPods(ctx context.Context, s *soak) error {
 	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
-	if _, err := s.settled(ctx, "meanwhile"); err != nil {
-		return err
-	}
-	if err := s.cut(ctx, time.Now()); err != nil {
-		return err
-	}
 	after, err := s.settled(ctx, "after")
 	if err != nil {
 		return err
@@ -78,30 +72,6 @@ func shortPods(ctx context.Context, s *soak) error {
 		return errors.New(strings.Join(more, "; "))
 	}
 	return nil
-}
-
-// cut waits until the database has written all before end into blocks and cut its
-// WAL after it: until then, two blocks and a half at most, it keeps some bytes of
-// each series that ended.
-func (s *soak) cut(ctx context.Context, end time.Time) error {
-	s.say("waiting for the database to write its block and to cut its WAL")
-	const cuts = "sum(prometheus_tsdb_wal_truncate_duration_seconds_count)"
-	before, err := s.number(ctx, cuts)
-	if err != nil {
-		return err
-	}
-	for {
-		if err := trial.Pause(ctx, time.Minute); err != nil {
-			return err
-		}
-		done, err := s.number(ctx, fmt.Sprintf("max(prometheus_tsdb_head_min_time) > bool %d and on() %s > %s", end.UnixMilli(), cuts, before))
-		if err != nil {
-			return err
-		}
-		if done == "1" {
-			return nil
-		}
-	}
 }
 
 // settled says what the roles hold, and keeps profiles of their heaps in
