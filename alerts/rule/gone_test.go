@@ -48,27 +48,14 @@ func TestAnAlertWhoseRuleIsGoneHasEnded(t *testing.T) {
 		}
 		return nil
 	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	ctx, cancel := context.WithCancel(t.Context())
-	stopped := make(chan error, 1)
-	go func() { stopped <- rs.Run(ctx) }()
+	defer run(t, rs)()
 	defer func() {
-		cancel()
-		if err := <-stopped; err != nil {
-			t.Error(err)
+		if t.Failed() {
+			mu.Lock()
+			defer mu.Unlock()
+			t.Log(told)
 		}
 	}()
-	until := func(what string, good func() bool) {
-		t.Helper()
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for end := time.Now().Add(time.Minute); !good(); <-tick.C {
-			if time.Now().After(end) {
-				mu.Lock()
-				defer mu.Unlock()
-				t.Fatalf("%s, after a minute: %v", what, told)
-			}
-		}
-	}
 	const deleted, moved, mended, kept = `{alert: Deleted, expr: vector(1)}`, `{alert: Moved, expr: vector(1)}`, `{alert: Mended, expr: vector(1)}`, `{alert: Kept, expr: vector(1)}`
 	group := func(name string, rules ...string) string {
 		return "groups: [{name: " + name + ", rules: [" + strings.Join(rules, ", ") + "]}]"
@@ -77,16 +64,16 @@ func TestAnAlertWhoseRuleIsGoneHasEnded(t *testing.T) {
 	have(Source{Name: "a", Text: group("g", deleted, kept)}, Source{Name: "b", Text: group("g", `{alert: Edited, expr: vector(1), labels: {severity: page}}`)},
 		Source{Name: "c", Text: group("one", moved)}, Source{Name: "d", Text: group("g", mended)}, Source{Name: "e", Text: group("g", `{alert: Whole, expr: vector(1)}`)},
 		Source{Name: "f", Text: group("one", `{alert: Fails, expr: vector(1)}`)})
-	until("not all fire", func() bool {
+	until(t, "not all fire", func() bool {
 		return state("Deleted") == "firing" && state("Editedpage") == "firing" && state("Moved") == "firing" && state("Mended") == "firing" && state("Kept") == "firing" && state("Whole") == "firing" && state("Fails") == "firing"
 	})
 	have(Source{Name: "a", Text: group("g", `{alert: Kept, expr: vector(2)}`)}, Source{Name: "b", Text: group("g", `{alert: Edited, expr: vector(1), labels: {severity: ticket}}`)},
 		Source{Name: "c", Text: group("two", moved)}, Source{Name: "d", Text: "groups: ["}, fails)
-	until("what is gone has not ended", func() bool {
+	until(t, "what is gone has not ended", func() bool {
 		return state("Deleted") == "ended" && state("Editedpage") == "ended" && state("Whole") == "ended"
 	})
 	have(Source{Name: "a", Text: group("g", kept)}, Source{Name: "d", Text: group("g", mended, deleted)}, fails)
-	until("the last is not ended, or what is back does not fire", func() bool {
+	until(t, "the last is not ended, or what is back does not fire", func() bool {
 		return state("Editedticket") == "ended" && state("Moved") == "ended" && state("Deleted") == "firing"
 	})
 	mu.Lock()

@@ -41,6 +41,30 @@ func (p *pods) query(_ context.Context, expr string, at time.Time) (out promql.V
 	return out, p.partial
 }
 
+// run starts rules.
+func run(t *testing.T, rs *Rules) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- rs.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func until(t *testing.T, about string, good func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); !good(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("%s, after a minute", about)
+		}
+	}
+}
+
 func TestAPartialAnswerAfterARestartResolvesNothing(t *testing.T) {
 	const text = `groups: [{name: g, rules: [
 		{alert: Down, expr: down, labels: {severity: page, team: '{{ $labels.pod }}'}},
@@ -57,25 +81,7 @@ func TestAPartialAnswerAfterARestartResolvesNothing(t *testing.T) {
 	start := func() (stop func()) {
 		rs = New(Config{Interval: 20 * time.Millisecond, ExternalURL: page}, d, func() []Source { return []Source{{Name: "f", Text: text}} },
 			func(context.Context, ...Alert) error { return nil }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- rs.Run(ctx) }()
-		return func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	until := func(about string, good func() bool) {
-		t.Helper()
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for end := time.Now().Add(time.Minute); !good(); <-tick.C {
-			if time.Now().After(end) {
-				t.Fatalf("%s, after a minute", about)
-			}
-		}
+		return run(t, rs)
 	}
 	fires := func() string {
 		var out []string
@@ -94,13 +100,13 @@ func TestAPartialAnswerAfterARestartResolvesNothing(t *testing.T) {
 	}
 	fire := func(about string, want string) {
 		t.Helper()
-		until(about+": "+want+" do not fire", func() bool { return fires() == want })
+		until(t, about+": "+want+" do not fire", func() bool { return fires() == want })
 	}
 	evaluated := func(times int) {
 		t.Helper()
 		for range times {
 			began := time.Now()
-			until("no evaluation", func() bool {
+			until(t, "no evaluation", func() bool {
 				for _, g := range rs.Manager().RuleGroups() {
 					if strings.HasPrefix(g.File(), "f") && g.GetLastEvaluation().After(began) {
 						return true
@@ -112,7 +118,7 @@ func TestAPartialAnswerAfterARestartResolvesNothing(t *testing.T) {
 	}
 	inStore := func(want int) {
 		t.Helper()
-		until("what fires is not stored", func() bool {
+		until(t, "what fires is not stored", func() bool {
 			v, err := stored(t.Context(), `ALERTS{alertstate="firing"}`, time.Now())
 			return err == nil && len(v) == want
 		})

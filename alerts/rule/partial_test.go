@@ -54,15 +54,7 @@ func TestAPartialAnswerResolvesNoAlert(t *testing.T) {
 		{alert: Down, expr: down, labels: {severity: '{{ if gt $value 3.0 }}high{{ else }}low{{ end }}'}, annotations: {summary: '{{ $labels.pod }} is {{ $value }}'}}]}]`
 	rs := New(Config{Interval: 20 * time.Millisecond, ExternalURL: page}, d, func() []Source { return []Source{{Name: "f", Text: text}} },
 		func(context.Context, ...Alert) error { return nil }, slog.New(slog.DiscardHandler), reg)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- rs.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	defer run(t, rs)()
 	evaluations := func() (n float64) {
 		all, err := reg.Gather()
 		if err != nil {

@@ -126,10 +126,11 @@ func (f *Fan) isAway(p Peer) bool {
 	}
 	if !f.look[p.Node] {
 		f.look[p.Node] = true
-		go func() {
-			err := reach(context.Background(), p)
+		go func() { // for all who ask later; both end by limits of their own
+			ctx := context.Background()
+			err := reach(ctx, p)
 			if err == nil {
-				f.parts.Copies(context.Background(), true) // it may have another store now
+				f.parts.Copies(ctx, true) // it may have another store now
 			}
 			f.mu.Lock()
 			defer f.mu.Unlock()

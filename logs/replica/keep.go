@@ -47,6 +47,9 @@ type Keeper struct {
 	serial int // names scratch directories
 }
 
+// Store is the Identity of this node's own store.
+func (k *Keeper) Store() string { return k.cfg.Store }
+
 // copyKey is a node and the identity of its store: a node that was set up anew
 // has another.
 type copyKey struct{ owner, id string }

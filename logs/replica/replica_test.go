@@ -238,56 +238,6 @@ func TestTheCopyHasEveryLineThroughWhateverHappens(t *testing.T) {
 	}
 }
 
-// Partitions that were opened and sealed since the last commit lie at the follower
-// in part; what it has of earlier ones stays readable.
-func TestACopyCanBeReadWhereverAShipmentBreaksOff(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		before int // lines of the copy before
-	}{
-		{"the first shipment", 0},
-		{"a later one", 500},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			read, whole := 0, false
-			for limit := int64(2000); !whole; limit += limit / 2 {
-				dir := t.TempDir()
-				s := openStore(t, dir)
-				f := openFollower(t)
-				members := func() []Member { return []Member{f.member("follower")} }
-				if c.before > 0 {
-					write(t, s, 0, c.before)
-					steps(t, newShipper(t, dir, s, members), 6)
-				}
-				for i := range 5 {
-					write(t, s, c.before+i*400, 400)
-					if err := s.Seal(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
-				sh := newShipper(t, dir, s, members)
-				f.broken.Store(limit)
-				sh.step(t.Context(), time.Now(), time.Now())
-				f.broken.Store(0)
-				whole = sh.Status().Error == ""
-				if len(f.k.Copies()) > 0 {
-					read++
-					f.restart(t)
-					if n := len(f.lines(t)); n < c.before {
-						t.Errorf("cut off after %d bytes: the copy has %d lines, had %d", limit, n, c.before)
-					}
-				}
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if read < 2 {
-				t.Errorf("only %d copies could be read", read)
-			}
-		})
-	}
-}
-
 func TestSmallPortionsComeNewestFirstAndEndWhole(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -586,32 +536,6 @@ func TestAStoreMadeAnewDoesNotOverwriteTheFormerCopy(t *testing.T) {
 	}
 }
 
-func TestAnOpenedCopyIsAsOfOneTime(t *testing.T) {
-	dir := t.TempDir()
-	s := openStore(t, dir)
-	defer s.Close()
-	f := openFollower(t)
-	sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
-	write(t, s, 0, 100)
-	steps(t, sh, 4)
-	if n := len(f.lines(t)); n != 100 {
-		t.Fatalf("%d lines", n)
-	}
-	again := f.k.opened[copyKey{"owner", sh.id}]
-	if n := len(f.lines(t)); n != 100 || f.k.opened[copyKey{"owner", sh.id}] != again {
-		t.Fatalf("%d lines, opened anew for nothing", n)
-	}
-	write(t, s, 100, 50)
-	steps(t, sh, 4)
-	if n := len(f.lines(t)); n != 150 {
-		t.Errorf("%d lines after more came", n)
-	}
-	f.k.closeIdle(time.Now().Add(time.Hour))
-	if left, err := os.ReadDir(f.cfg.Scratch); err != nil || len(left) != 0 || len(f.k.opened) != 0 {
-		t.Errorf("an idle copy stays open: %v, %v", left, err)
-	}
-}
-
 func TestOnlyFilesOfAStoreAreWritten(t *testing.T) {
 	for _, c := range []struct {
 		path string
@@ -631,27 +555,5 @@ func TestOnlyFilesOfAStoreAreWritten(t *testing.T) {
 		if _, ok := keyOf(path); ok != (path == "node/0a") {
 			t.Errorf("%q is a copy: %v", path, ok)
 		}
-	}
-}
-
-func TestWhoListsCopiesIsToldOfThePresentStore(t *testing.T) {
-	dir := t.TempDir()
-	id, err := Identity(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, err := Identity(dir); err != nil || again != id || id == "" {
-		t.Fatal(id, again, err)
-	}
-	cfg := DefaultKeep(filepath.Join(t.TempDir(), "copies"), filepath.Join(t.TempDir(), "scratch"))
-	cfg.Store = id
-	k := openKeeper(t, cfg)
-	w := httptest.NewRecorder()
-	k.Reads().ServeHTTP(w, httptest.NewRequest(http.MethodGet, ReadPrefix, nil))
-	if w.Code != http.StatusOK || w.Header().Get(StoreHeader) != id {
-		t.Errorf("%d, %v", w.Code, w.Header())
-	}
-	if id, err := Identity(filepath.Join(dir, "no", "such")); err == nil {
-		t.Errorf("%q of no directory", id)
 	}
 }

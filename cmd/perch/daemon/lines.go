@@ -120,11 +120,7 @@ func (l *lines) serveCluster(r role, api clients, f informers.SharedInformerFact
 		}
 		return out
 	}
-	id, err := replica.Identity(r.cfg.Path("logs"))
-	if err != nil {
-		return err
-	}
-	copies := &copyList{self: r.ownCopies(), own: l.copies.Copies, store: id, peers: peers}
+	copies := &copyList{self: r.ownCopies(), own: l.copies.Copies, store: l.copies.Store(), peers: peers}
 	l.search = cluster.New(cluster.Parts{Self: r.cfg.NodeName, Local: l.engine, Peers: peers, Copies: copies.list}, r.part("logs"))
 	return l.keepEvents(f)
 }
