@@ -19,7 +19,7 @@ import (
 const (
 	knownPart  = 200
 	knownLeast = 32 << 20
-	knownIdle  = 10 * time.Minute
+	knownIdle  = 2 * time.Minute
 )
 
 // What one block, and one stream of a partition, take about.
