@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -39,6 +40,17 @@ const batchBlocks = 64
 func Exists(dir string) bool {
 	_, err := readVocabulary(filepath.Join(dir, "vocabulary"))
 	return err == nil
+}
+
+// Lost tells whether a file that every open index has is missing in dir: what is open
+// still answers, but will not be found again.
+func Lost(dir string) bool {
+	for _, name := range []string{"vocabulary", "filters", filepath.Join("bleve", "root.bolt")} {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 // Create makes an empty index in dir, removing what was there.

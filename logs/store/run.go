@@ -237,6 +237,16 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 		return nil
 	}
 	x := p.index()
+	if x != nil && index.Lost(p.indexDir()) {
+		s.log.Warn("index was deleted while it was in use, and is built anew", "part", p.name)
+		s.cutting.Lock()
+		err := p.dropIndex()
+		s.cutting.Unlock()
+		if err != nil {
+			s.log.Warn("index was not closed", "part", p.name, "err", err)
+		}
+		x = nil
+	}
 	if x == nil {
 		blocks := s.count(p)
 		var err error

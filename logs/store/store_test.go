@@ -163,6 +163,68 @@ func TestLinesStayThroughCutReopenAndIndexLoss(t *testing.T) {
 	}
 }
 
+// Queries find the same through it all: what is open answers without its files.
+func TestIndexDeletedInUseIsBuiltAnewWhileQueriesAnswer(t *testing.T) {
+	for _, file := range []string{".", "vocabulary", "filters", filepath.Join("bleve", "root.bolt")} {
+		t.Run(file, func(t *testing.T) {
+			cfg := small(t.TempDir())
+			cfg.PartitionBytes = 20 << 10
+			s := open(t, cfg)
+			defer func() { _ = s.Close() }()
+			st, n := streams(7), 0
+			found := func() int {
+				t.Helper()
+				lines := all(t, s, index.Need{Op: index.Word, Text: "req7919"})
+				if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, "req7919 ") }) {
+					t.Fatalf("the word is not in %d lines that were read", len(lines))
+				}
+				return len(lines)
+			}
+			more := func() {
+				t.Helper()
+				for range 40 {
+					if err := s.Append(t.Context(), batch(st, n, 50), nil); err != nil {
+						t.Fatal(err)
+					}
+					n += 50
+				}
+				if err := s.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			more()
+			more()
+			few := found()
+			if len(s.parts) < 2 || few > n/2 {
+				t.Fatalf("%d partitions, %d of %d lines read: nothing is indexed", len(s.parts), few, n)
+			}
+			for _, p := range s.parts {
+				if p.index() == nil {
+					continue
+				}
+				if err := os.RemoveAll(filepath.Join(p.indexDir(), file)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			found()
+			for range 3 { // is seen at the first; the lines between come as they always do
+				s.maintain(t.Context(), time.Now())
+				found()
+				more()
+			}
+			wantLines(t, all(t, s, index.Need{}), n)
+			if read := found(); read > few {
+				t.Errorf("%d lines were read, before %d", read, few)
+			}
+			for _, p := range s.parts {
+				if p.index() != nil && index.Lost(p.indexDir()) {
+					t.Errorf("partition %s has no index on disk", p.name)
+				}
+			}
+		})
+	}
+}
+
 func TestSecondInstanceIsRefused(t *testing.T) {
 	cfg := small(t.TempDir())
 	s := open(t, cfg)
