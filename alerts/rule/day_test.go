@@ -124,6 +124,8 @@ var absent = map[string]string{
 	"kubelet_volume_stats_available_bytes":                           "no volume is claimed",
 	"kubelet_volume_stats_capacity_bytes":                            "no volume is claimed",
 	"perch_alarm_failures_total":                                     "there is no worker",
+	"perch_recorded_overflow_lines_total":                            "there is no LogRule",
+	"perch_recorded_slow_lines_total":                                "there is no LogRule",
 	"perch_replica_lag_seconds":                                      "there is no other node to have a copy",
 	"perch_scrape_target_cut_off":                                    "no target said too much",
 	"perch_share_stores_away":                                        "there is no store of second copies",

@@ -49,12 +49,9 @@ func (r *Recorded) Collect(out chan<- prometheus.Metric) {
 			}
 			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), slices.Concat(s.values, x.fixed)...)
 		}
-		if x.overflow > 0 {
-			over[[3]string{x.Namespace, x.Object, x.Record}] += x.overflow
-		}
-		if x.slow > 0 {
-			late[[3]string{x.Namespace, x.Object, x.Record}] += x.slow
-		}
+		of := [3]string{x.Namespace, x.Object, x.Record}
+		over[of] += x.overflow
+		late[of] += x.slow
 	}
 	for of, n := range over {
 		out <- prometheus.MustNewConstMetric(overflow, prometheus.CounterValue, float64(n), of[:]...)
