@@ -10,15 +10,15 @@
 //	         "copies"?:[{node,by,at,from?,age_ms}]}
 //	GET …/histogram       q, from, to, buckets (60, ≤ 2000) or step → {"from","to","step_ms","total","levels":{},"buckets":[{"time","count","levels":{}}],"stats",…as above}
 //	         by=FIELD counts values of a field instead: {"by","values":{},"buckets":[{…,"values":{}}]}, the ten most frequent, "(others)" and "(none)"
-//	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; "event: hidden" data {"namespaces"}; Last-Event-ID goes on from there
+//	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; "event: error" data {"error"}; "event: hidden" data {"namespaces"}; Last-Event-ID goes on from there
 //	GET …/fields, /values?field=F   q, from, to, limit → {"values":[{"value","count"}],…}; counts of parsed fields come from a sample of lines
 //	GET …/stats?field=F&by=G  q, from, to, limit → {"groups":[{"group","count","rate","with","unique","numbers","sum","min","max","average","quantiles":{"0.5":…}}],…}
 //	GET …/patterns  q, from, to, limit, buckets → {"total","other","step_ms","patterns":[{"pattern","count","level","first","last","trend":[n],"id","namespace","pod","container","instance",
 //	         "seen"?:{"time","id","namespace","pod","container","instance","maybe_earlier"?},"image"?}],…}
 //	         a pattern is a line without its words with digits; first, id and so on tell of its first line within from..to, seen of the first that is stored and that q finds.
 //	         That is looked for during 2 s: maybe_earlier is true when there may be an earlier one, and seen is absent beyond the 500 most frequent. image is that of seen
-//	GET …/context?id=ID&before=N&after=N&scope=stream|pod|workload|node  NDJSON as query, oldest first
-//	errors: {"error","position"?,"expected"?} with status 400, 403, 501, 503
+//	GET …/context?id=ID&before=N&after=N&scope=stream|container|pod|workload|node  NDJSON as query, oldest first
+//	errors: {"error","position"?,"expected"?} with status 400, 403, 404, 405, 503
 //
 // Times are RFC3339, unix seconds, or now-1h (units s m h d w). The last hour is the default.
 // Namespaces are restricted by the function the caller injects (Doors.Allowed); what was left out is named in "hidden".

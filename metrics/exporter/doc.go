@@ -11,9 +11,8 @@
 // kernel, costs one failed look at each round and is no error. Of node_exporter's
 // default collectors only textfile is left out.
 //
-// Of kube-state-metrics' default set these are left out: Secrets, because this
-// role may not read them; Leases, which change every few seconds and which no
-// rule reads; webhook configurations, signing requests, volume attachments.
+// Of kube-state-metrics' default set only Secrets are left out, because this role
+// may not read them.
 //
 // Wiring: one registry each, handed to metrics/scrape as a Local:
 //

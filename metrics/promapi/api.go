@@ -188,12 +188,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), askedKey{}, true)))
 }
 
-// Engine is the PromQL engine, for rules.
-func (a *API) Engine() *promql.Engine { return a.engine }
-
-// Queryable shows what the caller in the context may see, see WithAccess.
-func (a *API) Queryable() storage.SampleAndChunkQueryable { return a.guard }
-
 // Instant evaluates expr at a time. A scalar becomes one sample without labels.
 // Warnings tell among others that the answer is partial.
 func (a *API) Instant(ctx context.Context, expr string, at time.Time) (promql.Vector, []string, error) {

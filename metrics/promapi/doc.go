@@ -12,8 +12,8 @@
 //
 //	api, err := promapi.New(cfg, promapi.Parts{Store: s, Missing: …}, log, reg)
 //	mux.Handle("/prometheus/", http.StripPrefix("/prometheus", withUser(api)))
-//	vector, warnings, err := api.Instant(promapi.WithAccess(ctx, promapi.Everything), expr, at)
-//	rules use api.Engine() and the store itself
+//	vector, warnings, err := api.Instant(promapi.WithAccess(ctx, promapi.Everything()), expr, at)
+//	rules ask by Instant too, so that they hear of partial answers
 //
 // Paths served: /api/v1/* as in Prometheus (admin endpoints off) and /federate.
 //

@@ -65,12 +65,12 @@ func newHTTPEngine(t *testing.T) *httpEngine {
 }
 
 func (e *httpEngine) NewInstantQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, expr string, at time.Time) (promql.Query, error) {
-	direct, err := e.api.Engine().NewInstantQuery(ctx, q, opts, expr, at)
+	direct, err := e.api.engine.NewInstantQuery(ctx, q, opts, expr, at)
 	return e.query(q, direct, err, "/api/v1/query", url.Values{"query": {expr}, "time": {stamp(at)}})
 }
 
 func (e *httpEngine) NewRangeQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, expr string, start, end time.Time, step time.Duration) (promql.Query, error) {
-	direct, err := e.api.Engine().NewRangeQuery(ctx, q, opts, expr, start, end, step)
+	direct, err := e.api.engine.NewRangeQuery(ctx, q, opts, expr, start, end, step)
 	return e.query(q, direct, err, "/api/v1/query_range",
 		url.Values{"query": {expr}, "start": {stamp(start)}, "end": {stamp(end)}, "step": {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)}})
 }

@@ -3,7 +3,7 @@
 //
 // It owns the configuration: the sections `global` and `remote_write` of a
 // prometheus.yml, other sections are refused. It owns no data: the store's WAL
-// is the backlog, about one and a half hours of it; what is older when a
+// is the backlog, half an hour to one and a half of it; what is older when a
 // receiver comes back is not sent (prometheus_remote_storage_* and
 // prometheus_wal_watcher_* count). As with Prometheus, sending begins with what
 // is committed after the start, so the backlog does not outlive a restart.

@@ -12,7 +12,7 @@
 //	l, err := scrape.New(cfg, scrape.Parts{Into: store, Objects: …, Inlet: …}, log, reg)
 //	g.Go("scrape", l.Run)
 //	promapi.Parts{Targets: l}           // /api/v1/targets
-//	mux.Handle("GET /targets", l)       // with the reasons of what is left out
+//	l.List()                            // with what is left out and why, for GET /prometheus/perch/v1/targets
 //
 // Start reading at Run in run.go.
 package scrape

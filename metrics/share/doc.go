@@ -16,7 +16,7 @@
 // WAL of the server, which grows meanwhile, and are sent in order when it comes
 // back. After that its part goes to the others, and what was made meanwhile is in
 // the server's store only. Copies begin with what the WAL has when the first store
-// comes, the last one to two hours.
+// comes, the last half an hour to one and a half.
 //
 // The server knows for which time it may lack what copies have (Gap): all before
 // now when it starts with an empty store, the end of a write-ahead log that was

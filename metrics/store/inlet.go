@@ -83,9 +83,6 @@ func (s *Store) Inlet(name string) *Inlet {
 	return &Inlet{name: name, s: s, refs: map[uint64]storage.SeriesRef{}}
 }
 
-// Forget drops the references, when IDs are about to mean other series.
-func (i *Inlet) Forget() { clear(i.refs) }
-
 // Append commits samples; see AppendAll.
 func (i *Inlet) Append(ctx context.Context, batch []Sample) (Appended, error) {
 	return i.AppendAll(ctx, Batch{Samples: batch})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -251,6 +250,3 @@ func (s *Store) WALReplayStatus() (tsdb.WALReplayStatus, error) {
 
 // BlockMetas lists the blocks on disk.
 func (s *Store) BlockMetas() ([]tsdb.BlockMeta, error) { return s.db.BlockMetas(), nil }
-
-// NoTime is what MaxTime answers for an empty database.
-const NoTime = math.MinInt64

@@ -10,12 +10,12 @@
 //
 // A Forwarder feeds a Client from the WAL of the worker's own store. What was
 // acknowledged is a position in the WAL, kept in a file; so the buffer for an
-// outage is the WAL itself, two hours by default, and survives restarts.
+// outage is the WAL itself, three hours by default (ForwardConfig.HoldMax), and survives restarts.
 //
 // Wiring:
 //
-//	local:  c := stream.NewClient(cfg, httpOverUnixSocket, reg); stats sink = c.Send
-//	server: r := stream.NewReceiver(cfg, store, log, reg); mux.Handle("POST /metrics/stream", r)
+//	local:  c := stream.NewClient("server", cfg, httpOverUnixSocket, reg); stats sink = c.Send
+//	server: r := stream.NewReceiver("nodes", cfg, store, log, reg); mux.Handle("POST /perch/v1/samples", r)
 //	worker: f, err := stream.NewForwarder(cfg, store.Dir(), c, log, reg); g.Go("stream", f.Run)
 //
 // Start reading at Send in client.go, then ServeHTTP in receiver.go.

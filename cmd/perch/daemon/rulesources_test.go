@@ -14,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/rules"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -93,7 +92,7 @@ func TestRulesReadOnlyTheirNamespace(t *testing.T) {
 	var mu sync.Mutex
 	told := map[string]string{} // label namespace and text of Spy
 	r := rule.New(rule.Config{Interval: time.Second, ExternalURL: page},
-		rule.Data{Query: rules.EngineQueryFunc(prom.Engine(), prom.Queryable()), Queryable: db, Append: db, Within: withinNamespace, Refresh: func(context.Context) error { return nil }},
+		rule.Data{Query: forRules(prom), Queryable: db, Append: db, Within: withinNamespace, Refresh: func(context.Context) error { return nil }},
 		func() []rule.Source { return list }, func(_ context.Context, in ...rule.Alert) error {
 			mu.Lock()
 			defer mu.Unlock()
