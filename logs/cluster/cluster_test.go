@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -39,9 +41,7 @@ func newNode(t *testing.T) *node {
 	}
 	e := query.New(s, quiet())
 	n := &node{store: s, engine: e}
-	n.server = httptest.NewServer(query.Handler(e, func(_ context.Context, r *http.Request) (query.Access, error) {
-		return query.AccessFromHeader(r.Header.Get(query.NamespacesHeader)), nil
-	}, quiet()))
+	n.server = httptest.NewServer(query.Handler(e, query.TrustedAccess, quiet()))
 	t.Cleanup(func() {
 		n.server.CloseClientConnections()
 		n.server.Close()
@@ -142,6 +142,33 @@ func TestMissingNodesAreNamedAndNamespacesStayRestricted(t *testing.T) {
 	}
 	if _, err := f.Query(t.Context(), query.Request{Text: "pod:"}, nil); err == nil {
 		t.Fatal("a bad query was taken")
+	}
+}
+
+// On every path, for each asks the other nodes in its own way.
+func TestWhoMayReadNothingGetsNothingOfAnyNode(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	a.add(t, line("a", "shop", 1, "one"))
+	b.add(t, line("b", "shop", 2, "two size=3"), line("b", "", 3, "of the machine"))
+	var id string
+	if _, err := fan(a, b).Query(t.Context(), query.Request{To: 10, Text: "two"}, func(l *query.Line) error { id = l.ID(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for name, access := range map[string]query.Access{"none": {}, "another": {Namespaces: []string{"bank"}}} {
+		server := httptest.NewServer(query.Handler(fan(a, b), func(context.Context, *http.Request) (query.Access, error) { return access, nil }, quiet()))
+		defer server.Close()
+		for _, path := range []string{"query?", "histogram?", "histogram?by=pod&", "values?field=pod&", "fields?", "stats?field=size&", "patterns?",
+			"context?id=" + id + "&scope=node&"} {
+			resp, err := http.Get(server.URL + query.Prefix + path + "from=0&to=1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil || bytes.Contains(text, []byte("two")) || bytes.Contains(text, []byte("machine")) || regexp.MustCompile(`"(count|total)":[1-9]`).Match(text) {
+				t.Errorf("%s namespaces, %s: %v\n%s", name, path, err, text)
+			}
+		}
 	}
 }
 

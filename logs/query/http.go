@@ -28,10 +28,14 @@ const Prefix = "/logs/api/v1/"
 // itself may trust it.
 const NamespacesHeader = "Perch-Log-Namespaces"
 
-// Header is the written form of an Access.
+// Header is the written form of an Access. It is never empty: who may read nothing is
+// another one than who said nothing.
 func (a Access) Header() string {
-	if a.All {
+	switch {
+	case a.All:
 		return "*"
+	case len(a.Namespaces) == 0:
+		return ","
 	}
 	return strings.Join(a.Namespaces, ",")
 }
@@ -48,6 +52,16 @@ func AccessFromHeader(v string) Access {
 		}
 	}
 	return a
+}
+
+// TrustedAccess is for Handlers that only perch itself can reach: what the header says,
+// and everything when there is none, because perch asks for itself then.
+func TrustedAccess(_ context.Context, r *http.Request) (Access, error) {
+	said := r.Header.Values(NamespacesHeader)
+	if len(said) == 0 {
+		return Access{All: true}, nil
+	}
+	return AccessFromHeader(strings.Join(said, ",")), nil
 }
 
 // Handler serves the HTTP API described in doc.go under Prefix. allowed is
