@@ -72,8 +72,9 @@ func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 	})
 }
 
-// maxUnpacked bounds what is unpacked to look for families.
-const maxUnpacked = 128 << 20
+// maxUnpacked bounds what is unpacked to look for families: the library's handler takes
+// no more either.
+const maxUnpacked = 32 << 20
 
 // messages learns what remote write 1 tells of families, beside the series. The
 // handler, which does not look at it, tells of what is malformed.

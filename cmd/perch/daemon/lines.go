@@ -82,17 +82,23 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 	}
 	l.keepAudit(own)
 	// On the socket perch asks itself; another node's telemetry says for whom.
-	own.Handle(query.Prefix, query.Handler(engine, query.TrustedAccess, r.part("query")))
+	turns := door.NewTurns("node-logs", door.Limit{All: 6, Each: 6, Wait: 15 * time.Second, Exchange: query.MaxTimeout + 2*time.Minute}, r.reg)
+	own.Handle(query.Prefix, turns.Limit(query.Handler(engine, query.TrustedAccess, r.part("query")), isTail))
 	return l, nil
 }
 
-// handler answers callers of the web door within their scope.
+// handler answers callers of the web door within their scope. Each answer may hold
+// query.MaxAnswer bytes; the page asks four questions at once.
 func (l *lines) handler() http.Handler {
-	return query.Handler(l.search, func(ctx context.Context, _ *http.Request) (query.Access, error) {
+	turns := door.NewTurns("logs", door.Limit{All: 6, Each: 4, Wait: 15 * time.Second, Exchange: query.MaxTimeout + 2*time.Minute}, l.log.reg)
+	return turns.Limit(query.Handler(l.search, func(ctx context.Context, _ *http.Request) (query.Access, error) {
 		s := door.ScopeOf(ctx)
 		return query.Access{All: s.All, Namespaces: s.Namespaces}, nil
-	}, l.log.part("query"))
+	}, l.log.part("query")), isTail)
 }
+
+// isTail: a live tail lasts, and has limits of its own.
+func isTail(r *http.Request) bool { return r.URL.Path == query.Prefix+"tail" }
 
 // serveCluster makes the web door search all nodes, and keeps the cluster's
 // events on this one.

@@ -35,11 +35,14 @@ func (l *lines) servePushes(r role, web *door.Door, pods corelisters.PodLister) 
 	if err != nil {
 		return err
 	}
-	elastic := p.Elastic()
-	web.Handle("POST /loki/api/v1/push", door.Push("/loki/api/v1/push"), p.Loki())
-	web.Handle("POST /otlp/v1/logs", door.Push("/otlp/v1/logs"), p.OTLP())
-	web.Handle("POST /v1/logs", door.Push("/v1/logs"), p.OTLP())
-	web.Handle("POST /logs/api/v1/push", door.Push("/logs/api/v1/push"), p.Lines())
+	// A sender whose bodies come slowly must not hold up the others.
+	limits := push.Default()
+	turns := door.NewTurns("push", door.Limit{All: limits.MaxRequests, Each: limits.MaxRequests / 3, Wait: limits.Patience, Exchange: 2 * limits.Arrival}, r.reg)
+	elastic := turns.Limit(p.Elastic(), func(req *http.Request) bool { return req.Method == http.MethodGet || req.Method == http.MethodHead })
+	web.Handle("POST /loki/api/v1/push", door.Push("/loki/api/v1/push"), turns.Limit(p.Loki(), nil))
+	web.Handle("POST /otlp/v1/logs", door.Push("/otlp/v1/logs"), turns.Limit(p.OTLP(), nil))
+	web.Handle("POST /v1/logs", door.Push("/v1/logs"), turns.Limit(p.OTLP(), nil))
+	web.Handle("POST /logs/api/v1/push", door.Push("/logs/api/v1/push"), turns.Limit(p.Lines(), nil))
 	web.Handle("/elastic/", door.Push("/elastic"), http.StripPrefix("/elastic", elastic))
 	for _, path := range []string{"/_bulk", "/_license", "/_cluster/health", "/_cat/health"} { // of shippers that take no prefix
 		web.Handle(path, door.Push("/elastic"), elastic)

@@ -307,10 +307,10 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("POST /perch/v1/targets", door.Node, jobs.desk)
 	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
 	web.Handle("GET /prometheus/perch/v1/targets", door.Metrics, listed(targets)) // with what is left out and why
-	write := door.Write("/prometheus/api/v1/write")
-	web.Handle("POST /prometheus/api/v1/otlp/v1/metrics", write, http.StripPrefix("/prometheus", writers(prom)))
-	web.Handle("POST /otlp/v1/metrics", write, rewritten("/api/v1/otlp/v1/metrics", writers(prom))) // where OTLP exporters send by default
-	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", writers(prom)))
+	write, writeTurns := door.Write("/prometheus/api/v1/write"), newWriteTurns(r.reg)
+	web.Handle("POST /prometheus/api/v1/otlp/v1/metrics", write, http.StripPrefix("/prometheus", writers(prom, writeTurns)))
+	web.Handle("POST /otlp/v1/metrics", write, rewritten("/api/v1/otlp/v1/metrics", writers(prom, writeTurns))) // where OTLP exporters send by default
+	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", writers(prom, writeTurns)))
 	web.Handle("POST "+familiesPath, door.Node, http.HandlerFunc(book.Take))
 	alertAPI := keepSilences(told.router.Handler("/alertmanager"), lines.history(r.part("alerts")))
 	web.Handle("GET /alertmanager/", door.Alerts, ownLines(alertAPI))

@@ -2,14 +2,22 @@ package daemon
 
 import (
 	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"perch/cmd/perch/daemon/door"
 	"perch/metrics/promapi"
 )
 
+// newWriteTurns are for what is written: a request takes some times its 32 MiB.
+func newWriteTurns(reg prometheus.Registerer) *door.Turns {
+	return door.NewTurns("write", door.Limit{All: 4, Each: 2, Wait: 10 * time.Second, Exchange: 2 * time.Minute}, reg)
+}
+
 // writers hands to the API what door.Write allows: all, or one namespace.
-func writers(prom http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func writers(prom http.Handler, turns *door.Turns) http.Handler {
+	return turns.Limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := promapi.Everything()
 		if !door.ScopeOf(r.Context()).All {
 			a = promapi.Access{Write: true, Into: door.Into(r.Context())}
@@ -19,5 +27,5 @@ func writers(prom http.Handler) http.Handler {
 			}
 		}
 		prom.ServeHTTP(w, r.WithContext(promapi.WithAccess(r.Context(), a)))
-	})
+	}), nil)
 }
