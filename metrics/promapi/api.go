@@ -185,7 +185,10 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 }
 
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), askedKey{}, true)))
+	if r.Context().Value(askedKey{}) == nil {
+		r = r.WithContext(context.WithValue(r.Context(), askedKey{}, true))
+	}
+	a.mux.ServeHTTP(w, r)
 }
 
 // Instant evaluates expr at a time. A scalar becomes one sample without labels.

@@ -26,8 +26,20 @@ type turns struct {
 
 const ownTurns = 2
 
-// askedKey marks the context of a query that came over HTTP.
+// askedKey marks the context of a query that came over HTTP: true, or false when
+// perch itself asks.
 type askedKey struct{}
+
+// WithOwnTurn is for requests that perch's own parts make over HTTP, autoscalers
+// among them: they do not wait for those of others.
+func WithOwnTurn(ctx context.Context) context.Context {
+	return context.WithValue(ctx, askedKey{}, false)
+}
+
+func asked(ctx context.Context) bool {
+	yes, _ := ctx.Value(askedKey{}).(bool)
+	return yes
+}
 
 func newTurns(n int, reg prometheus.Registerer) *turns {
 	t := &turns{slots: make(chan struct{}, n), asked: make(chan struct{}, max(1, n-ownTurns)), waiting: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -51,7 +63,7 @@ func (t *turns) Insert(ctx context.Context, _ string) (int, error) {
 	t.waiting.Inc()
 	defer t.waiting.Dec()
 	turn := ownTurn
-	if ctx.Value(askedKey{}) != nil {
+	if asked(ctx) {
 		turn = askedTurn
 		select {
 		case t.asked <- struct{}{}:

@@ -135,7 +135,7 @@ func buildTelemetry(_ context.Context, r role) error {
 func everything(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := promapi.WithAccess(door.WithScope(r.Context(), door.Scope{All: true}), promapi.Everything())
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(w, r.WithContext(promapi.WithOwnTurn(ctx)))
 	})
 }
 
