@@ -23,6 +23,7 @@ type Config struct {
 	SampleLimit uint  // of one answer
 	BodyLimit   int64 // bytes of one answer, decompressed
 	LabelLimit  uint  // of one series
+	LabelLength uint  // bytes of a label's name and value: series with longer ones cannot be sent to other stores
 	TargetLimit int   // of all
 
 	File string // scrape_configs in Prometheus' format; empty: none
@@ -39,7 +40,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Interval: 15 * time.Second, Timeout: 10 * time.Second,
-		SampleLimit: 50_000, BodyLimit: 16 << 20, LabelLimit: 64, TargetLimit: 2000,
+		SampleLimit: 50_000, BodyLimit: 16 << 20, LabelLimit: 64, LabelLength: 16 << 10, TargetLimit: 2000,
 	}
 }
 
@@ -49,7 +50,7 @@ func (c Config) Validate() error {
 	if c.Interval < time.Second || c.Timeout <= 0 || c.Timeout > c.Interval {
 		errs = errors.Join(errs, errors.New("scrape: interval must be at least 1s and the timeout not longer"))
 	}
-	if c.SampleLimit == 0 || c.BodyLimit <= 0 || c.LabelLimit == 0 || c.TargetLimit <= 0 {
+	if c.SampleLimit == 0 || c.BodyLimit <= 0 || c.LabelLimit == 0 || c.LabelLength == 0 || c.TargetLimit <= 0 {
 		errs = errors.Join(errs, errors.New("scrape: limits must be positive"))
 	}
 	names := map[string]bool{}

@@ -52,6 +52,8 @@ func apps(t *testing.T) (address string, sent, answers *atomic.Int64) {
 					return
 				}
 			}
+		case "/long":
+			fmt.Fprintf(w, "long{sql=\"%s\"} 1\n", strings.Repeat("x", 17<<10))
 		case "/many":
 			for i := range 100 {
 				fmt.Fprintf(w, "many{i=\"%d\"} 1\n", i)
@@ -115,6 +117,7 @@ func TestWhatTargetsSendTooMuchIsCutOffCountedAndNamed(t *testing.T) {
 		jobOf("garbage", address, "/garbage", ""),
 		jobOf("million", address, "/million", "sample_limit: 2000000\n"), // it may not ask for more than the node gives
 		jobOf("endless", address, "/endless", ""),
+		jobOf("long", address, "/long", "label_value_length_limit: 100000\n"),
 		jobOf("few", address, "/many", "sample_limit: 10\n"),
 		jobOf("broken", address, "/many", "sample_limit: many\n"),
 	}
@@ -124,7 +127,7 @@ func TestWhatTargetsSendTooMuchIsCutOffCountedAndNamed(t *testing.T) {
 		},
 		CutOff: func(s Status) { mu.Lock(); told[s.Labels["job"]] = s.CutOff; mu.Unlock() },
 	}, reg)
-	want := map[string]string{"garbage": cutGarbage, "million": cutSamples, "endless": cutBody, "few": cutSamples}
+	want := map[string]string{"garbage": cutGarbage, "million": cutSamples, "endless": cutBody, "few": cutSamples, "long": cutLabels}
 	eventually(t, 2*time.Minute, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -140,7 +143,7 @@ func TestWhatTargetsSendTooMuchIsCutOffCountedAndNamed(t *testing.T) {
 	if n := sent.Load() / max(1, answers.Load()); n > 64<<20 {
 		t.Errorf("%d bytes of an answer of 2 GB were taken", n)
 	}
-	for _, name := range []string{"noise", "m", "x_total", "many"} {
+	for _, name := range []string{"noise", "m", "x_total", "many", "long"} {
 		if got, _ := latest(t, s, name); len(got) > 0 {
 			t.Errorf("%d series %s are stored", len(got), name)
 		}

@@ -30,7 +30,7 @@ func (c Config) prometheus(log *slog.Logger) (*config.Config, error) {
 	job := func(name string) map[string]any {
 		return map[string]any{
 			"job_name": name, "scrape_interval": seconds(c.Interval), "scrape_timeout": seconds(c.Timeout),
-			"label_limit": c.LabelLimit, "body_size_limit": fmt.Sprintf("%dB", c.BodyLimit),
+			"label_limit": c.LabelLimit, "label_name_length_limit": c.LabelLength, "label_value_length_limit": c.LabelLength, "body_size_limit": fmt.Sprintf("%dB", c.BodyLimit),
 			"fallback_scrape_protocol": fallbackProtocol, "keep_dropped_targets": 100,
 		}
 	}
@@ -110,6 +110,8 @@ func (c Config) pool(name string, s target.Settings, log *slog.Logger) pool {
 func (c Config) bound(p *config.ScrapeConfig) *config.ScrapeConfig {
 	p.SampleLimit = 0 // see gate
 	p.LabelLimit = tighter(p.LabelLimit, c.LabelLimit)
+	p.LabelNameLengthLimit = tighter(p.LabelNameLengthLimit, c.LabelLength)
+	p.LabelValueLengthLimit = tighter(p.LabelValueLengthLimit, c.LabelLength)
 	p.BodySizeLimit = tighter(p.BodySizeLimit, units.Base2Bytes(c.BodyLimit))
 	p.KeepDroppedTargets = tighter(p.KeepDroppedTargets, 100)
 	p.ScrapeFallbackProtocol = cmp.Or(p.ScrapeFallbackProtocol, fallbackProtocol)

@@ -78,7 +78,8 @@ func (c *Client) Send(ctx context.Context, batch []Sample) error {
 
 // SendAll delivers a batch and returns when the receiver has committed it. After
 // an error call it again with the same batch. Every ID must be set and mean one
-// series for the life of the process. A receiver of an older version gets the
+// series for the life of the process. Series with labels that no receiver takes (more
+// than 128, or longer than 16 KiB) are left out and counted. A receiver of an older version gets the
 // samples; what it does not read is counted, see Old.
 func (c *Client) SendAll(ctx context.Context, batch Batch) error {
 	if batch.Len() == 0 {
@@ -86,6 +87,10 @@ func (c *Client) SendAll(ctx context.Context, batch Batch) error {
 	}
 	if goOn := uint64(len(c.numbers)); c.next > min(maxNumbers, ended+2*goOn) {
 		c.begin()
+	}
+	all := batch.Len()
+	if !c.legible(batch) {
+		batch = legibleOf(batch)
 	}
 	err := c.try(ctx, batch)
 	if errors.Is(err, errSession) {
@@ -101,6 +106,7 @@ func (c *Client) SendAll(ctx context.Context, batch Batch) error {
 		c.metrics.failures.Inc()
 		return fmt.Errorf("send %d samples to %s: %w", batch.Len(), c.cfg.URL, err)
 	}
+	c.metrics.illegible.Add(float64(all - batch.Len()))
 	c.metrics.samples.Add(float64(len(batch.Samples)))
 	if c.old {
 		c.metrics.unread.Add(float64(batch.Len() - len(batch.Samples)))
@@ -111,6 +117,47 @@ func (c *Client) SendAll(ctx context.Context, batch Batch) error {
 	return nil
 }
 
+// legible answers whether the receiver takes all series of a batch that are new to it.
+func (c *Client) legible(b Batch) bool {
+	takes := func(id uint64, l labels.Labels) bool { return c.numbers[id] != 0 || legible(l) }
+	for i := range b.Samples {
+		if !takes(b.Samples[i].ID, b.Samples[i].Labels) {
+			return false
+		}
+	}
+	for i := range b.Histograms {
+		if !takes(b.Histograms[i].ID, b.Histograms[i].Labels) {
+			return false
+		}
+	}
+	for i := range b.Exemplars {
+		if !takes(b.Exemplars[i].ID, b.Exemplars[i].Labels) || !legible(b.Exemplars[i].With) {
+			return false
+		}
+	}
+	return true
+}
+
+// legibleOf is a batch without what no receiver takes.
+func legibleOf(b Batch) (out Batch) {
+	for _, x := range b.Samples {
+		if legible(x.Labels) {
+			out.Samples = append(out.Samples, x)
+		}
+	}
+	for _, x := range b.Histograms {
+		if legible(x.Labels) {
+			out.Histograms = append(out.Histograms, x)
+		}
+	}
+	for _, x := range b.Exemplars {
+		if legible(x.Labels) && legible(x.With) {
+			out.Exemplars = append(out.Exemplars, x)
+		}
+	}
+	return out
+}
+
 // Old answers whether the receiver is of a version that reads samples only.
 func (c *Client) Old() bool { return c.old }
 
@@ -119,6 +166,9 @@ func (c *Client) try(ctx context.Context, batch Batch) error {
 		if batch = (Batch{Samples: batch.Samples}); batch.Len() == 0 {
 			return nil
 		}
+	}
+	if batch.Len() == 0 {
+		return nil
 	}
 	var fresh []labels.Labels
 	var named []uint64 // IDs that got a number for this batch

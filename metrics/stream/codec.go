@@ -45,7 +45,8 @@ const (
 	formHeader = "Perch-Stream"
 )
 
-// Limits of the decoder; an encoder stays far below.
+// Limits of the decoder. A Client leaves out series that have too many labels or too
+// long ones; it stays far below the others.
 const (
 	maxSamples    = 1 << 20
 	maxNewSeries  = 1 << 18
@@ -182,6 +183,16 @@ func appendLabels(b []byte, l labels.Labels) []byte {
 		b = appendText(b, x.Value)
 	})
 	return b
+}
+
+// legible answers whether a receiver takes these labels.
+func legible(l labels.Labels) bool {
+	if l.ByteSize() <= 3*maxLabels { // a label takes 3 bytes at least
+		return true
+	}
+	yes := l.Len() <= maxLabels
+	l.Range(func(x labels.Label) { yes = yes && len(x.Name) <= maxText && len(x.Value) <= maxText })
+	return yes
 }
 
 func appendText(b []byte, text string) []byte {

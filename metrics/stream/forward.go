@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 )
 
 // ForwardConfig says how a worker's samples travel.
@@ -135,27 +136,52 @@ func times(b Batch) (oldest, newest int64) {
 	return oldest, newest
 }
 
+// wordy is how many bytes the labels of what is sent at once have: all of them may be
+// new to the receiver, which takes 16 MiB.
+const wordy = 8 << 20
+
 // heavy is how many spans, buckets and values the histograms of what is sent at
 // once have, about: 4 MiB of fractions.
 const heavy = 1 << 19
 
 // parts cuts a batch so that a receiver takes it: one commit of a store may have
-// many large histograms.
+// many large histograms, or series with long labels.
 func parts(b Batch) func(func(Batch) bool) {
 	return func(yield func(Batch) bool) {
-		weight, from := 0, 0
-		for i := range b.Histograms {
-			if weight += weightOf(&b.Histograms[i]); weight < heavy {
-				continue
+		var part Batch // what was looked at and not yielded: the beginnings of b's lists
+		weight, text := 0, uint64(0)
+		full := func(more int, l ...labels.Labels) bool {
+			weight += more
+			for _, x := range l {
+				text += x.ByteSize()
 			}
-			if !yield(Batch{Samples: b.Samples, Histograms: b.Histograms[from : i+1]}) {
+			return weight >= heavy || text >= wordy
+		}
+		cut := func() bool {
+			b.Samples, b.Histograms, b.Exemplars = b.Samples[len(part.Samples):], b.Histograms[len(part.Histograms):], b.Exemplars[len(part.Exemplars):]
+			out := part
+			part, weight, text = Batch{}, 0, 0
+			return out.Len() == 0 || yield(out)
+		}
+		for range b.Samples {
+			n := len(part.Samples) + 1
+			if part.Samples = b.Samples[:n]; full(0, part.Samples[n-1].Labels) && !cut() {
 				return
 			}
-			b.Samples, weight, from = nil, 0, i+1
 		}
-		if b.Histograms = b.Histograms[from:]; b.Len() > 0 {
-			yield(b)
+		for range b.Histograms {
+			n := len(part.Histograms) + 1
+			if part.Histograms = b.Histograms[:n]; full(weightOf(&part.Histograms[n-1]), part.Histograms[n-1].Labels) && !cut() {
+				return
+			}
 		}
+		for range b.Exemplars {
+			n := len(part.Exemplars) + 1
+			if part.Exemplars = b.Exemplars[:n]; full(0, part.Exemplars[n-1].Labels, part.Exemplars[n-1].With) && !cut() {
+				return
+			}
+		}
+		cut()
 	}
 }
 

@@ -20,7 +20,7 @@ func gauge(name, help, who string) prometheus.Gauge {
 }
 
 type clientMetrics struct {
-	samples, histograms, exemplars, unread, bytes, failures, sessions prometheus.Counter
+	samples, histograms, exemplars, unread, illegible, bytes, failures, sessions prometheus.Counter
 }
 
 func newClientMetrics(who string, reg prometheus.Registerer) *clientMetrics {
@@ -29,12 +29,13 @@ func newClientMetrics(who string, reg prometheus.Registerer) *clientMetrics {
 		histograms: counter("sent_histograms_total", "Native histograms the receiver acknowledged.", who),
 		exemplars:  counter("sent_exemplars_total", "Exemplars the receiver acknowledged.", who),
 		unread:     counter("unread_total", "Histograms and exemplars that were not sent because the receiver is of a version that does not read them.", who),
+		illegible:  counter("illegible_samples_total", "Samples, histograms and exemplars that were left out, because their series have more than 128 labels or labels longer than 16 KiB.", who),
 		bytes:      counter("sent_bytes_total", "Bytes of batches sent.", who),
 		failures:   counter("send_failures_total", "Batches that must be sent again.", who),
 		sessions:   counter("sessions_restarted_total", "Sessions the receiver did not know any more.", who),
 	}
 	if reg != nil {
-		reg.MustRegister(m.samples, m.histograms, m.exemplars, m.unread, m.bytes, m.failures, m.sessions)
+		reg.MustRegister(m.samples, m.histograms, m.exemplars, m.unread, m.illegible, m.bytes, m.failures, m.sessions)
 	}
 	return m
 }

@@ -222,6 +222,12 @@ func run(t testing.TB, cfg ForwardConfig, dir, url string) func() {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return start(t, f)
+}
+
+// start runs a forwarder until the returned func is called.
+func start(t testing.TB, f *Forwarder) func() {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
