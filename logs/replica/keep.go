@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -26,12 +27,13 @@ type KeepConfig struct {
 	FreeBytes int64         // left free on the disk
 	Opened    int           // copies open at the same time
 	Idle      time.Duration // an opened copy is closed after
+	Silence   time.Duration // a shipment ends when nothing of it comes for so long: its copy can be read then
 	Store     string        // Identity of this node's own store, told to who lists copies
 }
 
 // DefaultKeep fits a small machine.
 func DefaultKeep(dir, scratch string) KeepConfig {
-	return KeepConfig{Dir: dir, Scratch: scratch, MaxBytes: 16 << 30, FreeBytes: 512 << 20, Opened: 2, Idle: 5 * time.Minute}
+	return KeepConfig{Dir: dir, Scratch: scratch, MaxBytes: 16 << 30, FreeBytes: 512 << 20, Opened: 2, Idle: 5 * time.Minute, Silence: 10 * time.Second}
 }
 
 // Keeper keeps copies of other nodes' stores.
@@ -315,7 +317,9 @@ func (k *Keeper) receive(w http.ResponseWriter, r *http.Request, key copyKey) {
 		k.fail(w, err)
 		return
 	}
-	n, err := h.receive(r.Body, k.room(h))
+	c := http.NewResponseController(w)
+	n, err := h.receive(alive{r.Body, c, k.cfg.Silence}, k.room(h))
+	_ = c.SetReadDeadline(time.Time{}) // a connection that cannot have a deadline had none
 	s := State{At: h.meta.At, Floor: h.meta.Floor}
 	h.mu.Unlock()
 	k.m.received.Add(float64(n))
@@ -325,6 +329,19 @@ func (k *Keeper) receive(w http.ResponseWriter, r *http.Request, key copyKey) {
 		return
 	}
 	answer(w, s)
+}
+
+// alive is a body of which each part must arrive in time: an owner whose machine died
+// says nothing any more, not even that.
+type alive struct {
+	body    io.Reader
+	control *http.ResponseController
+	silence time.Duration
+}
+
+func (a alive) Read(b []byte) (int, error) {
+	_ = a.control.SetReadDeadline(time.Now().Add(a.silence))
+	return a.body.Read(b)
 }
 
 func (k *Keeper) drop(w http.ResponseWriter, key copyKey) {
