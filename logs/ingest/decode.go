@@ -300,7 +300,7 @@ func fill(r *record.Record, fields []byte) (left int, err error) {
 			for rank, k := range entry.BodyKeys()[:best] {
 				if string(key) == k {
 					if at >= 0 { // a worse one is only a field
-						r.Fields = append(r.Fields, record.Field{Key: entry.BodyKeys()[best], Value: string(r.Body)})
+						left += entry.Add(r, entry.BodyKeys()[best], string(r.Body))
 					}
 					best, at = rank, rank
 					r.Body = trimEnd(raw)
@@ -322,11 +322,7 @@ func fill(r *record.Record, fields []byte) (left int, err error) {
 			}
 			b = after
 		}
-		if len(r.Fields) < entry.MaxFields {
-			r.Fields = append(r.Fields, record.Field{Key: string(key), Value: value})
-		} else {
-			left++
-		}
+		left += entry.Add(r, string(key), value)
 	}
 	if at < 0 {
 		text, err := jsonOf(fields)
@@ -346,7 +342,7 @@ func trimEnd(b []byte) []byte {
 	return b
 }
 
-// fillMeta adds an entry's metadata as fields.
+// fillMeta adds an entry's metadata as fields. They tell the level if the map does not.
 func fillMeta(r *record.Record, meta []byte) (left int, err error) {
 	n, b, err := msgp.ReadMapHeaderBytes(meta)
 	if err != nil {
@@ -368,11 +364,8 @@ func fillMeta(r *record.Record, meta []byte) (left int, err error) {
 			return 0, errFormat
 		}
 		b = after
-		if len(r.Fields) >= entry.MaxFields {
-			left++
-			continue
-		}
-		r.Fields = append(r.Fields, record.Field{Key: "metadata." + string(key), Value: value})
+		left += entry.Add(r, "metadata."+string(key), value)
+		entry.Level(r, string(key), value)
 	}
 	return left, nil
 }

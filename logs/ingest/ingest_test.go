@@ -124,6 +124,46 @@ func TestFluentLoggerWithAcknowledgement(t *testing.T) {
 	}
 }
 
+func TestTheSenderSaysTheLevel(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		sent, meta map[string]any
+		want       record.Level
+		fields     string
+	}{
+		{"a name", map[string]any{"message": "refused", "level": "error"}, nil, record.Error, "level=error"},
+		{"pino's number", map[string]any{"msg": "boom", "level": 50}, nil, record.Error, "level=50"},
+		{"syslog's number", map[string]any{"msg": "boom", "level": 3}, nil, record.Unknown, "level=3"},
+		{"in the metadata", map[string]any{"msg": "boom"}, map[string]any{"severity": "WARN"}, record.Warn, "metadata.severity=WARN"},
+		{"in both", map[string]any{"msg": "boom", "level": "info"}, map[string]any{"level": "error"}, record.Info, "level=info metadata.level=error"},
+		{"without a line", map[string]any{"level": "warn"}, nil, record.Warn, ""},
+	} {
+		var r record.Record
+		b, err := msgp.AppendIntf(nil, c.sent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fill(&r, b); err != nil {
+			t.Fatal(err)
+		}
+		if c.meta != nil {
+			if b, err = msgp.AppendIntf(nil, c.meta); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fillMeta(&r, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var have []string
+		for _, f := range r.Fields {
+			have = append(have, f.Key+"="+f.Value)
+		}
+		if r.Level != c.want || strings.Join(have, " ") != c.fields {
+			t.Errorf("%s: level %s, fields %q; want %s, %q", c.name, r.Level, have, c.want, c.fields)
+		}
+	}
+}
+
 func anEntry(body string, timeForm int) []byte {
 	b := msgp.AppendArrayHeader(nil, 2)
 	switch timeForm {

@@ -37,6 +37,25 @@ func ParseLevel(s string) (Level, bool) {
 	return l, l != Unknown || foldEqual([]byte(s), "unknown")
 }
 
+// SentLevel is the level in a field of an entry: a name, or a number as pino and
+// bunyan give it. Other numbers are Unknown, and so are all under "severity": syslog
+// and OpenTelemetry count those in ways of their own.
+func SentLevel(key, value string) Level {
+	if l, _ := ParseLevel(value); l != Unknown || key == "severity" {
+		return l
+	}
+	return numbered([]byte(value))
+}
+
+// numbered is the level of pino and bunyan: two digits, 10 for trace up to 60 for
+// fatal, and what is between for levels of one's own.
+func numbered(b []byte) Level {
+	if len(b) != 2 || !digit(b[0]) || !digit(b[1]) {
+		return Unknown
+	}
+	return [...]Level{Unknown, Trace, Debug, Info, Warn, Error, Fatal, Fatal, Fatal, Fatal}[b[0]-'0']
+}
+
 func foldEqual(b []byte, lower string) bool {
 	if len(b) != len(lower) {
 		return false
@@ -220,13 +239,12 @@ func detectJSON(line []byte) Level {
 		if len(v) == 0 {
 			continue
 		}
-		if digit(v[0]) { // pino and bunyan
-			switch {
-			case len(v) > 1 && digit(v[1]):
-				return [...]Level{Unknown, Trace, Debug, Info, Warn, Error, Fatal, Fatal, Fatal, Fatal}[v[0]-'0']
-			default:
-				return Unknown
+		if digit(v[0]) {
+			n := 1
+			for n < len(v) && digit(v[n]) {
+				n++
 			}
+			return SentLevel(key[1:len(key)-1], string(v[:min(n, 3)]))
 		}
 		if l := levelOf(word(v)); l != Unknown {
 			return l

@@ -56,6 +56,8 @@ func TestDetect(t *testing.T) {
 	}{
 		"a JSON level field is read":             {`{"ts":1,"level":"error","msg":"INFO"}`, Error},
 		"pino's number is read":                  {`{"level":40,"msg":"x"}`, Warn},
+		"a number of another count is none":      {`{"level":400,"msg":"x"}`, Unknown},
+		"nor is one of OpenTelemetry":            {`{"severity":17,"msg":"x"}`, Unknown},
 		"a logfmt field is read":                 {`ts=2026 level=debug msg="ERROR in name"`, Debug},
 		"klog's letter is read":                  {`W1120 10:11:12.000001 1 x.go:1] slow`, Warn},
 		"an upper-case word is read":             {`2026-11-20 10:00:00,123 ERROR dfs.DataNode: gone`, Error},

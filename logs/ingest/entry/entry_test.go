@@ -20,6 +20,9 @@ func TestObjectsBecomeRecords(t *testing.T) {
 		timed, not bool
 	}{
 		{name: "the line, its time and level", doc: `{"time":"2026-11-20T10:00:00.5Z","msg":"hi","level":"error","n":5}`, body: "hi", at: 1795168800500000000, level: record.Error, fields: "level=error n=5", timed: true},
+		{name: "pino's number is a level", doc: `{"level":50,"msg":"boom"}`, body: "boom", level: record.Error, fields: "level=50"},
+		{name: "syslog's number is none of them", doc: `{"level":3,"severity":"5","msg":"x"}`, body: "x", fields: "level=3 severity=5"},
+		{name: "nor are those of others", doc: `{"severity":17,"lvl":400,"msg":"x"}`, body: "x", fields: "severity=17 lvl=400"},
 		{name: "the better name wins, the other is a field", doc: `{"msg":"worse","log":"better\n","ok":true}`, body: "better", fields: "msg=worse ok=true"},
 		{name: "objects within become dotted names", doc: `{"message":"m","kubernetes":{"pod":{"name":"p"},"labels":{}},"tags":["a","b"]}`, body: "m", fields: `kubernetes.pod.name=p kubernetes.labels={} tags=["a","b"]`},
 		{name: "escapes are undone", doc: ` {"msg" : "a\"b\\\u00e4\n" , "k" : "\t" } `, body: "a\"b\\ä", fields: "k=\t"},

@@ -27,11 +27,16 @@ func Add(r *record.Record, key, value string) int {
 	if len(r.Fields) >= MaxFields {
 		return 1
 	}
-	if r.Level == record.Unknown && levelKey(key) {
-		r.Level, _ = record.ParseLevel(value)
-	}
+	Level(r, key, value)
 	r.Fields = append(r.Fields, record.Field{Key: key, Value: value})
 	return 0
+}
+
+// Level takes the level from a field that tells it, unless r has one.
+func Level(r *record.Record, key, value string) {
+	if r.Level == record.Unknown && levelKey(key) {
+		r.Level = record.SentLevel(key, value)
+	}
 }
 
 // Cut shortens a line that is too long; the line says so.
