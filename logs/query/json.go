@@ -11,7 +11,7 @@ import (
 )
 
 // AppendJSON writes the line as one JSON object without a newline. Bytes that
-// are not UTF-8 are shown as \xNN in the text.
+// are not UTF-8 are shown as \xNN in the text and the fields.
 func (l *Line) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst = time.Unix(0, l.Time).UTC().AppendFormat(dst, time.RFC3339Nano)
@@ -32,8 +32,8 @@ func (l *Line) AppendJSON(dst []byte) []byte {
 	dst = appendText(dst, l.Body)
 	if len(l.Fields) > 0 {
 		dst = append(dst, `,"fields":`...)
-		if utf8.Valid(l.Fields) && json.Valid(l.Fields) {
-			dst = append(dst, l.Fields...)
+		if json.Valid(l.Fields) { // such bytes are within texts only
+			dst = appendEscaped(dst, l.Fields)
 		} else {
 			dst = append(dst, "{}"...)
 		}
@@ -74,6 +74,23 @@ func appendText(dst, s []byte) []byte {
 		i += n
 	}
 	return append(dst, '"')
+}
+
+// appendEscaped writes JSON, with the bytes of its texts that are not UTF-8 escaped.
+func appendEscaped(dst, b []byte) []byte {
+	if utf8.Valid(b) {
+		return append(dst, b...)
+	}
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if r == utf8.RuneError && n == 1 {
+			dst = append(dst, '\\', '\\', 'x', hexDigits[b[0]>>4], hexDigits[b[0]&15])
+		} else {
+			dst = append(dst, b[:n]...)
+		}
+		b = b[n:]
+	}
+	return dst
 }
 
 // shown is text as appendText shows it in JSON: bytes that are not UTF-8 escaped.

@@ -3,10 +3,12 @@ package query
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"perch/logs/block"
 	"perch/logs/record"
 )
 
@@ -34,6 +36,28 @@ func FuzzParseLine(f *testing.F) {
 			t.Fatalf("have %s, want %s", have.Fields, want.Fields)
 		}
 	})
+}
+
+// One byte of one field leaves out nothing.
+func TestFieldsThatAreNotUTF8AreShownAsTextIs(t *testing.T) {
+	sent := block.AppendFields(nil, []record.Field{{Key: "user", Value: "42"}, {Key: "name", Value: "Jos\xe9 \"é\\"}, {Key: "k\xff", Value: "\x01\xf0\x9f"}})
+	l := Line{Stream: &record.Stream{}, Body: []byte("caf\xe9"), Fields: sent}
+	var have struct {
+		Line   string
+		Fields map[string]string
+	}
+	text := l.AppendJSON(nil)
+	if err := json.Unmarshal(text, &have); err != nil || !utf8.Valid(text) {
+		t.Fatalf("%q (%v)", text, err)
+	}
+	want := map[string]string{"user": "42", "name": `Jos\xe9 "é\`, `k\xff`: "\x01" + `\xf0\x9f`}
+	if have.Line != `caf\xe9` || !maps.Equal(have.Fields, want) {
+		t.Errorf("have %q %q, want %q", have.Line, have.Fields, want)
+	}
+	l.Fields = []byte(`{"a":"\xff`) // damage
+	if text := l.AppendJSON(nil); !json.Valid(text) {
+		t.Errorf("%q", text)
+	}
 }
 
 func FuzzParameters(f *testing.F) {
