@@ -3,14 +3,18 @@ package onward
 import (
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"perch/logs/index"
 	"perch/logs/record"
 	"perch/logs/store"
 )
@@ -85,6 +89,56 @@ func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
 			t.Errorf("%s came %d times", line, came[line])
 		}
 	}
+}
+
+// The store may be unable to tell what a closed partition has; it has it still.
+func TestStreamsThatCannotBeReadNowAreNotForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := openStore(t, dir)
+		put(t, s, 0, 100)
+		if err := s.Seal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		o, err := New(Default("far:24224", "n1"), s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 2 { // all was sent
+			st := record.Stream{Namespace: "shop", Pod: "p" + strconv.Itoa(i)}
+			o.sent[st.Hash()] = 50
+		}
+		want := maps.Clone(o.sent)
+		stop := run(t, s.Run)
+		time.Sleep(3 * time.Minute) // it lets go of what it knows of blocks
+		stop()
+		files, err := filepath.Glob(filepath.Join(dir, "parts", "*", "blocks.dat"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		f, err := os.OpenFile(files[0], os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(make([]byte, 40), 0); err != nil { // the first header
+			t.Fatal(err)
+		}
+		v, err := s.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Select(t.Context(), math.MinInt64, math.MaxInt64, func(*record.Stream) bool { return true }, index.Need{Op: index.Any})
+		if err := v.Release(); err != nil || v.Lost() == nil {
+			t.Fatal("the blocks are read still", err)
+		}
+		if err := o.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(o.sent, want) {
+			t.Errorf("have %v, want %v", o.sent, want)
+		}
+	})
 }
 
 func TestAStreamWhoseNumbersBeginAnewIsSent(t *testing.T) {

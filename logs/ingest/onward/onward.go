@@ -157,7 +157,9 @@ func (o *Onward) pass(ctx context.Context) (err error) {
 			return fmt.Errorf("begin to send lines on: %w", err)
 		}
 	}
-	o.forget(pieces)
+	if v.Lost() == nil { // else streams may have lines that it does not tell of now
+		o.forget(pieces)
+	}
 	behind := uint64(0)
 	for i := range pieces {
 		p := &pieces[i]
