@@ -76,7 +76,7 @@ func TestADamagedBlockDoesNotHoldUpTheOthers(t *testing.T) {
 	put(t, s, 200, 100)
 	o, r := sending(t, s)
 	for range 2 { // the second time nothing is lost or sent again
-		if err := o.pass(t.Context()); err != nil {
+		if _, err := o.pass(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if lost := testutil.ToFloat64(o.m.lost); lost != 100 || len(r.came()) != 200 {
@@ -132,7 +132,7 @@ func TestStreamsThatCannotBeReadNowAreNotForgotten(t *testing.T) {
 		if err := v.Release(); err != nil || v.Lost() == nil {
 			t.Fatal("the blocks are read still", err)
 		}
-		if err := o.pass(t.Context()); err != nil {
+		if _, err := o.pass(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if !maps.Equal(o.sent, want) {
@@ -147,7 +147,7 @@ func TestAStreamWhoseNumbersBeginAnewIsSent(t *testing.T) {
 	o, r := sending(t, s)
 	st := record.Stream{Namespace: "shop", Pod: "p0"} // retention had removed all of its 1,000 lines
 	o.sent[st.Hash()] = 1000
-	if err := o.pass(t.Context()); err != nil {
+	if _, err := o.pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(r.came()); n != 100 {

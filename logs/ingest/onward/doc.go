@@ -9,6 +9,10 @@
 // so that a receiver that remembers names takes it once. A kill may repeat the
 // chunk that was on its way, under another name.
 //
+// What is to be sent is looked at anew each ten seconds, and then another stream's turn
+// comes first: one with a long backlog, or whose lines the receiver does not take, does
+// not hold up the others.
+//
 // A receiver that sends back to this cluster would make lines go round for ever:
 // this node's own port is refused, and Gate leaves out what carries the cluster's
 // mark.

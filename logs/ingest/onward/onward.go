@@ -64,7 +64,13 @@ type Onward struct {
 	begun bool              // where to begin is settled
 	sent  map[uint64]uint64 // by stream: the number of the next line
 	tried map[uint64]int    // by stream: how many lines the chunk has from there that was sent without an answer
+	turn  time.Duration     // a pass ends at the first chunk after so long
+	first uint64            // the stream the next pass begins with, or the one after it
 }
+
+// passTurn bounds how long a view is held, with what retention removed meanwhile, and
+// how long the streams that come after one with much to send wait for their turn.
+const passTurn = 10 * time.Second
 
 type metrics struct {
 	lines, chunks, lost prometheus.Counter
@@ -88,7 +94,7 @@ func New(cfg Config, s *store.Store, log *slog.Logger, reg prometheus.Registerer
 		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_onward_unsent_lines", Help: "Lines that are not sent yet, at the last look."}),
 	}
 	reg.MustRegister(m.lines, m.chunks, m.lost, m.failed, m.behind)
-	return &Onward{cfg: cfg, store: s, log: log, m: m, begun: !cfg.FromNow, sent: map[uint64]uint64{}, tried: map[uint64]int{}}, nil
+	return &Onward{cfg: cfg, store: s, log: log, m: m, begun: !cfg.FromNow, sent: map[uint64]uint64{}, tried: map[uint64]int{}, turn: passTurn}, nil
 }
 
 // file is the source under which positions are kept: by receiver.
@@ -124,12 +130,16 @@ func (o *Onward) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		if err := o.pass(ctx); err != nil && ctx.Err() == nil {
+		more, err := o.pass(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
 			o.m.failed.Inc()
 			o.hangUp()
-			wait = min(2*wait, 30*time.Second)
+			wait = min(2*max(wait, o.cfg.Poll), 30*time.Second)
 			o.log.Warn("lines were not sent on, trying again", "err", err)
-		} else {
+		case more:
+			wait = 0
+		default:
 			wait = o.cfg.Poll
 		}
 		timer.Reset(wait)
@@ -143,18 +153,21 @@ func (o *Onward) hangUp() {
 	}
 }
 
-// pass sends what the store holds and was not sent, each stream in its order.
-func (o *Onward) pass(ctx context.Context) (err error) {
+// pass sends what the store holds and was not sent, each stream in its order. When its
+// turn ends before that there may be more; the next pass begins with another stream,
+// as it does after a failure.
+func (o *Onward) pass(ctx context.Context) (more bool, err error) {
+	end := time.Now().Add(o.turn)
 	v, err := o.store.View()
 	if err != nil {
-		return fmt.Errorf("send lines on: %w", err)
+		return false, fmt.Errorf("send lines on: %w", err)
 	}
 	defer func() { err = errors.Join(err, v.Release()) }()
 	pieces := v.Select(ctx, math.MinInt64, math.MaxInt64, func(*record.Stream) bool { return true }, index.Need{Op: index.Any})
 	slices.SortFunc(pieces, func(a, b store.Piece) int { return cmp.Or(cmp.Compare(a.Hash, b.Hash), cmp.Compare(a.First, b.First)) })
 	if !o.begun {
 		if err := o.skip(ctx, pieces); err != nil {
-			return fmt.Errorf("begin to send lines on: %w", err)
+			return false, fmt.Errorf("begin to send lines on: %w", err)
 		}
 	}
 	if v.Lost() == nil { // else streams may have lines that it does not tell of now
@@ -166,13 +179,16 @@ func (o *Onward) pass(ctx context.Context) (err error) {
 		behind += p.First + uint64(p.Lines) - min(max(o.sent[p.Hash], p.First), p.First+uint64(p.Lines))
 	}
 	o.m.behind.Set(float64(behind))
+	at, _ := slices.BinarySearchFunc(pieces, o.first, func(p store.Piece, hash uint64) int { return cmp.Compare(p.Hash, hash) })
 	for i := range pieces {
-		if err := o.piece(ctx, &pieces[i]); err != nil {
-			return err
+		p := &pieces[(at+i)%len(pieces)]
+		if more, err := o.piece(ctx, p, end); more || err != nil {
+			o.first = p.Hash + 1
+			return more, err
 		}
 	}
 	o.m.behind.Set(0)
-	return nil
+	return false, nil
 }
 
 // skip settles that nothing of what is stored now is sent.
@@ -208,11 +224,13 @@ func (o *Onward) forget(pieces []store.Piece) {
 	}
 }
 
-func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
+// piece sends what was not sent of a piece. It stops after a chunk at which the turn
+// has ended; there may be more then.
+func (o *Onward) piece(ctx context.Context, p *store.Piece, turn time.Time) (more bool, err error) {
 	next, known := o.sent[p.Hash]
 	end := p.First + uint64(p.Lines)
 	if next >= end {
-		return nil
+		return false, nil
 	}
 	if next < p.First {
 		if known {
@@ -225,14 +243,14 @@ func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
 	if errors.Is(err, block.ErrDamaged) { // it stays so; the lines after it must not wait for it
 		o.m.lost.Add(float64(end - next))
 		o.log.Error("lines of a damaged block were not sent on", "count", end-next, "err", err)
-		return o.remember(ctx, p.Hash, end, 0)
+		return false, o.remember(ctx, p.Hash, end, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("send lines on: %w", err)
+		return false, fmt.Errorf("send lines on: %w", err)
 	}
 	for next < end {
 		if err := ctx.Err(); err != nil {
-			return err
+			return false, err
 		}
 		most := int(end - next)
 		if n, again := o.tried[p.Hash]; again { // the receiver may have it: the same lines under the same name
@@ -244,16 +262,19 @@ func (o *Onward) piece(ctx context.Context, p *store.Piece) error {
 			if o.tried[p.Hash] != n {
 				err = errors.Join(err, o.remember(context.WithoutCancel(ctx), p.Hash, next, n))
 			}
-			return err
+			return false, err
 		}
 		next += uint64(n)
 		o.m.lines.Add(float64(n))
 		o.m.chunks.Inc()
 		if err := o.remember(ctx, p.Hash, next, 0); err != nil { // sent again after a restart
-			return err
+			return false, err
+		}
+		if !time.Now().Before(turn) {
+			return true, nil
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // remember notes that the lines of a stream before number next are dealt with, and

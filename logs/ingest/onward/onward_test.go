@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"perch/logs/ingest"
 	"perch/logs/ingest/chunk"
@@ -152,4 +153,77 @@ func TestAllLinesComeOnceThoughBothSidesRestart(t *testing.T) {
 	if fields["namespace"] != "shop" || fields["field.k"] != "v" || fields["node"] != "n1" || r.last.Time/1e9 != 1.7e9 {
 		t.Errorf("%d %v", r.last.Time, fields)
 	}
+}
+
+// However much one stream has, no view is held for long, and the others have their turn.
+func TestALongBacklogDoesNotHoldUpOtherStreams(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	put(t, s, 0, 1000)
+	o, r := sending(t, s)
+	o.cfg.Lines, o.turn = 100, 0
+	pods := map[string]int{}
+	for i := range 10 {
+		more, err := o.pass(t.Context())
+		if err != nil || !more {
+			t.Fatal(more, err)
+		}
+		if i == 4 {
+			put(t, s, 1000, 2) // it takes a view of its own each time
+		}
+		if n := len(r.came()); n != 100*(i+1) {
+			t.Fatalf("%d lines came in %d passes", n, i+1)
+		}
+		pods[pod(r.last)]++
+		if behind := int(testutil.ToFloat64(o.m.behind)); behind < 1000-100*(i+1) {
+			t.Errorf("%d lines behind after %d passes", behind, i+1)
+		}
+	}
+	if pods["p0"] != 5 || pods["p1"] != 5 {
+		t.Errorf("chunks came of %v", pods)
+	}
+	for more := true; more; {
+		var err error
+		if more, err = o.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, behind := len(r.came()), testutil.ToFloat64(o.m.behind); n != 1002 || behind != 0 {
+		t.Errorf("%d lines came, %v are behind", n, behind)
+	}
+}
+
+// A stream whose lines the receiver does not take is not all that is tried.
+func TestAStreamThatFailsDoesNotHoldUpOtherStreams(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	put(t, s, 0, 200)
+	first := ""
+	address, names := forgetful(t, func(name string) bool {
+		if first == "" {
+			first = name
+		}
+		return name != first
+	})
+	o, err := New(Default(address, "n1"), s, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := o.pass(t.Context()); err == nil {
+			t.Fatal("a chunk without an answer is no failure")
+		}
+		o.hangUp()
+	}
+	if n := len(names); n != 3 || testutil.ToFloat64(o.m.lines) != 100 {
+		t.Errorf("%d chunks were sent, %v lines taken", n, testutil.ToFloat64(o.m.lines))
+	}
+}
+
+// pod is what a line that came says of its own.
+func pod(r record.Record) string {
+	for _, f := range r.Fields {
+		if f.Key == "pod" {
+			return f.Value
+		}
+	}
+	return ""
 }
