@@ -197,9 +197,11 @@ type hit struct {
 	values string
 	n      uint64
 	series *series
+	over   bool // there was no room for a series of its own
 }
 
-// Append stores records and counts those that rules find.
+// Append stores records and counts those that rules find. What is not stored counts
+// nowhere: it comes again.
 func (r *Recorded) Append(ctx context.Context, records []record.Record, positions []record.Position) error {
 	rules := r.rules.Load()
 	if rules == nil || len(*rules) == 0 {
@@ -208,9 +210,12 @@ func (r *Recorded) Append(ctx context.Context, records []record.Record, position
 	b, _ := r.batch.Get().(*batch)
 	defer b.release(&r.batch)
 	b.look(*rules, records)
-	r.tellSlow(b)
 	if len(b.used) == 0 {
-		return r.store.Append(ctx, records, positions)
+		if err := r.store.Append(ctx, records, positions); err != nil {
+			return err
+		}
+		r.tellSlow(b)
+		return nil
 	}
 	var lane int
 	select {
@@ -223,10 +228,14 @@ func (r *Recorded) Append(ctx context.Context, records []record.Record, position
 	if err := r.store.Append(ctx, records, positions); err != nil {
 		return err
 	}
+	r.tellSlow(b)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, h := range b.used {
 		h.series.lanes[lane] += h.n
+		if h.over {
+			h.rule.overflow += h.n
+		}
 	}
 	return nil
 }
@@ -339,7 +348,7 @@ func (r *Recorded) seriesOf(h *hit) *series {
 	}
 	others := strings.Repeat(Others+"\x00", len(x.By))
 	if len(x.series) >= x.limit()-1 || r.count >= r.cfg.Series {
-		x.overflow += h.n
+		h.over = true
 		if h.values = others; x.series[others] != nil {
 			return x.series[others]
 		}

@@ -291,6 +291,41 @@ func TestWhatIsNotStoredIsNotCounted(t *testing.T) {
 	}
 }
 
+// Senders try again what a store refuses: it is no trouble of a rule each time.
+func TestTroubleOfARuleIsCountedOfWhatIsStored(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	r := counting(t, s, Default(),
+		Rule{Namespace: "shop", Object: "a", Record: "x_total", Query: "x", By: []string{"id"}, Limit: 3},
+		Rule{Namespace: "shop", Object: "b", Record: "slow_total", Query: `-~"(a|b)*a(a|b){600}c"`})
+	rnd, body := rand.New(rand.NewPCG(1, 1)), make([]byte, record.MaxBody) // takes seconds
+	for i := range body {
+		body[i] = "ab"[rnd.IntN(2)]
+	}
+	list := []record.Record{line("p", string(body))}
+	want := map[string]float64{"slow_total": 5, "perch_recorded_slow_lines_total": 1, "perch_recorded_overflow_lines_total": 3,
+		"x_total id=0": 1, "x_total id=1": 1, "x_total id=(others)": 3}
+	for i := range 5 {
+		list = append(list, line("p", fmt.Sprintf("x id=%d", i)))
+	}
+	if err := r.Append(t.Context(), list, nil); err != nil {
+		t.Fatal(err)
+	}
+	if have := counts(t, r); !maps.Equal(have, want) {
+		t.Fatalf("have %v, want %v", have, want)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, again := range [][]record.Record{list, list[:1], {line("p", "x id=7")}} {
+		if err := r.Append(t.Context(), again, nil); err == nil {
+			t.Fatal("a closed store takes lines")
+		}
+	}
+	if have := counts(t, r); !maps.Equal(have, want) {
+		t.Errorf("have %v, want %v", have, want)
+	}
+}
+
 // TestCountingChild is the process that TestKillCountsEachLineOnce kills.
 func TestCountingChild(t *testing.T) {
 	dir := os.Getenv("RECORDED_TEST_DIR")
