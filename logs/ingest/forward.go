@@ -135,8 +135,7 @@ func (f *Forward) Run(ctx context.Context) error {
 		_ = f.udp.Close()
 	})
 	parts.Go(f.heartbeat)
-	room := make(chan struct{}, f.cfg.MaxConnections)
-	each := &shares{limit: max(1, f.cfg.MaxConnections/8), used: map[netip.Addr]int{}}
+	places := source.NewPlaces(f.cfg.MaxConnections)
 	for {
 		c, err := f.tcp.Accept()
 		if ctx.Err() != nil {
@@ -155,22 +154,14 @@ func (f *Forward) Run(ctx context.Context) error {
 			pause.Stop()
 			continue
 		}
-		from := sender(c)
-		if !each.take(from) {
+		from := source.Address(c)
+		if !places.Take(from) {
 			f.m.rejected.WithLabelValues("many").Inc()
-			_ = c.Close() // too many of one sender
-			continue
-		}
-		select {
-		case room <- struct{}{}:
-		default:
-			each.give(from)
-			f.m.rejected.WithLabelValues("many").Inc()
-			_ = c.Close() // too many
+			_ = c.Close() // too many, or too many of one sender
 			continue
 		}
 		parts.Go(func() {
-			defer func() { <-room; each.give(from) }()
+			defer places.Give(from)
 			f.m.connections.Inc()
 			defer f.m.connections.Dec()
 			end := context.AfterFunc(ctx, func() { _ = c.Close() })
@@ -183,38 +174,6 @@ func (f *Forward) Run(ctx context.Context) error {
 }
 
 const acceptPause = 100 * time.Millisecond
-
-// shares keeps one sender from taking all connections.
-type shares struct {
-	limit int
-
-	mu   sync.Mutex // guards what follows
-	used map[netip.Addr]int
-}
-
-func (s *shares) take(a netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used[a] >= s.limit {
-		return false
-	}
-	s.used[a]++
-	return true
-}
-
-func (s *shares) give(a netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used[a]--; s.used[a] == 0 {
-		delete(s.used, a)
-	}
-}
-
-// sender is the address at the other end, the zero value if there is none.
-func sender(c net.Conn) netip.Addr {
-	a, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-	return a.Addr().Unmap()
-}
 
 func (f *Forward) tell(ctx context.Context, c net.Conn, err error) {
 	reason := ""
@@ -311,7 +270,7 @@ func (f *Forward) serve(ctx context.Context, c net.Conn) error {
 // who gives the labels of a connection's lines. Senders that are not known by
 // their address prove that they have a key.
 func (f *Forward) who(r *reader) (origin, error) {
-	a := sender(r.c)
+	a := source.Address(r.c)
 	if !a.IsValid() {
 		return origin{}, fmt.Errorf("%w: address %s", errUnknown, r.c.RemoteAddr())
 	}

@@ -2,11 +2,38 @@ package source
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+func TestOneAddressLeavesPlacesToOthers(t *testing.T) {
+	p := NewPlaces(16)
+	a := func(i byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, i}) }
+	for i := range byte(8) {
+		if !p.Take(a(i)) || !p.Take(a(i)) {
+			t.Fatalf("address %d has no two places", i)
+		}
+		if p.Take(a(i)) {
+			t.Fatalf("address %d has three places", i)
+		}
+	}
+	if p.Take(a(9)) {
+		t.Fatal("a seventeenth place")
+	}
+	p.Give(a(0))
+	if !p.Take(a(9)) || p.Take(a(0)) {
+		t.Error("a place that was given back is not free for another one")
+	}
+	if p = NewPlaces(1); !p.Take(a(0)) || len(p.used) != 1 {
+		t.Error("one place is nobody's")
+	}
+	if p.Give(a(0)); len(p.used) != 0 || p.taken != 0 {
+		t.Error("addresses without a place are remembered")
+	}
+}
 
 func TestASenderWaitsForWhatItOwes(t *testing.T) {
 	s, err := New(Limits{Lines: 100, Bytes: 1000, Burst: 10 * time.Second, Known: 2}, prometheus.NewRegistry())

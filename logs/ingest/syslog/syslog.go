@@ -102,7 +102,7 @@ func (s *Syslog) Run(ctx context.Context) error {
 		_ = s.udp.Close()
 	})
 	parts.Go(func() { s.datagrams(ctx) })
-	room := make(chan struct{}, s.cfg.MaxConnections)
+	places := source.NewPlaces(s.cfg.MaxConnections)
 	for {
 		c, err := s.tcp.Accept()
 		if ctx.Err() != nil {
@@ -115,15 +115,14 @@ func (s *Syslog) Run(ctx context.Context) error {
 			_ = source.Rest(ctx, 100*time.Millisecond)
 			continue
 		}
-		select {
-		case room <- struct{}{}:
-		default:
+		from := source.Address(c)
+		if !places.Take(from) {
 			s.m.rejected.WithLabelValues("many").Inc()
-			_ = c.Close() // too many
+			_ = c.Close() // too many, or too many of one sender
 			continue
 		}
 		parts.Go(func() {
-			defer func() { <-room }()
+			defer places.Give(from)
 			s.m.connections.Inc()
 			defer s.m.connections.Dec()
 			end := context.AfterFunc(ctx, func() { _ = c.Close() })

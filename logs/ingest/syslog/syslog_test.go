@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -208,6 +209,30 @@ func TestSendersWithoutLeaveAreCutOff(t *testing.T) {
 		if _, err := u.Write([]byte("<1>x")); err != nil || time.Now().After(limit) {
 			t.Fatalf("the datagram is not counted: %v", err)
 		}
+	}
+}
+
+func TestOneAddressDoesNotTakeAllConnections(t *testing.T) {
+	s := open(t, &memory{}, true)
+	each := s.cfg.MaxConnections / 8
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	for range each {
+		dial()
+	}
+	c := dial()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	if n, err := c.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal("a connection beyond the share stays open", n, err)
+	}
+	if n := testutil.ToFloat64(s.m.rejected.WithLabelValues("many")); n != 1 {
+		t.Errorf("%v connections were rejected", n)
 	}
 }
 
