@@ -175,7 +175,13 @@ func inflate(b []byte, few, limit int64, ask func() error) ([]byte, error) {
 	}
 }
 
-// entries calls fn for each entry with its time, its metadata (nil if it has
+// The times, ns, by which Fluent Bit marks where a group of entries begins and ends.
+const (
+	groupBegin = -1e9
+	groupEnd   = -2e9
+)
+
+// entries calls fn for each entry with its time, 0 for none, its metadata (nil if it has
 // none) and its map. Entries that are something else are counted and left out;
 // where the bytes stop being msgpack the rest counts as one.
 func entries(b []byte, fn func(at int64, meta, fields []byte) error) (bad int, err error) {
@@ -190,8 +196,11 @@ func entries(b []byte, fn func(at int64, meta, fields []byte) error) (bad int, e
 			bad++
 			continue
 		}
-		if at < 0 { // Fluent Bit marks where a group of entries begins and ends
+		switch {
+		case at == groupBegin || at == groupEnd:
 			continue
+		case at < 0: // a clock that is wrong
+			at = 0
 		}
 		if err := fn(at, meta, fields); errors.Is(err, errFormat) {
 			bad++
@@ -234,7 +243,7 @@ func takeApart(b []byte) (at int64, meta, fields []byte, ok bool) {
 }
 
 // readTime reads EventTime, whole or broken seconds. 0 is no time, less is none
-// either but a mark.
+// either, or a mark.
 func readTime(b []byte) (int64, []byte, error) {
 	if len(b) == 0 {
 		return 0, nil, errFormat
@@ -255,7 +264,7 @@ func readTime(b []byte) (int64, []byte, error) {
 		return int64(whole)*1e9 + int64(part*1e9), rest, nil
 	case msgp.IntType, msgp.UintType:
 		i, rest, err := msgp.ReadInt64Bytes(b)
-		if err != nil || i < -2 || i > 9e9 {
+		if err != nil || i < -9e9 || i > 9e9 {
 			return 0, nil, errFormat
 		}
 		return i * 1e9, rest, nil

@@ -388,6 +388,32 @@ func TestABadEntryDoesNotTakeTheGoodOnesWithIt(t *testing.T) {
 	}
 }
 
+// A clock that is wrong loses no lines: only the two times that mark groups are left out.
+func TestTimesBefore1970AreNow(t *testing.T) {
+	var body []byte
+	list := func(text string, at []byte) {
+		body = append(append(msgp.AppendArrayHeader(body, 2), at...), 0x81)
+		body = msgp.AppendString(msgp.AppendString(body, "log"), text)
+	}
+	list("float", msgp.AppendFloat64(nil, -0.5))
+	list("mark", msgp.AppendFloat64(nil, -1))
+	list("small", msgp.AppendFloat32(nil, -3e8))
+	list("int", msgp.AppendInt(nil, -3))
+	list("mark", msgp.AppendInt(nil, -2))
+	list("none", msgp.AppendInt(nil, -1e15)) // no time
+	list("nil", msgp.AppendNil(nil))
+	var have []string
+	bad, err := entries(body, func(at int64, _, fields []byte) error {
+		var r record.Record
+		_, err := fill(&r, fields)
+		have = append(have, fmt.Sprint(string(r.Body), at))
+		return err
+	})
+	if err != nil || bad != 1 || strings.Join(have, " ") != "float0 small0 int0 nil0" {
+		t.Errorf("%d bad, have %q (%v)", bad, have, err)
+	}
+}
+
 func TestASenderOverItsLimitsWaitsForItsAcknowledgement(t *testing.T) {
 	limits := source.Limits{Lines: 100, Bytes: 1 << 30, Burst: 100 * time.Millisecond, Known: 8} // 10 lines at once
 	sources, err := source.New(limits, prometheus.NewRegistry())
