@@ -11,7 +11,7 @@ import (
 )
 
 // filters is the append-only file of bloom filters: one record per block, in
-// the order of blocks. Records: lines u32, crc32c u32, lines × 64 bytes.
+// the order of blocks. Records: lines u32, sum u32, lines × 64 bytes.
 type filters struct {
 	f *os.File
 
@@ -37,11 +37,10 @@ func openFilters(path string, keep int, readOnly bool) (*filters, error) {
 		return nil, errors.Join(fmt.Errorf("read filters: %w", err), h.Close())
 	}
 	t := &filters{f: h}
-	table := crc32.MakeTable(crc32.Castagnoli)
 	for len(t.starts) < keep && int64(len(b))-t.size >= 8 {
 		e := b[t.size:]
 		n := int64(binary.LittleEndian.Uint32(e)) * filterLine
-		if int64(len(e))-8 < n || crc32.Checksum(e[8:8+n], table) != binary.LittleEndian.Uint32(e[4:]) {
+		if int64(len(e))-8 < n || filterSum(e[8:8+n]) != binary.LittleEndian.Uint32(e[4:]) {
 			break
 		}
 		t.starts = append(t.starts, t.size+8)
@@ -57,11 +56,22 @@ func openFilters(path string, keep int, readOnly bool) (*filters, error) {
 	return t, nil
 }
 
+// filterSum is the crc32c of a filter. That of none would be 0: a file whose end was
+// not written before the power was lost is zeros there, which must be no filters.
+func filterSum(f []byte) uint32 {
+	if len(f) == 0 {
+		return noFilter
+	}
+	return crc32.Checksum(f, crc32.MakeTable(crc32.Castagnoli))
+}
+
+const noFilter = 1<<32 - 1
+
 func (t *filters) append(f []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := binary.LittleEndian.AppendUint32(t.room[:0], uint32(len(f)/filterLine))
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(f, crc32.MakeTable(crc32.Castagnoli)))
+	b = binary.LittleEndian.AppendUint32(b, filterSum(f))
 	b = append(b, f...)
 	t.room = b
 	if _, err := t.f.WriteAt(b, t.size); err != nil {

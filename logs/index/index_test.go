@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -132,6 +133,61 @@ func TestNoBlockWithTheWordIsLeftOut(t *testing.T) {
 	}
 	check(t, x, texts)
 	_ = x.Close()
+}
+
+// Empty filters had a sum of 0 once. What follows them is added again.
+func TestFiltersFromBeforeAreCompleted(t *testing.T) {
+	texts := corpus(1, 70)
+	texts[20], texts[40] = "", ""
+	l := NewLearner()
+	for _, s := range texts {
+		l.Add([]byte(s), nil)
+	}
+	dir := filepath.Join(t.TempDir(), "idx")
+	b, err := Build(dir, l.Vocabulary())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range texts {
+		if err := b.Add([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "filters")
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := []byte{0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}
+	if n := bytes.Count(file, empty); n != 2 {
+		t.Fatalf("%d empty filters", n)
+	}
+	if err := os.WriteFile(path, bytes.ReplaceAll(file, empty, make([]byte, 8)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x, err := Open(dir, len(texts))
+	if err != nil || x.Upto() != 20 {
+		t.Fatal(x.Upto(), err)
+	}
+	check(t, x, texts)
+	for i := x.Added(); i < len(texts); i++ {
+		if err := x.Add(i, []byte(texts[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if x, err = Open(dir, len(texts)); err != nil || x.Upto() != len(texts) {
+		t.Fatal(x.Upto(), err)
+	}
+	check(t, x, texts)
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestBrokenIndexIsAnErrorNotAPanic(t *testing.T) {
