@@ -86,6 +86,28 @@ func TestPodsThatAreGoneTakeLittleMemory(t *testing.T) {
 	}
 }
 
+func TestBlocksThatAreAskedForAllTheTimeAreKept(t *testing.T) {
+	s := brief(t, quick(t.TempDir()), 100)
+	defer func() { _ = s.Close() }()
+	for _, c := range []struct {
+		from, to int64
+		kept     bool
+	}{{math.MinInt64, math.MaxInt64, true}, {math.MinInt64, -1, false}} {
+		s.parts[0].asked.Store(time.Now().Add(-2 * knownIdle).UnixNano())
+		v, err := s.View()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Select(t.Context(), c.from, c.to, func(*record.Stream) bool { return true }, index.Need{})
+		if err := v.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if s.letGo(time.Now()); (s.parts[0].metas != nil) != c.kept {
+			t.Errorf("asked from %d to %d: kept %v, want %v", c.from, c.to, !c.kept, c.kept)
+		}
+	}
+}
+
 func TestBlocksThatWereLetGoOfAnswerAsBefore(t *testing.T) {
 	const n = 300
 	cfg := quick(t.TempDir())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"perch/logs/block"
 	"perch/logs/index"
@@ -168,10 +169,17 @@ func (v *View) Select(ctx context.Context, from, to int64, want func(*record.Str
 			}
 		}
 		var may index.Set
-		known, asked := 0, false
+		known, asked, looked := 0, false, false
 		first := len(out) // of the record
 		for n, m := range metas {
-			if m.Max < from || m.Min > to || !wanted(m.Stream) {
+			if m.Max < from || m.Min > to {
+				continue
+			}
+			if !looked {
+				looked = true
+				p.asked.Store(time.Now().UnixNano()) // also if they are known: they stay so
+			}
+			if !wanted(m.Stream) {
 				continue
 			}
 			if !asked && need.Op != index.Any {
