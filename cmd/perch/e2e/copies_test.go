@@ -258,6 +258,8 @@ func TestCopies(t *testing.T) {
 	m.kube(t, "create", "role", "reader", "--verb=get,list", "--resource=pods,pods/log")
 	m.kube(t, "create", "rolebinding", "reader", "--role=reader", "--serviceaccount=default:reader")
 	reader := m.kube(t, "create", "token", "reader")
+	m.kube(t, "create", "serviceaccount", "nobody")
+	nobody := m.kube(t, "create", "token", "nobody")
 
 	const mine = "namespace:default container:count kind:log"
 	ask := func() found { return f.find(t, admin, mine, time.Time{}) }
@@ -268,6 +270,10 @@ func TestCopies(t *testing.T) {
 		}
 		return g.last >= 500, fmt.Sprint(g.last)
 	})
+
+	if g := f.find(t, nobody, "container:count", time.Time{}); g.last > 0 {
+		t.Errorf("who may read nothing gets %d lines of another node", g.last)
+	}
 
 	// Its link is cut, then mended.
 	m.run(t, "ip", "link", "set", machinesHub+"-"+lost, "down")
@@ -310,6 +316,9 @@ func TestCopies(t *testing.T) {
 	limited := f.find(t, reader, "container:count kind:log", time.Time{})
 	if limited.unbroken(t); len(limited.trailer.Copies) != 1 || limited.last < before.last-5*countRate || strings.Join(limited.trailer.Hidden, ",") != "theirs" {
 		t.Errorf("who may read one namespace gets %d lines: %+v", limited.last, limited.trailer)
+	}
+	if g := f.find(t, nobody, "container:count", time.Time{}); g.last > 0 {
+		t.Errorf("who may read nothing gets %d lines of a copy", g.last)
 	}
 
 	// What it kept goes to the third node.
