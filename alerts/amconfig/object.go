@@ -112,12 +112,7 @@ func (o Object) Check(guarded Guarded) error {
 	if o.broken != nil {
 		return o.broken
 	}
-	w := &writer{value: func(path string, _ Ref) (string, error) {
-		if lower := strings.ToLower(path); strings.Contains(lower, "url") {
-			return "https://x.example/", nil
-		}
-		return "x", nil
-	}, check: true, guarded: guarded}
+	w := &writer{value: placeholder, check: true, guarded: guarded}
 	text, err := o.text(w)
 	if err == nil {
 		err = refusal(w.refused)
@@ -130,6 +125,30 @@ func (o Object) Check(guarded Guarded) error {
 		return o.readable(err)
 	}
 	return nil
+}
+
+// Owes tells which credentials the object has to bring of its own, beside the
+// cluster's configuration: what Check cannot know without it.
+func (o Object) Owes(base string) error {
+	if o.broken != nil {
+		return o.broken
+	}
+	text, err := o.text(&writer{value: placeholder, check: true})
+	if err == nil {
+		err = route.Owed(base, route.Own{Namespace: o.Namespace, Name: o.Name, Text: text})
+	}
+	if err != nil {
+		return o.readable(err)
+	}
+	return nil
+}
+
+// placeholder stands for the value of a Secret at a path.
+func placeholder(path string, _ Ref) (string, error) {
+	if strings.Contains(strings.ToLower(path), "url") {
+		return "https://x.example/", nil
+	}
+	return "x", nil
 }
 
 var unknownField = regexp.MustCompile(`line \d+: field (\w+) not found in type \S+`)

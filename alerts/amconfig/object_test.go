@@ -238,3 +238,21 @@ func FuzzObjects(f *testing.F) {
 		}
 	})
 }
+
+func TestAReceiverWithItsOwnServerOwesItsOwnCredentials(t *testing.T) {
+	base := "global: {smtp_smarthost: 'm.example:25', smtp_from: a@b.example, smtp_auth_username: u, smtp_auth_password: p, telegram_bot_token: x}\nroute: {receiver: a}\nreceivers: [{name: a}]\n"
+	for spec, say := range map[string]string{
+		`{receivers: [{name: mine, telegramConfigs: [{apiURL: "http://catch.red.svc", chatID: 1}]}]}`:                              `spec: receiver "mine": telegram_configs[0] names its own api_url and needs its own bot_token: that of the cluster is not sent there`,
+		`{receivers: [{name: mine, emailConfigs: [{to: a@b.example, smarthost: "catch.red.svc:25"}]}]}`:                            `spec: receiver "mine": email_configs[0] names its own smarthost and needs its own auth_password: that of the cluster is not sent there`,
+		`{receivers: [{name: mine, emailConfigs: [{to: a@b.example}]}]}`:                                                           "",
+		`{receivers: [{name: mine, telegramConfigs: [{apiURL: "http://catch.red.svc", chatID: 1, botToken: {name: s, key: k}}]}]}`: "",
+	} {
+		o := read(t, spec)
+		if err := o.Owes(base); err == nil && say != "" || err != nil && err.Error() != say {
+			t.Errorf("%s: %v", spec, err)
+		}
+	}
+	if err := read(t, `{route: {receiver: mine}, receivers: [{name: mine, telegramConfigs: [{apiURL: "http://catch.red.svc", chatID: 1}]}]}`).Check(isOwn); err == nil || !strings.Contains(err.Error(), "needs its own bot_token") {
+		t.Errorf("Check, without the cluster's configuration: %v", err)
+	}
+}

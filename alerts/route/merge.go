@@ -93,8 +93,12 @@ func merge(base string, all []Own) (string, error) {
 	route := under(top, "route", yaml.MappingNode)
 	routes := under(route, "routes", yaml.SequenceNode)
 	var first []*yaml.Node
+	global, err := globalOf(base)
+	if err != nil {
+		return "", err
+	}
 	for _, o := range all {
-		own, err := read(o)
+		own, err := read(o, global)
 		if err != nil {
 			return "", err
 		}
@@ -138,8 +142,9 @@ func under(m *yaml.Node, key string, kind yaml.Kind) *yaml.Node {
 
 // read takes a namespace's configuration apart and keeps it inside its
 // namespace. Settings that name files of the server are refused: whoever may
-// write them may not read those.
-func read(o Own) (map[string]*yaml.Node, error) {
+// write them may not read those. So are integrations that would have the cluster's
+// credentials sent to a server of the namespace's choice.
+func read(o Own, global map[string]any) (map[string]*yaml.Node, error) {
 	var conf struct {
 		Route        map[string]any   `yaml:"route"`
 		Receivers    []map[string]any `yaml:"receivers"`
@@ -192,6 +197,9 @@ func read(o Own) (map[string]*yaml.Node, error) {
 			return nil, errors.New("its route has no receiver")
 		}
 	}
+	if err := owed(conf.Receivers, global); err != nil {
+		return nil, err
+	}
 	for _, list := range [][]map[string]any{conf.Receivers, conf.Intervals} {
 		for _, x := range list {
 			x["name"] = name(x["name"])
@@ -212,6 +220,11 @@ func read(o Own) (map[string]*yaml.Node, error) {
 		}
 		if len(n.Content) > 0 {
 			out[part] = n
+		}
+	}
+	if n := out["receivers"]; n != nil { // after the look for files: the cluster's own may stand there
+		if err := unshown(n, global); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil

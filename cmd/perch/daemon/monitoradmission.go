@@ -56,6 +56,17 @@ func (p *monitorPlugin) guarded(ctx context.Context) func(address string) bool {
 	return func(address string) bool { return target.GuardedAddress(address) && !open()[address] }
 }
 
+// owes asks whether an object's receivers would have the cluster's credentials sent to
+// servers of their own. Where the cluster's configuration cannot be read, that is told
+// when it is put into force.
+func (p *monitorPlugin) owes(ctx context.Context, have *unstructured.Unstructured) error {
+	text, err := p.routing.read(ctx, p.client)
+	if err != nil {
+		return nil
+	}
+	return alertRouteObject(have).Owes(text)
+}
+
 // warnLimit bounds the warnings of one request.
 const warnLimit = 20
 
@@ -77,6 +88,8 @@ func (p *monitorPlugin) Validate(ctx context.Context, a kadmission.Attributes, _
 	}
 	if alertRoutes.GroupResource() == a.GetResource().GroupResource() {
 		if err := alertRouteObject(have).Check(p.guarded(ctx)); err != nil {
+			wrong = append(wrong, err.Error())
+		} else if err := p.owes(ctx, have); err != nil {
 			wrong = append(wrong, err.Error())
 		}
 	}

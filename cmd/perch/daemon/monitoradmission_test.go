@@ -114,12 +114,26 @@ func TestAReceiverMayNameWhatIsSetForAll(t *testing.T) {
 	} {
 		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "x", "namespace": "shop"}, "spec": map[string]any{
 			"route": map[string]any{"receiver": "a"}, "receivers": []any{map[string]any{"name": "a", "slackConfigs": []any{
-				map[string]any{"channel": "c", "httpConfig": map[string]any{"proxyURL": c.url}}, map[string]any{"channel": "c"}}}, map[string]any{"name": "b", "webhookConfigs": []any{map[string]any{"url": c.url}}}},
+				map[string]any{"channel": "c", "apiURL": map[string]any{"name": "s", "key": "k"}, "httpConfig": map[string]any{"proxyURL": c.url}}, map[string]any{"channel": "c"}}}, map[string]any{"name": "b", "webhookConfigs": []any{map[string]any{"url": c.url}}}},
 		}}}
 		attrs := kadmission.NewAttributesRecord(u, nil, alertRoutes.GroupVersion().WithKind("AlertmanagerConfig"), "shop", "x", alertRoutes, "", kadmission.Create, nil, false, nil)
 		err := monitors(t, c.file, c.secret).Validate(t.Context(), attrs, nil)
 		if good := err == nil; good != c.good || err != nil && (!strings.Contains(err.Error(), `receiver "b"`) || !strings.Contains(err.Error(), "proxyURL")) {
 			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+func TestAReceiverOwesWhatTheClusterHas(t *testing.T) {
+	const smtp = "global: {smtp_smarthost: 'm.example:25', smtp_from: a@b.example, smtp_auth_username: u, smtp_auth_password: p}\n" + route.Default
+	for global, say := range map[string]string{smtp: `receiver "a": email_configs[0] names its own smarthost and needs its own auth_password`, "": "", route.Default: ""} {
+		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "x", "namespace": "shop"}, "spec": map[string]any{
+			"route":     map[string]any{"receiver": "a"},
+			"receivers": []any{map[string]any{"name": "a", "emailConfigs": []any{map[string]any{"to": "a@b.example", "from": "a@b.example", "smarthost": "mail.shop.svc:25"}}}},
+		}}}
+		attrs := kadmission.NewAttributesRecord(u, nil, alertRoutes.GroupVersion().WithKind("AlertmanagerConfig"), "shop", "x", alertRoutes, "", kadmission.Create, nil, false, nil)
+		if err := monitors(t, "", global).Validate(t.Context(), attrs, nil); (err == nil) != (say == "") || err != nil && !strings.Contains(err.Error(), say) {
+			t.Errorf("%q: %v", global, err)
 		}
 	}
 }
