@@ -151,8 +151,8 @@ type Parts struct {
 	Resolve func(host string) (ip string, ok bool)
 
 	// Wide answers whether objects that live in a namespace may make series of any
-	// namespace; others make those of their own and of the pods they scrape. nil: none
-	// may.
+	// namespace; others make those of the namespace in which a target was found. nil:
+	// none may.
 	Wide func(namespace string) bool
 
 	// CutOff hears of a target whose answer is not or not wholly stored, when that

@@ -35,7 +35,10 @@ func TestATargetMakesSeriesOfItsNamespaceOnly(t *testing.T) {
 		job("honors", "podmonitor/red/b", "red", "red", honor),
 		job("relabels", "podmonitor/red/c", "red", "red", "metric_relabel_configs: [{target_label: namespace, replacement: blue}]\n"),
 		job("moves", "podmonitor/red/d", "red", "blue", ""),
-		job("elsewhere", "podmonitor/ops/e", "red", "red", honor), // may say what it scrapes, and itself
+		job("elsewhere", "podmonitor/ops/e", "red", "red", honor),
+		job("takes", "podmonitor/ops/h", "red", "ops", ""),
+		job("takes later", "podmonitor/ops/i", "red", "red", "metric_relabel_configs: [{target_label: namespace, replacement: ops}]\n"),
+		job("wide takes", "podmonitor/all/j", "red", "all", ""),
 		job("wide", "podmonitor/all/f", "red", "red", honor),
 		job("older", "podmonitor/red/g", "", "red", honor),
 	}
@@ -47,7 +50,10 @@ func TestATargetMakesSeriesOfItsNamespaceOnly(t *testing.T) {
 		"honors spoof 1": "red blue", "honors spoof 2": "red x blue", "honors own 3": "red ops", "honors none 4": "red", "honors up": "red",
 		"relabels spoof 1": "red blue blue", "relabels none 4": "red blue", "relabels up": "red",
 		"moves none 4": "red blue", "moves up": "red blue",
-		"elsewhere spoof 1": "red blue", "elsewhere own 3": "ops", "elsewhere none 4": "red",
+		"elsewhere spoof 1": "red blue", "elsewhere own 3": "red ops", "elsewhere none 4": "red",
+		"takes spoof 1": "red ops blue", "takes none 4": "red ops", "takes up": "red", // of what is told about a scrape the library keeps no exported label
+		"takes later none 4": "red ops", "takes later up": "red",
+		"wide takes none 4": "all", "wide takes up": "all",
 		"wide spoof 1": "blue", "wide own 3": "ops", "wide none 4": "red",
 		"older spoof 1": "red blue", "older none 4": "red",
 	}
@@ -86,9 +92,25 @@ func TestATargetMakesSeriesOfItsNamespaceOnly(t *testing.T) {
 	if r := rows["honors"]; r.Foreign != 3 || !strings.Contains(r.Error, `namespace "`) || !strings.Contains(r.Error, `stored as "red"`) || r.Health != "up" || r.CutOff != "" {
 		t.Errorf("the listing says %+v", r)
 	}
-	for _, honest := range []string{"honest", "wide"} {
+	if ls := rows["takes"].Labels; ls["namespace"] != "red" {
+		t.Errorf("whoever may see ops sees a target of red: %v", ls)
+	}
+	for _, honest := range []string{"honest", "wide", "wide takes"} {
 		if r := rows[honest]; r.Foreign != 0 || r.Error != "" {
 			t.Errorf("%s: %+v", honest, r)
+		}
+	}
+}
+
+func TestWhatIsFoundElsewhereIsScrapedThere(t *testing.T) {
+	for _, c := range []struct {
+		from, found string
+		good        bool
+	}{{"podmonitor/ops/a", "red", false}, {"podmonitor/red/a", "red", true}, {"podmonitor/all/a", "red", true}, {"podmonitor/ops/a", "", true}} {
+		l := &Loop{parts: Parts{Wide: func(ns string) bool { return ns == "all" }}}
+		_, good, notes := l.kept(target.Target{From: c.from, Address: "192.0.2.9:1", Namespace: strings.Split(c.from, "/")[1], Found: c.found, Labels: map[string]string{"pod": "p"}})
+		if good != c.good || (len(notes) == 0) != c.good {
+			t.Errorf("%v: %v, %v", c, good, notes)
 		}
 	}
 }

@@ -72,7 +72,7 @@ func (l *Loop) Here() []Status {
 			}
 			if s.Foreign > 0 && s.Error == "" {
 				s.Error = fmt.Sprintf("%d samples say that they are of namespace %q, which is not the target's: they are stored as %q, with the label exported_namespace; objects in kube-system and in namespaces with the label perch.io/rules=cluster may say so",
-					s.Foreign, last.said, homeOf(t, nil).of)
+					s.Foreign, last.said, homeOf(t, nil))
 			}
 			rows = append(rows, s)
 		}

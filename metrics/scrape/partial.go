@@ -81,7 +81,7 @@ type gated struct {
 	most, n int
 	refused int
 	holding bool
-	home    home
+	home    string // see homeOf
 	foreign int
 	said    string // a namespace that is not the target's
 	held    []heldSample

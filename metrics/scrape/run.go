@@ -231,6 +231,10 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 				dropped = append(dropped, target.Dropped{From: t.From, Reason: notNamed(t.Address)})
 				continue
 			}
+			t, ok, notes := l.kept(t)
+			if dropped = append(dropped, notes...); !ok {
+				continue
+			}
 			add(j.Name, t, time.Duration(p.parsed.ScrapeInterval), p.most)
 		}
 	}

@@ -27,6 +27,10 @@ type Target struct {
 	// label; where these name another address, or nothing was found, that of the
 	// object. A server of an older version tells none.
 	Namespace string `json:"namespace,omitempty"`
+
+	// Found is the namespace of what was found where relabelings name another address
+	// instead; else empty. Labels may tell of it.
+	Found string `json:"found,omitempty"`
 }
 
 // Key tells targets apart.

@@ -119,6 +119,9 @@ func TestATargetIsWhereItWasFound(t *testing.T) {
 			}
 			for _, j := range jobs {
 				for _, x := range j.Targets {
+					if (x.Found == "red") != (name == "its address is") {
+						t.Errorf("%s was found in %q", x.Address, x.Found)
+					}
 					if x.Namespace != c.want {
 						t.Errorf("%s of %s is in %q, want %q", x.Address, j.Name, x.Namespace, c.want)
 					}

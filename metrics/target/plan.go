@@ -188,6 +188,8 @@ func (c candidate) target(o Object, run []*relabel.Config) (Target, string) {
 	t.OfPod = err == nil && c.ip != "" && host == c.ip
 	if t.OfPod || t.Address == found { // else it is not what was found there
 		t.Namespace = cmp.Or(c.home, o.Namespace)
+	} else {
+		t.Found = c.home
 	}
 	if t.Labels["instance"] == "" {
 		t.Labels["instance"] = t.Address
