@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -396,8 +398,10 @@ func (v visibleTargets) TargetsDroppedCounts() map[string]int {
 	return v.all.TargetsDroppedCounts()
 }
 
+// ScrapePoolConfig is of pools with targets that the caller may see: rules of objects
+// tell of others' labels and servers.
 func (v visibleTargets) ScrapePoolConfig(name string) (*config.ScrapeConfig, error) {
-	if v.all == nil {
+	if !slices.Contains(v.ScrapePools(), name) {
 		return nil, fmt.Errorf("no scrape pool %q", name)
 	}
 	return v.all.ScrapePoolConfig(name)
@@ -407,5 +411,10 @@ func (v visibleTargets) ScrapePools() []string {
 	if v.all == nil {
 		return nil
 	}
-	return v.all.ScrapePools()
+	if v.access.All {
+		return v.all.ScrapePools()
+	}
+	out := slices.AppendSeq([]string{}, maps.Keys(v.TargetsActive())) // null would be another shape
+	slices.Sort(out)
+	return out
 }
