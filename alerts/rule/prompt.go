@@ -28,9 +28,11 @@ type prompt struct {
 	state   map[string]bool // keys of the groups that read state; owned by Run
 
 	seconds prometheus.Histogram
+	setBack prometheus.Counter
 
 	mu    sync.Mutex
 	gates map[string]*gate
+	told  time.Time // when it was last logged that the clock was set back
 }
 
 // gate lets one evaluation of a group in at a time, and none that is older than
@@ -45,7 +47,8 @@ func newPrompt(reg prometheus.Registerer) *prompt {
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perch_rule_prompt_seconds",
 			Help:    "Time from a change of an object to the end of the evaluation it caused.",
 			Buckets: []float64{0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4}})}
-	reg.MustRegister(p.seconds)
+	p.setBack = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_clock_set_back_total", Help: "Times that a group was evaluated at an earlier time than before because the clock had been set back."})
+	reg.MustRegister(p.seconds, p.setBack)
 	return p
 }
 
@@ -107,7 +110,9 @@ func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
 	r.prompt.mu.Unlock()
 	turn.mu.Lock()
 	defer turn.mu.Unlock()
-	if !at.After(turn.last) {
+	if ahead := turn.last.Sub(time.Now().Round(0)); ahead > intervalsAhead*g.Interval() { // by the clock, not by the time passed
+		r.clockSetBack(g, ahead)
+	} else if !at.After(turn.last) {
 		return // a newer evaluation has been: this one's samples would be out of order
 	}
 	turn.last = at
@@ -122,6 +127,26 @@ func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
 	if err := r.beginnings(ctx, g, at); err != nil {
 		r.log.Warn("alerts begin anew after the restart", "group", g.Name(), "err", err)
 	}
+}
+
+// intervalsAhead is how far the last evaluation of a group may lie in the future for
+// the next to wait until then. Further, the clock was set back: waiting would leave
+// the group's alerts as they are for as long.
+const intervalsAhead = 3
+
+// setBackAgain is how long after a log line that the clock was set back another is the
+// next time, not the next group.
+const setBackAgain = 10 * time.Minute
+
+func (r *Rules) clockSetBack(g *rules.Group, ahead time.Duration) {
+	r.prompt.setBack.Inc()
+	r.prompt.mu.Lock()
+	defer r.prompt.mu.Unlock()
+	if !r.prompt.told.IsZero() && time.Since(r.prompt.told) < setBackAgain {
+		return
+	}
+	r.prompt.told = time.Now()
+	r.log.Warn("the clock was set back, rules are evaluated by the time it shows now", "group", g.Name(), "by", ahead.Round(time.Second))
 }
 
 // keep forgets the gates of groups that are gone.

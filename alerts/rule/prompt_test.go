@@ -12,8 +12,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
 )
 
 func TestWhichGroupsReadTheStateOfObjects(t *testing.T) {
@@ -100,5 +103,59 @@ func TestAChangeIsToldAtOnceAndAStormOfThemCostsABoundedNumberOfEvaluations(t *t
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestRulesGoOnWhenTheClockWasSetBack(t *testing.T) {
+	db := data(t)
+	var asked atomic.Int32
+	query := db.Query
+	db.Query = func(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
+		asked.Add(1)
+		return query(ctx, expr, at)
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "r.yaml"), `groups: [{name: g, interval: 1w, rules: [{alert: A, expr: 'vector(1)'}]}]`)
+	var lines strings.Builder
+	r := New(Config{Interval: time.Hour, Dir: dir, ExternalURL: &url.URL{}}, db, func() []Source { return nil }, func(context.Context, ...Alert) error { return nil },
+		slog.New(slog.NewTextHandler(&lines, nil)), prometheus.NewRegistry())
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	for limit := time.Now().Add(20 * time.Second); len(r.manager.RuleGroups()) == 0; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("rules were not loaded")
+		}
+	}
+	g := r.manager.RuleGroups()[0]
+	key := rules.GroupKey(g.File(), g.Name())
+	now, every := time.Now().Round(0), g.Interval() // so long that no tick comes meanwhile
+	for _, c := range []struct {
+		what     string
+		last, at time.Time
+		done     bool
+	}{
+		{"one after the other", now.Add(-every), now, true},
+		{"one that waited while another was done", now, now.Add(-time.Minute), false},
+		{"one that waited for longer than some intervals", now, now.Add(-5 * every), false},
+		{"a clock that was set back a little", now.Add(every), now, false},
+		{"a clock that was set back", now.Add(4 * every), now, true},
+		{"a clock that was set back, another group", now.Add(4 * every), now, true},
+	} {
+		r.prompt.mu.Lock()
+		r.prompt.gates[key] = &gate{last: c.last}
+		r.prompt.mu.Unlock()
+		before := asked.Load()
+		r.evaluate(ctx, g, c.at)
+		if done := asked.Load() > before; done != c.done {
+			t.Errorf("%s: evaluated %v", c.what, done)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n, told := testutil.ToFloat64(r.prompt.setBack), strings.Count(lines.String(), "the clock was set back"); n != 2 || told != 1 {
+		t.Errorf("counted %v, told %d times: %s", n, told, lines.String())
 	}
 }
