@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -29,15 +30,18 @@ type Outside struct {
 	store   storage.Appendable
 	log     *slog.Logger
 	without prometheus.Counter
+	refused prometheus.Counter
 
-	last map[uint64]labels.Labels // Run's own
+	last   map[uint64]labels.Labels // Run's own
+	lacked bool                     // the newest write had refused samples; Run's own
 }
 
 // NewOutside makes one that writes at every interval.
 func NewOutside(every time.Duration, firing func() []map[string]string, store storage.Appendable, log *slog.Logger, reg prometheus.Registerer) *Outside {
 	o := &Outside{every: every, firing: firing, store: store, log: log, last: map[uint64]labels.Labels{},
 		without: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_outside_left_out_total", Help: "Samples of ALERTS not written because too many alerts from outside fire."})}
-	reg.MustRegister(o.without)
+	o.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_outside_refused_total", Help: "Samples of ALERTS for alerts from outside that the store refused, for example because a namespace has as many series as it may."})
+	reg.MustRegister(o.without, o.refused)
 	return o
 }
 
@@ -79,25 +83,29 @@ func (o *Outside) write(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	to := o.store.Appender(ctx)
-	put := func(series labels.Labels, v float64) error {
-		if _, err := to.Append(0, series, now.UnixMilli(), v); err != nil {
-			_ = to.Rollback() // nothing of it is stored, and the next tick writes it all
-			return fmt.Errorf("append %s: %w", series, err)
+	var why error
+	put := func(series labels.Labels, v float64) bool {
+		_, err := to.Append(0, series, now.UnixMilli(), v)
+		if err != nil { // one sample that cannot be stored costs no other
+			o.refused.Inc()
+			why = cmp.Or(why, fmt.Errorf("append %s: %w", series, err))
 		}
-		return nil
+		return err == nil
 	}
-	for _, series := range have {
-		if err := put(series, 1); err != nil {
-			return err
+	for id, series := range have {
+		if !put(series, 1) && o.last[id].IsEmpty() {
+			delete(have, id) // it has no series that would have to end
 		}
 	}
 	for id, series := range o.last {
 		if have[id].IsEmpty() {
-			if err := put(series, math.Float64frombits(value.StaleNaN)); err != nil {
-				return err
-			}
+			put(series, math.Float64frombits(value.StaleNaN))
 		}
 	}
+	if why != nil && !o.lacked {
+		o.log.Warn("some alerts from outside were not written as series", "err", why)
+	}
+	o.lacked = why != nil
 	if err := to.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}

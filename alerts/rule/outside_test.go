@@ -1,6 +1,8 @@
 package rule
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
 )
 
 func TestAlertsFromOutsideAreSeriesAsLongAsTheyFire(t *testing.T) {
@@ -93,4 +96,58 @@ func TestARuleTakesNoAlertFromOutsideForItsOwn(t *testing.T) {
 	if err != nil || len(before) != 1 || before[0].Labels.Get("pod") != "own" {
 		t.Errorf("%v, %v", before, err)
 	}
+}
+
+// choosy is a store that refuses series of one namespace.
+type choosy struct {
+	storage.Appendable
+	refuse string
+}
+
+func (c choosy) Appender(ctx context.Context) storage.Appender {
+	return choosyAppender{c.Appendable.Appender(ctx), c.refuse}
+}
+
+type choosyAppender struct {
+	storage.Appender
+	refuse string
+}
+
+func (c choosyAppender) Append(ref storage.SeriesRef, l labels.Labels, at int64, v float64) (storage.SeriesRef, error) {
+	if l.Get("namespace") == c.refuse {
+		return 0, errors.New("series limit reached")
+	}
+	return c.Appender.Append(ref, l, at, v)
+}
+
+func TestAnAlertThatHasNoRoomCostsNoOtherItsSeries(t *testing.T) {
+	d := data(t)
+	fire := []map[string]string{}
+	for _, ns := range []string{"red", "full", "blue"} {
+		for i := range 5 { // they are written in any order
+			fire = append(fire, map[string]string{"alertname": fmt.Sprint("A", i), "namespace": ns})
+		}
+	}
+	var lines strings.Builder
+	o := NewOutside(time.Hour, func() []map[string]string { return fire }, choosy{d.Append, "full"}, slog.New(slog.NewTextHandler(&lines, nil)), prometheus.NewRegistry())
+	at := time.Now().Truncate(time.Second)
+	count := func(want int) {
+		t.Helper()
+		at = at.Add(5 * time.Second)
+		if err := o.write(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := d.Query(t.Context(), `ALERTS{alertsource="outside"}`, at); err != nil || len(v) != want {
+			t.Errorf("%d series, %v, want %d", len(v), err, want)
+		}
+	}
+	count(10)
+	count(10)
+	if n, told := testutil.ToFloat64(o.refused), strings.Count(lines.String(), "not written"); n != 10 || told != 1 {
+		t.Errorf("%v were counted, told %d times: %s", n, told, lines.String())
+	}
+	o.store = choosy{d.Append, "red"} // known ones that are refused once still end
+	count(15)
+	o.store, fire = d.Append, fire[:1]
+	count(1)
 }
