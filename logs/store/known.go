@@ -29,8 +29,9 @@ const (
 )
 
 // mostBlocks are in a partition, because what is told of the one being written is not
-// let go of: they take 13 MB.
-const mostBlocks = 20_000
+// let go of: they take 7 MB. Only those of very many short streams are so small that it
+// closes before its size does.
+const mostBlocks = 10_000
 
 // mostKnown is how much may be kept for so many bytes of blocks; 0 is any number.
 func mostKnown(bytes int64) int64 { return max(knownLeast, bytes/knownPart) }

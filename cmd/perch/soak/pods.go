@@ -20,8 +20,9 @@ import (
 
 const (
 	eachJob = 500
-	// settle is how long counters outlive their pods, and a little.
-	settle = 7 * time.Minute
+	// settle is how long what is kept of pods outlives them, and a little: counters five
+	// minutes, streams of lines ten.
+	settle = 12 * time.Minute
 )
 
 // shortPods runs jobs of pods that live 100 ms, one job after the other, and
@@ -31,7 +32,7 @@ func shortPods(ctx context.Context, s *soak) error {
 	if err := s.job(ctx, 0, min(eachJob, s.pods)); err != nil {
 		return err
 	}
-	s.say("waiting %s for counters of pods to go", settle)
+	s.say("waiting %s for what is kept of pods to go", settle)
 	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func shortPods(ctx context.Context, s *soak) error {
 		}
 		s.say("%d pods, %.1f a second; telemetry %s", done, float64(done-eachJob)/time.Since(began).Seconds(), now["telemetry"])
 	}
-	s.say("waiting %s for counters of pods to go", settle)
+	s.say("waiting %s for what is kept of pods to go", settle)
 	if err := trial.Pause(ctx, settle); err != nil {
 		return err
 	}
