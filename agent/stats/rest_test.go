@@ -283,12 +283,19 @@ func TestOpenFilesOfProcesses(t *testing.T) {
 	if p.forget(now.Add(3 * countedFor)); len(p.seen) != 0 {
 		t.Errorf("still known: %v", p.seen)
 	}
-	other := exec.Command("sleep", "60")
+	other := exec.Command("sh", "-c", "echo started; read never")
 	other.Stdin = end
+	said, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	if _, err := said.Read(make([]byte, 1)); err != nil { // what it opens to start is closed
+		t.Fatal(err)
+	}
 	if got, all := look(p, other.Process.Pid, map[int]bool{0: true}), look(p, other.Process.Pid, nil); got != all || all.sockets < 1 {
 		t.Errorf("the files of another process are other files: %+v, all %+v", got, all)
 	}

@@ -112,7 +112,8 @@ func TestRulesSeenLastCountFromTheFirstLine(t *testing.T) {
 	for _, f := range families {
 		have[f.GetName()] = f.GetMetric()[0].GetCounter().GetValue()
 	}
-	if have["shop_x_total"] != 2 || have["all_x_total"] != 3 || len(have) != 2 {
+	trouble := have["perch_recorded_overflow_lines_total"] + have["perch_recorded_slow_lines_total"]
+	if have["shop_x_total"] != 2 || have["all_x_total"] != 3 || trouble != 0 || len(have) != 4 {
 		t.Errorf("%v", have)
 	}
 }
