@@ -193,7 +193,26 @@ func found(answer any) bool {
 type part struct {
 	lines []*query.Line
 	sum   query.Summary
+	bytes int
+	cut   bool // it has more lines, for which there was no room
 }
+
+// allParts is how many bytes of lines all parts of an answer may have while they are
+// merged.
+const allParts = 2 * query.MaxAnswer
+
+// add keeps the next line of a part, or says that it ends here: of many nodes none may
+// take the room of the others.
+func (p *part) add(l *query.Line, room int) {
+	if p.bytes += l.Bytes(); p.cut || p.bytes > room && len(p.lines) > 0 {
+		p.cut = true
+		return
+	}
+	p.lines = append(p.lines, l)
+}
+
+// goesOn tells whether its node has more lines.
+func (p *part) goesOn() bool { return p.cut || p.sum.Cursor != "" }
 
 // Query merges the lines of all nodes.
 func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line) error) (query.Summary, error) {
@@ -201,24 +220,28 @@ func (f *Fan) Query(ctx context.Context, r query.Request, emit func(*query.Line)
 	if err != nil {
 		return query.Summary{}, err
 	}
+	room := allParts / (1 + len(f.parts.Peers()))
+	if r.Around != nil { // it has no next page
+		room = query.MaxAnswer
+	}
 	var ends []query.Cursor // where parts stop that have more
 	own, rest, more, err := ask(ctx, f, &r, func(ctx context.Context, s query.Searcher) (p part, err error) {
-		p.sum, err = s.Query(ctx, r, func(l *query.Line) error { p.lines = append(p.lines, l); return nil })
+		p.sum, err = s.Query(ctx, r, func(l *query.Line) error { p.add(l, room); return nil })
 		return p, err
 	})
 	if err != nil {
 		return query.Summary{}, err
 	}
-	sum, goesOn := own.sum, own.sum.Cursor != ""
+	sum, goesOn := own.sum, own.goesOn()
 	lists := [][]*query.Line{own.lines}
 	for _, p := range append(rest, own) {
-		if n := len(p.lines); n > 0 && p.sum.Cursor != "" {
+		if n := len(p.lines); n > 0 && p.goesOn() {
 			ends = append(ends, p.lines[n-1].Cursor)
 		}
 	}
 	for _, p := range rest {
 		sum.Merge(p.sum)
-		goesOn = goesOn || p.sum.Cursor != ""
+		goesOn = goesOn || p.goesOn()
 		lists = append(lists, p.lines)
 	}
 	sum.Merge(more)

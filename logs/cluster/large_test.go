@@ -38,7 +38,33 @@ func TestAPageEndsWhereAPartStops(t *testing.T) {
 			b.add(t, line("b", "shop", int64(i)+1, fmt.Sprintf("line %d ", i)+strings.Repeat("x", record.MaxBody-20)))
 		}
 	}
-	f := fan(a, b)
+	wantPages(t, fan(a, b), lines)
+}
+
+// Many nodes have less room each, so that all together have what two have.
+func TestAPartOfManyHasLessRoom(t *testing.T) {
+	const lines, each = 330, record.MaxBody - 20
+	nodes := []*node{newNode(t), newNode(t), newNode(t), newNode(t), newNode(t), newNode(t)}
+	for i := range lines { // five in six are of one node
+		at := nodes[0]
+		if i%6 == 5 {
+			at = nodes[1+i/6%5]
+		}
+		at.add(t, line("n", "shop", int64(i)+1, fmt.Sprintf("line %d ", i)+strings.Repeat("x", each)))
+	}
+	wantPages(t, fan(nodes...), lines)
+	var p part
+	for range lines {
+		p.add(&query.Line{Body: make([]byte, each)}, allParts/6)
+	}
+	if n := len(p.lines) * each; n > allParts/6 || n < allParts/6-2*each || !p.goesOn() {
+		t.Errorf("a part of six has %d bytes", n)
+	}
+}
+
+// wantPages reads that many numbered lines page by page, in both orders.
+func wantPages(t *testing.T, f *Fan, lines int) {
+	t.Helper()
 	for _, order := range []query.Order{query.NewestFirst, query.OldestFirst} {
 		next, pages := 0, 0
 		for r := (query.Request{To: 1e9, Limit: 1000, Order: order}); ; pages++ {
