@@ -277,6 +277,9 @@ func statusCommand(out io.Writer) *cobra.Command {
 		if err := showUse(c.Context(), cfg, out); err != nil {
 			return err
 		}
+		if err := showCopy(c.Context(), cfg, out); err != nil {
+			return err
+		}
 		return showStores(c.Context(), cfg, out)
 	}
 	return c

@@ -140,20 +140,9 @@ func serveUse(s *logstore.Store) http.HandlerFunc {
 // showUse prints what lines use on this machine; nothing while the telemetry
 // role does not answer.
 func showUse(ctx context.Context, cfg config.Config, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://telemetry"+usePath, http.NoBody)
-	if err != nil {
-		return fmt.Errorf("ask what lines use: %w", err)
-	}
-	resp, err := unixClient(cfg.Socket("telemetry")).Do(req)
-	if err != nil {
-		return nil // the table says that the role is away
-	}
-	defer resp.Body.Close()
 	var use logstore.Use
-	if err := json.NewDecoder(resp.Body).Decode(&use); err != nil {
-		return fmt.Errorf("read what lines use: %w", err)
+	if ok, err := askTelemetry(ctx, cfg, usePath, &use); !ok {
+		return err
 	}
 	oldest := "none stored in blocks yet"
 	if !use.Oldest.IsZero() {

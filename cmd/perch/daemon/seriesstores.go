@@ -130,23 +130,9 @@ const standingsPath = "/perch/v1/seriesstores"
 // showStores prints which nodes have second copies of the series; nothing where
 // there are none, on workers, and while the telemetry role does not answer.
 func showStores(ctx context.Context, cfg config.Config, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://telemetry"+standingsPath, http.NoBody)
-	if err != nil {
-		return fmt.Errorf("ask for stores of series: %w", err)
-	}
-	resp, err := unixClient(cfg.Socket("telemetry")).Do(req)
-	if err != nil {
-		return nil // the table says that the role is away
-	}
-	defer resp.Body.Close() // read only
-	if resp.StatusCode != http.StatusOK {
-		return nil // a worker
-	}
 	var all []share.Standing
-	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
-		return fmt.Errorf("read stores of series: %w", err)
+	if ok, err := askTelemetry(ctx, cfg, standingsPath, &all); !ok {
+		return err
 	}
 	return writeStores(out, all, time.Now())
 }

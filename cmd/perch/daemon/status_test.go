@@ -13,6 +13,8 @@ import (
 
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/supervisor"
+	"perch/logs/replica"
+	"perch/logs/ring"
 	"perch/metrics/share"
 )
 
@@ -68,6 +70,39 @@ w2                 12m0s    away since 08:00:00 (12m0s), its part goes to others
 `
 	if out.String() != want {
 		t.Errorf("got %s", out.String())
+	}
+}
+
+func TestStatusTellsWhereTheCopyOfLinesIs(t *testing.T) {
+	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	two := []ring.Member{{Node: "a"}, {Node: "b"}}
+	for _, tc := range []struct {
+		status copyStatus
+		want   string
+	}{
+		{copyStatus{Own: replica.Status{Reason: "there is no other node"}}, ""},
+		{copyStatus{Own: replica.Status{Reason: "no node has room", Error: "node b: no room for copies"}, Members: two}, `
+COPY OF LINES   BEHIND   STATE
+none            -        no node has room; node b: no room for copies
+`},
+		{copyStatus{Own: replica.Status{Follower: "b", At: now.Add(-1500 * time.Millisecond), Whole: true, Reason: "it is where the ring says"}, Members: two,
+			Kept: []replica.Copy{{Owner: "b", At: now.Add(time.Second), Bytes: 3 << 20}, {Owner: "gone", At: now.Add(-3 * time.Hour), Bytes: 5}}}, `
+COPY OF LINES   BEHIND   STATE
+b               1s       whole; it is where the ring says
+
+KEEPS LINES OF   BEHIND   USED
+b                0s       3.0Mi
+gone             3h0m0s   5
+`},
+		{copyStatus{Own: replica.Status{Follower: "b", Next: "c", At: now.Add(-time.Minute), Pending: 4 << 10, Reason: "c is first in the ring"}, Members: two}, `
+COPY OF LINES   BEHIND   STATE
+b               1m0s     older lines are still to come; 4.0Ki to send; moves to c; c is first in the ring
+`},
+	} {
+		var out bytes.Buffer
+		if err := writeCopy(&out, tc.status, now); err != nil || out.String() != tc.want {
+			t.Errorf("%+v: %v, got %s", tc.status.Own, err, out.String())
+		}
 	}
 }
 
