@@ -128,7 +128,6 @@ var absent = map[string]string{
 	"perch_recorded_slow_lines_total":                                "there is no LogRule",
 	"perch_replica_lag_seconds":                                      "there is no other node to have a copy",
 	"perch_scrape_target_cut_off":                                    "no target said too much",
-	"perch_share_stores_away":                                        "there is no store of second copies",
 	"perch_store_namespace_series_refused_total":                     "no namespace is at its budget",
 	"perch_stream_lost_segments_total":                               "there is no worker, and no store of second copies",
 	"perch_tail_container_dropped_lines_total":                       "no line was dropped",
