@@ -63,14 +63,8 @@ func TestAChangeIsToldAtOnceAndAStormOfThemCostsABoundedNumberOfEvaluations(t *t
 		}
 		return nil
 	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
-	for limit := time.Now().Add(20 * time.Second); len(r.manager.RuleGroups()) == 0; <-time.After(10 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatal("rules were not loaded")
-		}
-	}
+	stop := run(t, r)
+	until(t, "rules were not loaded", func() bool { return len(r.manager.RuleGroups()) > 0 })
 	began := time.Now()
 	down.Store(true)
 	r.Changed()
@@ -100,10 +94,7 @@ func TestAChangeIsToldAtOnceAndAStormOfThemCostsABoundedNumberOfEvaluations(t *t
 	if most := int32(took/pause) + 2; looks.Load() > most {
 		t.Errorf("%d looks in %s, want at most %d", looks.Load(), took, most)
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	stop()
 }
 
 func TestRulesGoOnWhenTheClockWasSetBack(t *testing.T) {
@@ -119,14 +110,8 @@ func TestRulesGoOnWhenTheClockWasSetBack(t *testing.T) {
 	var lines strings.Builder
 	r := New(Config{Interval: time.Hour, Dir: dir, ExternalURL: &url.URL{}}, db, func() []Source { return nil }, func(context.Context, ...Alert) error { return nil },
 		slog.New(slog.NewTextHandler(&lines, nil)), prometheus.NewRegistry())
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
-	for limit := time.Now().Add(20 * time.Second); len(r.manager.RuleGroups()) == 0; <-time.After(10 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatal("rules were not loaded")
-		}
-	}
+	stop := run(t, r)
+	until(t, "rules were not loaded", func() bool { return len(r.manager.RuleGroups()) > 0 })
 	g := r.manager.RuleGroups()[0]
 	key := rules.GroupKey(g.File(), g.Name())
 	now, every := time.Now().Round(0), g.Interval() // so long that no tick comes meanwhile
@@ -146,15 +131,12 @@ func TestRulesGoOnWhenTheClockWasSetBack(t *testing.T) {
 		r.prompt.gates[key] = &gate{last: c.last}
 		r.prompt.mu.Unlock()
 		before := asked.Load()
-		r.evaluate(ctx, g, c.at)
+		r.evaluate(t.Context(), g, c.at)
 		if done := asked.Load() > before; done != c.done {
 			t.Errorf("%s: evaluated %v", c.what, done)
 		}
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	stop()
 	if n, told := testutil.ToFloat64(r.prompt.setBack), strings.Count(lines.String(), "the clock was set back"); n != 2 || told != 1 {
 		t.Errorf("counted %v, told %d times: %s", n, told, lines.String())
 	}

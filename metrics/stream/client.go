@@ -79,8 +79,8 @@ func (c *Client) Send(ctx context.Context, batch []Sample) error {
 // SendAll delivers a batch and returns when the receiver has committed it. After
 // an error call it again with the same batch. Every ID must be set and mean one
 // series for the life of the process. Series with labels that no receiver takes (more
-// than 128, or longer than 16 KiB) are left out and counted. A receiver of an older version gets the
-// samples; what it does not read is counted, see Old.
+// than 128, or longer than 16 KiB) are left out and counted. A receiver of an older
+// version gets the samples; what it does not read is counted, see Old.
 func (c *Client) SendAll(ctx context.Context, batch Batch) error {
 	if batch.Len() == 0 {
 		return nil

@@ -10,7 +10,8 @@
 //
 // A Forwarder feeds a Client from the WAL of the worker's own store. What was
 // acknowledged is a position in the WAL, kept in a file; so the buffer for an
-// outage is the WAL itself, three hours by default (ForwardConfig.HoldMax), and survives restarts.
+// outage is the WAL itself, three hours by default (ForwardConfig.HoldMax), and
+// survives restarts.
 //
 // Wiring:
 //

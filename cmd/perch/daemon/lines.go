@@ -82,15 +82,18 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 	}
 	l.keepAudit(own)
 	// On the socket perch asks itself; another node's telemetry says for whom.
-	turns := door.NewTurns("node-logs", door.Limit{All: 6, Each: 6, Wait: 15 * time.Second, Exchange: query.MaxTimeout + 2*time.Minute}, r.reg)
+	turns := door.NewTurns("node-logs", questions, r.reg) // they have no caller: all may be perch's own
 	own.Handle(query.Prefix, turns.Limit(query.Handler(engine, query.TrustedAccess, r.part("query")), isTail))
 	return l, nil
 }
 
-// handler answers callers of the web door within their scope. Each answer may hold
-// query.MaxAnswer bytes; the page asks four questions at once.
+// questions are about lines: each answer may hold query.MaxAnswer bytes, and the page
+// asks four at once.
+var questions = door.Limit{All: 6, Each: 4, Wait: 15 * time.Second, Exchange: query.MaxTimeout + 2*time.Minute}
+
+// handler answers callers of the web door within their scope.
 func (l *lines) handler() http.Handler {
-	turns := door.NewTurns("logs", door.Limit{All: 6, Each: 4, Wait: 15 * time.Second, Exchange: query.MaxTimeout + 2*time.Minute}, l.log.reg)
+	turns := door.NewTurns("logs", questions, l.log.reg)
 	return turns.Limit(query.Handler(l.search, func(ctx context.Context, _ *http.Request) (query.Access, error) {
 		s := door.ScopeOf(ctx)
 		return query.Access{All: s.All, Namespaces: s.Namespaces}, nil

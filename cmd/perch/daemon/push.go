@@ -31,12 +31,12 @@ import (
 
 // servePushes opens the ways by which lines come in over the web door.
 func (l *lines) servePushes(r role, web *door.Door, pods corelisters.PodLister) error {
-	p, err := push.New(push.Default(), push.Parts{Identify: pushers(r.cfg, pods), Sink: l.outside, Seen: l.seen, Sources: l.sources}, r.part("push"), r.reg)
+	limits := push.Default()
+	p, err := push.New(limits, push.Parts{Identify: pushers(r.cfg, pods), Sink: l.outside, Seen: l.seen, Sources: l.sources}, r.part("push"), r.reg)
 	if err != nil {
 		return err
 	}
 	// A sender whose bodies come slowly must not hold up the others.
-	limits := push.Default()
 	turns := door.NewTurns("push", door.Limit{All: limits.MaxRequests, Each: limits.MaxRequests / 3, Wait: limits.Patience, Exchange: 2 * limits.Arrival}, r.reg)
 	elastic := turns.Limit(p.Elastic(), func(req *http.Request) bool { return req.Method == http.MethodGet || req.Method == http.MethodHead })
 	web.Handle("POST /loki/api/v1/push", door.Push("/loki/api/v1/push"), turns.Limit(p.Loki(), nil))
