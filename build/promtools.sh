@@ -1,14 +1,14 @@
 #!/bin/sh
-# promtools.sh DIR: Debian's amtool, promtool and prometheus-node-exporter in DIR,
-# unpacked from their packages and not installed: those would start services. It
-# uses this machine's package lists. Several may run at a time: one fetches, and
-# what is in DIR is whole.
+# promtools.sh DIR: Debian's amtool, promtool, prometheus-node-exporter and
+# prometheus-blackbox-exporter in DIR, unpacked from their packages and not installed:
+# those would start services. It uses this machine's package lists. Several may run at
+# a time: one fetches, and what is in DIR is whole.
 set -eu
 dir=$(realpath -m "$1")
-tools="prometheus-alertmanager:amtool prometheus:promtool prometheus-node-exporter:prometheus-node-exporter"
+tools="prometheus-alertmanager:amtool prometheus:promtool prometheus-node-exporter:prometheus-node-exporter prometheus-blackbox-exporter:prometheus-blackbox-exporter"
 there() { for tool in $tools; do [ -x "$dir/${tool#*:}" ] || return 1; done; }
 there && exit 0
-other="or put amtool, promtool and prometheus-node-exporter into $dir"
+other="or put amtool, promtool, prometheus-node-exporter and prometheus-blackbox-exporter into $dir"
 command -v apt-get >/dev/null || { echo "apt-get is missing: this needs a Debian or Ubuntu machine, $other" >&2; exit 1; }
 mkdir -p "$dir"
 exec 9>"$dir/lock"

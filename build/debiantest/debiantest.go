@@ -1,6 +1,7 @@
 // Package debiantest gives tests the tools that people and scripts drive perch
-// with or used before it, as Debian has them: amtool, promtool and
-// prometheus-node-exporter, a few years older than what perch is built of. build/promtools.sh fetches them once for all packages.
+// with or used before it, as Debian has them: amtool, promtool, prometheus-node-exporter
+// and prometheus-blackbox-exporter, a few years older than what perch is built of.
+// build/promtools.sh fetches them once for all packages.
 //
 // Start reading at Tool.
 package debiantest

@@ -20,9 +20,10 @@ func debian(t *testing.T) (fetched string) {
 		"apt-get": "#!/bin/sh\necho $3 >>" + fetched + "\n[ -e " + bin + "/offline ] && exit 100\n: >$3_1_amd64.deb\n",
 		"dpkg-deb": "#!/bin/sh\n[ $# = 2 ] || { echo 'more than one package' >&2; exit 1; }\n" +
 			"cd " + bin + "/tree && tar -c ./usr\n",
-		"tree/usr/bin/amtool":                   "#!/bin/sh\n" + padding + "echo amtool\n",
-		"tree/usr/bin/promtool":                 "#!/bin/sh\n" + padding + "echo promtool\n",
-		"tree/usr/bin/prometheus-node-exporter": "#!/bin/sh\n" + padding + "echo prometheus-node-exporter\n",
+		"tree/usr/bin/amtool":                       "#!/bin/sh\n" + padding + "echo amtool\n",
+		"tree/usr/bin/promtool":                     "#!/bin/sh\n" + padding + "echo promtool\n",
+		"tree/usr/bin/prometheus-node-exporter":     "#!/bin/sh\n" + padding + "echo prometheus-node-exporter\n",
+		"tree/usr/bin/prometheus-blackbox-exporter": "#!/bin/sh\n" + padding + "echo prometheus-blackbox-exporter\n",
 	} {
 		file := filepath.Join(bin, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -43,7 +44,7 @@ func TestPackagesThatFetchAtTheSameTimeDoNotHarmEachOther(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for _, name := range []string{"amtool", "promtool", "prometheus-node-exporter"} {
+			for _, name := range []string{"amtool", "promtool", "prometheus-node-exporter", "prometheus-blackbox-exporter"} {
 				tool, err := fetch(script, dir, name)
 				if err != nil {
 					t.Error(err)
@@ -56,11 +57,11 @@ func TestPackagesThatFetchAtTheSameTimeDoNotHarmEachOther(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if text, err := os.ReadFile(fetched); err != nil || string(text) != "prometheus-alertmanager\nprometheus\nprometheus-node-exporter\n" {
+	if text, err := os.ReadFile(fetched); err != nil || string(text) != "prometheus-alertmanager\nprometheus\nprometheus-node-exporter\nprometheus-blackbox-exporter\n" {
 		t.Errorf("downloaded: %q %v", text, err)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil || len(left) != 4 { // the three and a lock
+	if err != nil || len(left) != 5 { // the four and a lock
 		t.Errorf("left behind: %v %v", left, err)
 	}
 }
@@ -94,7 +95,7 @@ func TestWhatCannotBeFetchedSaysWhatToDo(t *testing.T) {
 	if _, err := fetch(script, dir, "amtool"); err != nil {
 		t.Errorf("tools that are there are used wherever that is: %v", err)
 	}
-	if _, err := fetch(script, filepath.Join(dir, "other"), "amtool"); err == nil || !strings.Contains(err.Error(), "put amtool, promtool and prometheus-node-exporter into "+filepath.Join(dir, "other")) {
+	if _, err := fetch(script, filepath.Join(dir, "other"), "amtool"); err == nil || !strings.Contains(err.Error(), "put amtool, promtool, prometheus-node-exporter and prometheus-blackbox-exporter into "+filepath.Join(dir, "other")) {
 		t.Errorf("no Debian: %v", err)
 	}
 }

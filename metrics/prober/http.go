@@ -43,6 +43,7 @@ func (m httpModule) ask(ctx context.Context, p *Prober, target string, ask url.V
 	}
 	phases := f.phases("probe_http_duration_seconds", "Time of each phase, of all redirects together.", "resolve", "connect", "tls", "processing", "transfer")
 	var now trace
+	f.noRegex()
 	redirects := 0
 	dialer := p.dialer()
 	transport := &http.Transport{
@@ -86,7 +87,7 @@ func (m httpModule) ask(ctx context.Context, p *Prober, target string, ask url.V
 		transport.TLSClientConfig.ServerName = host
 	}
 	resp, err := client.Do(req)
-	status, size, length, version, secure := 0, int64(0), int64(-1), 0.0, 0.0
+	status, size, length, version, secure := 0, int64(0), int64(0), 0.0, 0.0
 	if err == nil {
 		defer resp.Body.Close()
 		status, length = resp.StatusCode, resp.ContentLength
@@ -96,13 +97,16 @@ func (m httpModule) ask(ctx context.Context, p *Prober, target string, ask url.V
 			err = fmt.Errorf("read answer of %s: %w", target, err)
 		}
 		now.into(phases, time.Now())
+		if at, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+			f.set("probe_http_last_modified_timestamp_seconds", "The answer's header Last-Modified, unix time.", float64(at.Unix()))
+		}
 		if resp.TLS != nil {
 			secure = 1
 			aboutTLS(f, *resp.TLS)
 		}
 	}
 	f.set("probe_http_status_code", "Status of the last answer.", float64(status))
-	f.set("probe_http_content_length", "Length that the answer declares, -1 when it does not.", float64(length))
+	f.set("probe_http_content_length", "Length that the answer declares, -1 when it does not, 0 without an answer.", float64(length))
 	f.set("probe_http_uncompressed_body_length", "Bytes of the answer that were read.", float64(size))
 	f.set("probe_http_redirects", "Redirects that were followed.", float64(redirects))
 	f.set("probe_http_ssl", "1 when the last answer came over TLS.", secure)

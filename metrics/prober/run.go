@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net"
 	"net/http"
@@ -118,6 +119,11 @@ func (f *found) set(name, help string, v float64) {
 	f.reg.MustRegister(g)
 }
 
+// noRegex says what holds of all modules that could look for a text: none does.
+func (f *found) noRegex() {
+	f.set("probe_failed_due_to_regex", "1 when the probe failed because of a text that was or was not found.", 0)
+}
+
 // phases are gauges by phase, all present from the start.
 func (f *found) phases(name, help string, all ...string) *prometheus.GaugeVec {
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"phase"})
@@ -134,14 +140,24 @@ func (p *Prober) address(ctx context.Context, host string, f *found) (netip.Addr
 	begin := time.Now()
 	ip, err := p.look(ctx, host)
 	f.set("probe_dns_lookup_time_seconds", "Time to find the address.", time.Since(begin).Seconds())
+	version, hash := 0.0, fnv.New32a()
+	switch {
+	case err != nil:
+	case ip.Is6():
+		version = 6
+	default:
+		version = 4
+	}
+	f.set("probe_ip_protocol", "4 or 6, 0 without an address.", version)
+	sum := 0.0
+	if err == nil {
+		_, _ = hash.Write(ip.AsSlice()) // never fails
+		sum = float64(hash.Sum32())
+	}
+	f.set("probe_ip_addr_hash", "FNV-1a of the address: another value is another address.", sum)
 	if err != nil {
 		return ip, err
 	}
-	version := 4.0
-	if ip.Is6() {
-		version = 6
-	}
-	f.set("probe_ip_protocol", "4 or 6.", version)
 	return ip, p.may(ip)
 }
 

@@ -2,11 +2,13 @@ package prober
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +22,7 @@ func (m tcpModule) ask(ctx context.Context, p *Prober, target string, ask url.Va
 	if err != nil {
 		return fmt.Errorf("read target %q: want host:port", target)
 	}
+	f.noRegex()
 	ip, err := p.address(ctx, host, f)
 	if err != nil {
 		return err
@@ -60,9 +63,12 @@ func aboutTLS(f *found, s tls.ConnectionState) {
 			last = e
 		}
 	}
-	if !last.IsZero() {
-		f.set("probe_ssl_last_chain_expiry_timestamp_seconds", "When the longest lasting chain ends, unix time.", float64(last.Unix()))
-	}
+	f.set("probe_ssl_last_chain_expiry_timestamp_seconds", "When the longest lasting chain ends, unix time; long ago where no chain was looked at.", float64(last.Unix()))
+	leaf := s.PeerCertificates[0] // a server has always one
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "probe_ssl_last_chain_info", Help: "The certificate of the server."},
+		[]string{"fingerprint_sha256", "subject", "issuer", "subjectalternative"})
+	info.WithLabelValues(fmt.Sprintf("%x", sha256.Sum256(leaf.Raw)), leaf.Subject.String(), leaf.Issuer.String(), strings.Join(leaf.DNSNames, ",")).Set(1)
+	f.reg.MustRegister(info)
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "probe_tls_version_info", Help: "The version of TLS."}, []string{"version"})
 	g.WithLabelValues(tls.VersionName(s.Version)).Set(1)
 	f.reg.MustRegister(g)
