@@ -55,7 +55,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 		api := scrape.Own{Name: "apiserver", Labels: map[string]string{"job": "apiserver", "instance": instance}, Scheme: "https", Address: fmt.Sprintf("127.0.0.1:%d", r.cfg.APIPort),
 			CA: r.cfg.Path("ca.crt"), Cert: r.cfg.Path("pki", "telemetry.crt"), Key: r.cfg.Path("pki", "telemetry.key"),
 			Keep: scrape.APIServerSeries, Drop: scrape.APIServerBuckets}
-		etcd := scrape.Own{Name: "etcd", Labels: map[string]string{"job": "etcd", "instance": instance}, Socket: r.cfg.Socket("server"), Path: "/metrics/etcd", Keep: scrape.EtcdSeries}
+		etcd := scrape.Own{Name: "etcd", Labels: map[string]string{"job": "etcd", "instance": instance}, Socket: r.cfg.Socket("server"), Path: etcdMetrics, Keep: scrape.EtcdSeries}
 		if r.cfg.AllServerSeries {
 			api.Keep, api.Drop, etcd.Keep = "", "", ""
 		}

@@ -28,6 +28,7 @@ import (
 	"perch/agent/runtime"
 	"perch/agent/stats"
 	"perch/cmd/perch/daemon/component"
+	"perch/cmd/perch/daemon/config"
 	webdoor "perch/cmd/perch/daemon/door"
 	"perch/logs/replica"
 )
@@ -49,6 +50,13 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 		"/perch/v1/seconds": numbers.SecondsHandler(), "/logs/api/v1/": towards(telemetry, r.part("door")),
 		"/metrics/node": towards(telemetry, r.part("door")), "/metrics/objects": towards(telemetry, r.part("door")),
 		replica.Prefix: towards(telemetry, r.part("door")), replica.ReadPrefix: towards(telemetry, r.part("door")), seriesPrefix: towards(telemetry, r.part("door")),
+	}
+	if r.cfg.Kind == config.Server {
+		server := towards(unixClient(r.cfg.Socket("server")), r.part("door"))
+		handlers[etcdMetrics] = server
+		for _, c := range component.Server() {
+			handlers[c.Path] = server
+		}
 	}
 	d, err := door.New(door.Config{
 		Listen: net.JoinHostPort("", strconv.Itoa(r.cfg.AgentPort)), Node: r.cfg.NodeName, ClientCA: pool,
@@ -75,7 +83,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 // towards hands a request to a role of this machine.
 func towards(client *http.Client, log *slog.Logger) http.Handler {
 	return webdoor.HandOn(client.Transport, log, func(p *httputil.ProxyRequest) {
-		p.SetURL(&url.URL{Scheme: "http", Host: "telemetry"})
+		p.SetURL(&url.URL{Scheme: "http", Host: "perch"})
 		p.Out.Header.Del("Authorization")
 	})
 }

@@ -198,7 +198,7 @@ func buildServer(ctx context.Context, r role) error {
 	for path, h := range component.Handlers(r.reg, component.Server()) {
 		doors.Handle("GET "+path, h)
 	}
-	doors.Handle("GET /metrics/etcd", promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{})) // embedded etcd counts there
+	doors.Handle("GET "+etcdMetrics, promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{})) // embedded etcd counts there
 	socket, err := newUnixDoor(r.cfg.Socket("server"), doors)
 	if err != nil {
 		return err
@@ -209,6 +209,9 @@ func buildServer(ctx context.Context, r role) error {
 	}
 	return nil
 }
+
+// etcdMetrics is where the server role's socket has etcd's series.
+const etcdMetrics = "/metrics/etcd"
 
 type namedRun struct {
 	name string

@@ -10,10 +10,11 @@ import (
 )
 
 // texts asks Debian's promtool what it thinks of the texts that a node serves
-// for a Prometheus elsewhere: kubelet's, node_exporter's, kube-state-metrics'.
+// for a Prometheus elsewhere: kubelet's, node_exporter's, kube-state-metrics', and the server's parts'.
 func (c cluster) texts(t *testing.T) {
 	tool := debiantest.Tool(t, "promtool")
-	for path, least := range map[string]int{"metrics": 500, "metrics/cadvisor": 500, "metrics/resource": 20, "metrics/probes": 10, "metrics/node": 200, "metrics/objects": 300} {
+	for path, least := range map[string]int{"metrics": 500, "metrics/cadvisor": 500, "metrics/resource": 20, "metrics/probes": 10, "metrics/node": 200, "metrics/objects": 300,
+		"metrics/kube-scheduler": 50, "metrics/kube-controller-manager": 50, "metrics/etcd": 300} {
 		text := c.run(t, "get", "--raw", "/api/v1/nodes/wren/proxy/"+path) + "\n"
 		check := exec.Command(tool, "check", "metrics")
 		check.Stdin = strings.NewReader(text)
