@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -39,12 +40,14 @@ func TestANameWithoutAQueryIsASeriesOrTheRateOfACounter(t *testing.T) {
 	}{
 		{"a gauge of pods", Want{Namespace: "shop", Metric: "queue_length", By: "pod", Objects: []string{"a.1", "b"}}, `sum by (pod) (queue_length{namespace="shop",pod=~"a\\.1|b"})`},
 		{"a counter's rate", Want{Namespace: "shop", Metric: "orders_per_second", By: "pod"}, `sum by (pod) (rate(orders_total{namespace="shop",pod=~".+"}[1m]))`},
-		{"an external one keeps its series", Want{Namespace: "shop", Metric: "queue_length", Selector: selector(t, "queue=mail,kind notin (dead,old),owner,!test")}, `queue_length{kind!~"dead|old",owner!="",queue=~"mail",test="",namespace="shop"}`},
+		{"an external one keeps its series", Want{Namespace: "shop", Metric: "queue_length", Selector: selector(t, "queue=mail,kind notin (dead,old),owner,!test")}, `queue_length{kind!~"dead|old",namespace="shop",owner!="",queue=~"mail",test=""}`},
 		{"a node has no namespace", Want{Metric: "load1", By: "node", Objects: []string{"n1"}}, `sum by (node) (load1{node=~"n1"})`},
 		{"a counter itself is of no use", Want{Namespace: "shop", Metric: "orders_total"}, "!is a counter: ask for orders_per_second"},
 		{"no series has such a name", Want{Namespace: "shop", Metric: "queue-length"}, "!write a MetricQuery"},
 		{"a comparison of labels", Want{Namespace: "shop", Metric: "x", Selector: selector(t, "a>1")}, "!not supported"},
 		{"quotes stay inside", Want{Namespace: `x"}`, Metric: "q"}, `q{namespace="x\"}"}`},
+		{"a kind that is PromQL", Want{Namespace: "shop", Metric: "q", By: `pod) (secrets{namespace="b"}) #`}, `!"pod) (secrets{namespace=\"b\"}) #" is no kind`},
+		{"a kind that is a label in UTF-8", Want{Namespace: "shop", Metric: "q", By: "köb"}, "!is no kind"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := plain(c.want)
@@ -64,14 +67,7 @@ func TestANameWithoutAQueryIsASeriesOrTheRateOfACounter(t *testing.T) {
 	}
 }
 
-func TestAQueryIsHeldToItsNamespaceAtEverySelector(t *testing.T) {
-	got, err := narrowed(`sum(rate(a{namespace="other"}[1m] offset 5m)) / on() max_over_time(sum(b)[1h:1m]) or absent(c)`, "shop")
-	if err != nil || strings.Count(got, `namespace="shop"`) != 3 {
-		t.Error(got, err)
-	}
-	if got, err := narrowed("sum(a)", "kube-system"); err != nil || got != "sum(a)" {
-		t.Error(got, err)
-	}
+func TestAQueryGivesAVector(t *testing.T) {
 	for text, want := range map[string]string{"sum(a": "parse error: unclosed", "a[5m]": "gives a range vector", `"text"`: "gives a string", "": "parse"} {
 		if err := Check(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
@@ -111,8 +107,12 @@ func source(t *testing.T, stored map[string]string) Source {
 		t.Fatal(done, err)
 	}
 	return Source{
-		Query: func(ctx context.Context, expr string, at time.Time) (out []Value, _ []string, _ error) {
-			v, w, err := api.Instant(promapi.WithAccess(ctx, promapi.Everything()), expr, at)
+		Query: func(ctx context.Context, namespace, expr string, at time.Time) (out []Value, _ []string, _ error) {
+			access := promapi.Everything()
+			if namespace != "" {
+				access = promapi.Access{Namespaces: []string{namespace}}
+			}
+			v, w, err := api.Instant(promapi.WithAccess(ctx, access), expr, at)
 			for _, s := range v {
 				out = append(out, Value{s.Metric.Map(), time.UnixMilli(s.T), s.F})
 			}
@@ -201,8 +201,8 @@ func TestMetricsAreServedInTheShapesOfKubernetes(t *testing.T) {
 func TestASumOfLessThanAllIsNoAnswer(t *testing.T) {
 	s := source(t, nil)
 	full := s.Query
-	s.Query = func(ctx context.Context, expr string, at time.Time) ([]Value, []string, error) {
-		v, _, err := full(ctx, expr, at)
+	s.Query = func(ctx context.Context, namespace, expr string, at time.Time) ([]Value, []string, error) {
+		v, _, err := full(ctx, namespace, expr, at)
 		return v, []string{"partial answer: no recent samples from n2"}, err
 	}
 	for path, code := range map[string]int{
@@ -230,6 +230,31 @@ func TestNothingIsToldApartFromAFailure(t *testing.T) {
 	}
 	if _, _, err := s.Values(t.Context(), Want{Namespace: "shop", Metric: "broken"}, time.Now()); err == nil || errors.Is(err, ErrNone) {
 		t.Error("a broken query:", err)
+	}
+}
+
+func TestAQueryIsAskedWithTheRightsOfItsNamespace(t *testing.T) {
+	s := source(t, map[string]string{"shop/spy": `sum(waiting{namespace="other"})`, "kube-system/all": `sum(waiting)`})
+	asked := map[string]string{}
+	full := s.Query
+	s.Query = func(ctx context.Context, namespace, expr string, at time.Time) ([]Value, []string, error) {
+		asked[expr] = namespace
+		return full(ctx, namespace, expr, at)
+	}
+	if v, _, err := s.Values(t.Context(), Want{Namespace: "shop", Metric: "spy"}, time.Now()); !errors.Is(err, ErrNone) {
+		t.Error("a query saw another namespace:", v, err)
+	}
+	for _, w := range []Want{{Namespace: "kube-system", Metric: "all"}, {Namespace: "shop", Metric: "waiting"}} {
+		if _, _, err := s.Values(t.Context(), w, time.Now()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := s.Values(t.Context(), Want{Metric: "load1", By: "node"}, time.Now()); !errors.Is(err, ErrNone) {
+		t.Error(err)
+	}
+	want := map[string]string{`sum(waiting{namespace="other"})`: "shop", `sum(waiting)`: "", `waiting{namespace="shop"}`: "shop", `sum by (node) (load1{node=~".+"})`: ""}
+	if !maps.Equal(asked, want) {
+		t.Errorf("asked %v, want %v", asked, want)
 	}
 }
 

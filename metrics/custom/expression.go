@@ -3,9 +3,10 @@ package custom
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
+	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	klabels "k8s.io/apimachinery/pkg/labels"
@@ -19,7 +20,7 @@ const wide = "kube-system"
 const perSecond = "_per_second"
 
 // rateWindow is short enough to react and holds four samples at the slow rate.
-const rateWindow = "1m"
+const rateWindow = time.Minute
 
 // Check says what is wrong with the PromQL of a MetricQuery.
 func Check(query string) error {
@@ -31,27 +32,6 @@ func Check(query string) error {
 		return fmt.Errorf("spec.query gives a %s; an instant vector is needed: put for example rate(…) or max_over_time(…) around it", parser.DocumentedType(kind))
 	}
 	return nil
-}
-
-// narrowed is a query that sees nothing but the series of a namespace.
-func narrowed(query, namespace string) (string, error) {
-	if err := Check(query); err != nil {
-		return "", err
-	}
-	if namespace == wide {
-		return query, nil
-	}
-	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
-	if err != nil {
-		return "", fmt.Errorf("parse spec.query: %w", err)
-	}
-	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-		if v, ok := n.(*parser.VectorSelector); ok {
-			v.LabelMatchers = append(v.LabelMatchers, labels.MustNewMatcher(labels.MatchEqual, "namespace", namespace))
-		}
-		return nil
-	})
-	return expr.String(), nil
 }
 
 // plain is the expression of a metric without a MetricQuery: the series of its
@@ -71,61 +51,76 @@ func plain(want Want) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	ms = append(ms, labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, name))
 	if want.Namespace != "" {
-		ms = append(ms, "namespace="+strconv.Quote(want.Namespace))
+		ms = append(ms, labels.MustNewMatcher(labels.MatchEqual, "namespace", want.Namespace))
 	}
 	if want.By != "" {
-		quoted := make([]string, len(want.Objects))
-		for i, o := range want.Objects {
-			quoted[i] = regexp.QuoteMeta(o)
+		if !model.LegacyValidation.IsValidLabelName(want.By) {
+			return "", fmt.Errorf("%q is no kind of objects that series have a label of: write a MetricQuery of this name", want.By)
 		}
-		if len(quoted) == 0 {
-			quoted = []string{".+"}
+		either := ".+"
+		if len(want.Objects) > 0 {
+			either = oneOf(want.Objects)
 		}
-		ms = append(ms, want.By+"=~"+strconv.Quote(strings.Join(quoted, "|")))
+		m, err := labels.NewMatcher(labels.MatchRegexp, want.By, either)
+		if err != nil {
+			return "", fmt.Errorf("select objects: %w", err)
+		}
+		ms = append(ms, m)
 	}
-	expr := name + "{" + strings.Join(ms, ",") + "}"
+	// From nodes, not from text: a name must not become a part of the expression.
+	var expr parser.Expr = &parser.VectorSelector{Name: name, LabelMatchers: ms}
 	if counter {
-		expr = "rate(" + expr + "[" + rateWindow + "])"
+		expr = &parser.Call{Func: parser.Functions["rate"], Args: parser.Expressions{&parser.MatrixSelector{VectorSelector: expr, Range: rateWindow}}}
 	}
 	if want.By != "" {
-		expr = "sum by (" + want.By + ") (" + expr + ")"
+		expr = &parser.AggregateExpr{Op: parser.SUM, Grouping: []string{want.By}, Expr: expr}
 	}
-	return expr, nil
+	return expr.String(), nil
 }
 
-func validName(name string) bool {
-	return regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`).MatchString(name)
+var seriesName = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
+
+func validName(name string) bool { return seriesName.MatchString(name) }
+
+// oneOf is an expression that matches these texts and no others.
+func oneOf(texts []string) string {
+	quoted := make([]string, len(texts))
+	for i, t := range texts {
+		quoted[i] = regexp.QuoteMeta(t)
+	}
+	return strings.Join(quoted, "|")
 }
 
-// matchers writes a label selector as PromQL.
-func matchers(selector klabels.Selector) ([]string, error) {
-	var out []string
+// matchers are those of a label selector.
+func matchers(selector klabels.Selector) ([]*labels.Matcher, error) {
 	if selector == nil {
 		return nil, nil
 	}
+	var out []*labels.Matcher
 	all, _ := selector.Requirements()
 	for _, r := range all {
-		if !validName(r.Key()) {
+		if !model.LegacyValidation.IsValidLabelName(r.Key()) {
 			return nil, fmt.Errorf("%q is not the name of a label of a series", r.Key())
 		}
-		values := r.ValuesUnsorted()
-		for i, v := range values {
-			values[i] = regexp.QuoteMeta(v)
-		}
-		either := strconv.Quote(strings.Join(values, "|"))
+		kind, value := labels.MatchRegexp, oneOf(r.ValuesUnsorted())
 		switch r.Operator() {
 		case selection.Equals, selection.DoubleEquals, selection.In:
-			out = append(out, r.Key()+"=~"+either)
 		case selection.NotEquals, selection.NotIn:
-			out = append(out, r.Key()+"!~"+either)
+			kind = labels.MatchNotRegexp
 		case selection.Exists:
-			out = append(out, r.Key()+`!=""`)
+			kind, value = labels.MatchNotEqual, ""
 		case selection.DoesNotExist:
-			out = append(out, r.Key()+`=""`)
+			kind, value = labels.MatchEqual, ""
 		default:
 			return nil, fmt.Errorf("selector %q: %s is not supported for series", r.String(), r.Operator())
 		}
+		m, err := labels.NewMatcher(kind, r.Key(), value)
+		if err != nil {
+			return nil, fmt.Errorf("selector %q: %w", r.String(), err)
+		}
+		out = append(out, m)
 	}
 	return out, nil
 }

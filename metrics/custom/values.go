@@ -25,8 +25,9 @@ const maxValues = 10_000
 
 // Source is where values come from.
 type Source struct {
-	// Query evaluates PromQL over all namespaces; missing says what the answer lacks.
-	Query func(ctx context.Context, expr string, at time.Time) (values []Value, missing []string, err error)
+	// Query evaluates PromQL over the series of a namespace, whatever the expression
+	// says, or of all when it is empty; missing says what the answer lacks.
+	Query func(ctx context.Context, namespace, expr string, at time.Time) (values []Value, missing []string, err error)
 	// Stored is the PromQL of a MetricQuery; false when there is none.
 	Stored func(namespace, name string) (query string, found bool, err error)
 	// Names lists the MetricQuery objects of a namespace; all when it is empty.
@@ -61,16 +62,18 @@ func (s Source) Values(ctx context.Context, want Want, at time.Time) ([]Value, [
 	}
 	var expr string
 	if stored {
-		expr, err = narrowed(query, home)
-	} else {
-		if expr, err = plain(want); err != nil {
-			err = fmt.Errorf("%w: %w", ErrAsked, err)
-		}
+		expr, err = query, Check(query)
+	} else if expr, err = plain(want); err != nil {
+		err = fmt.Errorf("%w: %w", ErrAsked, err)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("metric %s of %s: %w", want.Metric, home, err)
 	}
-	got, missing, err := s.Query(ctx, expr, at)
+	sees := home
+	if home == wide {
+		sees = ""
+	}
+	got, missing, err := s.Query(ctx, sees, expr, at)
 	if err != nil {
 		return nil, missing, fmt.Errorf("metric %s of %s: %w", want.Metric, home, err)
 	}

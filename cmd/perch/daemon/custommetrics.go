@@ -45,8 +45,8 @@ func (r role) customSource(p apiserver.Parts) custom.Source {
 	queries := watchObjects(p.Dynamic, metricQueries, r.part("metricqueries"))
 	r.group.Go("metricqueries", queries.Run)
 	return custom.Source{
-		Query: func(ctx context.Context, expr string, at time.Time) ([]custom.Value, []string, error) {
-			got, warnings, err := ask.query(ctx, expr, at)
+		Query: func(ctx context.Context, namespace, expr string, at time.Time) ([]custom.Value, []string, error) {
+			got, warnings, err := ask.queryIn(ctx, namespace, expr, at)
 			out := make([]custom.Value, len(got))
 			for i, s := range got {
 				out[i] = custom.Value{Labels: s.labels, At: s.at, Value: s.value}

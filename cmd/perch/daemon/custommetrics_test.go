@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -9,6 +11,10 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"perch/controlplane/autoscale"
+	"perch/metrics/custom"
+	"perch/metrics/promapi"
 )
 
 func TestAMetricIsFoundByTheNameThatItsObjectGivesIt(t *testing.T) {
@@ -64,6 +70,32 @@ func TestAnswersOfTheTelemetryRole(t *testing.T) {
 				t.Errorf("%+v, missing %q, %v", got, missing, err)
 			}
 		})
+	}
+}
+
+func TestAnAutoscalersObjectCannotAskForOtherNamespaces(t *testing.T) {
+	var query string
+	var sees promapi.Access
+	role := httptest.NewServer(everything(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query, sees = r.FormValue("query"), promapi.AccessOf(r.Context())
+		_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"vector","result":[{"metric":{"pod":"a"},"value":[1500,"1"]}]}}`))
+	})))
+	defer role.Close()
+	ask := asker{&http.Client{Transport: toServer(role.URL)}}
+	m := customMetrics{custom.Source{
+		Query: func(ctx context.Context, namespace, expr string, at time.Time) ([]custom.Value, []string, error) {
+			got, missing, err := ask.queryIn(ctx, namespace, expr, at)
+			return make([]custom.Value, len(got)), missing, err
+		},
+		Stored: func(string, string) (string, bool, error) { return "", false, nil },
+	}}
+	want := autoscale.Metric{Namespace: "shop", Name: "m", Kind: "Pod", Objects: []string{"a"}}
+	if _, err := m.forAutoscaler(t.Context(), want, time.Now()); err != nil || query != `sum by (pod) (m{namespace="shop",pod=~"a"})` || !reflect.DeepEqual(sees, promapi.Access{Namespaces: []string{"shop"}}) {
+		t.Errorf("%s is asked with %+v, %v", query, sees, err)
+	}
+	query, want.Kind = "", `pod) (secret_total{namespace="b"}) #`
+	if _, err := m.forAutoscaler(t.Context(), want, time.Now()); !errors.Is(err, custom.ErrAsked) || query != "" {
+		t.Errorf("%s is asked, %v", query, err)
 	}
 }
 

@@ -34,15 +34,27 @@ type asker struct{ client *http.Client }
 
 func (r role) asker() asker { return asker{unixClient(r.cfg.Socket("telemetry"))} }
 
-// query evaluates at a time; a scalar is one sample without labels. missing says
-// what the answer lacks, other warnings are left out.
+// seesHeader names on that socket the only namespace whose series a request sees.
+const seesHeader = "Perch-Sees-Namespace"
+
+// query evaluates over all namespaces.
 func (a asker) query(ctx context.Context, expr string, at time.Time) (out []sample, missing []string, _ error) {
+	return a.queryIn(ctx, "", expr, at)
+}
+
+// queryIn evaluates at a time over the series of a namespace, or of all when it is
+// empty; a scalar is one sample without labels. missing says what the answer lacks,
+// other warnings are left out.
+func (a asker) queryIn(ctx context.Context, namespace, expr string, at time.Time) (out []sample, missing []string, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	ask := url.Values{"query": {expr}, "time": {strconv.FormatFloat(float64(at.UnixMilli())/1000, 'f', 3, 64)}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://telemetry/prometheus/api/v1/query?"+ask.Encode(), nil)
 	if err != nil {
 		return nil, nil, fmt.Errorf("query metrics: %w", err)
+	}
+	if namespace != "" {
+		req.Header.Set(seesHeader, namespace)
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {

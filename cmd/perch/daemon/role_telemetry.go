@@ -131,10 +131,15 @@ func buildTelemetry(_ context.Context, r role) error {
 	return nil
 }
 
-// everything lets perch's own roles, which alone may open the socket, see all.
+// everything lets perch's own roles, which alone may open the socket, see all, or the
+// series of the namespace for which they ask.
 func everything(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := promapi.WithAccess(door.WithScope(r.Context(), door.Scope{All: true}), promapi.Everything())
+		sees := promapi.Everything()
+		if namespace := r.Header.Get(seesHeader); namespace != "" {
+			sees = promapi.Access{Namespaces: []string{namespace}}
+		}
+		ctx := promapi.WithAccess(door.WithScope(r.Context(), door.Scope{All: true}), sees)
 		next.ServeHTTP(w, r.WithContext(promapi.WithOwnTurn(ctx)))
 	})
 }
