@@ -10,9 +10,14 @@
 // first from the hash of its name on. It holds no data and decides nothing about
 // copies: logs/replica does.
 //
-// Gossip goes over TCP with TLS: a node shows its serving certificate of the
-// cluster's CA, and proves that it belongs to the cluster by Config.Secret, which
-// is the label of every message within TLS; others are not listened to.
+// Gossip goes over TCP with TLS: both sides show the serving certificate of a node
+// of the cluster's CA, and a node proves that it belongs to the cluster by
+// Config.Secret, which is the label of every message within TLS; others are not
+// listened to.
+//
+// The library asks nobody for a certificate and reads packets without a limit, so
+// it listens on loopback, behind a gate on the port that does (gate.go). Processes
+// in the network of this machine itself can pass by the gate.
 //
 // Nodes can be in further sets, which are gossiped the same way: who keeps series
 // for others tells it here, for who asks by Set.

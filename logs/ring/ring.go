@@ -53,10 +53,12 @@ func Default() Config {
 
 // Ring is one node's view of all.
 type Ring struct {
-	cfg Config
-	log *slog.Logger
-	reg prometheus.Registerer
-	up  prometheus.Gauge
+	cfg   Config
+	log   *slog.Logger
+	reg   prometheus.Registerer
+	up    prometheus.Gauge
+	limit gateLimit
+	gate  *gateNumbers
 
 	mu    sync.Mutex // guards what follows
 	parts *parts     // nil while it does not run
@@ -77,8 +79,12 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Ring, error)
 	if cfg.Node == "" || cfg.Addr == "" || !cfg.Advertise.IsValid() || cfg.Port == 0 || cfg.Secret == "" || cfg.Seeds == nil {
 		return nil, errors.New("make ring: node, addresses, port, seeds and secret are required")
 	}
-	r := &Ring{cfg: cfg, log: log, reg: reg,
+	r := &Ring{cfg: cfg, log: log, reg: reg, limit: defaultGate(),
 		up: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_ring_up", Help: "1 while this node takes part in the ring of log stores."})}
+	var err error
+	if r.gate, err = newGateNumbers(reg); err != nil {
+		return nil, fmt.Errorf("make ring: %w", err)
+	}
 	if err := reg.Register(r.up); err != nil {
 		return nil, fmt.Errorf("make ring: %w", err)
 	}

@@ -43,7 +43,12 @@ func (r *Ring) Run(ctx context.Context) error {
 func (r *Ring) once(ctx context.Context) (err error) {
 	numbers := &gathered{Registerer: prometheus.WrapRegistererWithPrefix("perch_", r.reg)}
 	defer numbers.forget()
-	p, err := r.make(numbers)
+	at, shut, err := r.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer shut()
+	p, err := r.make(numbers, at)
 	if err != nil {
 		return err
 	}
@@ -93,11 +98,34 @@ func (r *Ring) once(ctx context.Context) (err error) {
 	}
 }
 
-func (r *Ring) make(reg prometheus.Registerer) (*parts, error) {
+// place is where the library listens: an address, or all if there is none.
+type place struct {
+	addr []string
+	port int
+}
+
+// listen opens the gate until shut is called, and says where the library listens
+// behind it. Without TLS there is no gate.
+func (r *Ring) listen(ctx context.Context) (at place, shut func(), err error) {
+	if r.cfg.CAFile == "" {
+		return place{port: r.cfg.Port}, func() {}, nil
+	}
+	g, err := r.openGate()
+	if err != nil {
+		return place{}, nil, err
+	}
+	// It outlives ctx: others answer this node's farewell.
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var done sync.WaitGroup
+	done.Go(func() { g.run(running) })
+	return place{[]string{"127.0.0.1"}, g.inside}, func() { cancel(); done.Wait() }, nil
+}
+
+func (r *Ring) make(reg prometheus.Registerer, at place) (*parts, error) {
 	var cfg memberlist.KVConfig
 	flagext.DefaultValues(&cfg)
 	cfg.NodeName = r.cfg.Node
-	cfg.TCPTransport.BindPort = r.cfg.Port
+	cfg.TCPTransport.BindAddrs, cfg.TCPTransport.BindPort = at.addr, at.port
 	cfg.AdvertiseAddr, cfg.AdvertisePort = r.cfg.Advertise.String(), r.cfg.Port
 	cfg.ClusterLabel = r.cfg.Secret
 	cfg.Codecs = []codec.Codec{ring.GetCodec()}
