@@ -215,8 +215,8 @@ func read(o Own, global map[string]any) (map[string]*yaml.Node, error) {
 		if err := n.Encode(v); err != nil {
 			return nil, fmt.Errorf("read %s: %w", part, err)
 		}
-		if file := fileSetting(n); file != "" {
-			return nil, fmt.Errorf("%s: a namespace's configuration names no files of the server: %s", part, file)
+		if key := serverSetting(n); key != "" {
+			return nil, fmt.Errorf("%s: a namespace's configuration names no files of the server: %s", part, key)
 		}
 		if len(n.Content) > 0 {
 			out[part] = n
@@ -237,17 +237,4 @@ const maxDepth = 20
 func limit(m map[string]any, key, matcher string) {
 	have, _ := m[key].([]any)
 	m[key] = append([]any{matcher}, have...)
-}
-
-// fileSetting is the first key in a tree that names a file.
-func fileSetting(n *yaml.Node) string {
-	for i, c := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 0 && (strings.HasSuffix(c.Value, "_file") || strings.HasSuffix(c.Value, "_files")) {
-			return c.Value
-		}
-		if found := fileSetting(c); found != "" {
-			return found
-		}
-	}
-	return ""
 }
