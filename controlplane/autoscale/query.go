@@ -39,9 +39,9 @@ func expression(goal Goal, namespace string, pods []string, window time.Duration
 	}
 	switch goal.Resource {
 	case "cpu":
-		return fmt.Sprintf(`sum by (pod) (rate(container_cpu_usage_seconds_total{%s}[%ds]))`, matcher, int(window.Seconds())), nil
+		return fmt.Sprintf(`sum by (pod) (rate(container_cpu_usage_seconds_total{job="kubelet",%s}[%ds]))`, matcher, int(window.Seconds())), nil
 	case "memory":
-		return fmt.Sprintf(`sum by (pod) (container_memory_working_set_bytes{%s})`, matcher), nil
+		return fmt.Sprintf(`sum by (pod) (container_memory_working_set_bytes{job="kubelet",%s})`, matcher), nil
 	}
 	return "", fmt.Errorf("resource %q: %w", goal.Resource, errUnsupported)
 }

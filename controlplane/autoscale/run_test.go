@@ -87,7 +87,7 @@ func TestALoadedDeploymentIsScaledAndTheEventTellsTheNumbers(t *testing.T) {
 		if replicas != 6 { // 8 are wanted; two may grow by four in fifteen seconds
 			t.Errorf("%d replicas, want 6", replicas)
 		}
-		if want := `sum by (pod) (rate(container_cpu_usage_seconds_total{namespace="shop",pod=~"a\\.1|b",container!="",container!="POD"}[15s]))`; asked != want {
+		if want := `sum by (pod) (rate(container_cpu_usage_seconds_total{job="kubelet",namespace="shop",pod=~"a\\.1|b",container!="",container!="POD"}[15s]))`; asked != want {
 			t.Errorf("asked %s\nwant  %s", asked, want)
 		}
 		if len(told) == 0 || told[0].Reason != "SuccessfulRescale" || !strings.Contains(told[0].Message, "cpu 183% of request over target 50% from 2 pods over 15s (1.83 of 1 cores) → 6") {

@@ -79,8 +79,8 @@ func (n *Nodes) List(ctx context.Context, options *internalversion.ListOptions) 
 func (n *Nodes) metrics(ctx context.Context, nodes []*corev1.Node, matchers string) ([]v1beta1.NodeMetrics, error) {
 	items := []v1beta1.NodeMetrics{}
 	now := time.Now()
-	// The root cgroup is the whole machine.
-	uses, err := n.src.uses(ctx, now, `id="/"`+matchers, "node")
+	// The root cgroup is the whole machine. What a namespace's pods say has its label.
+	uses, err := n.src.uses(ctx, now, `id="/",namespace=""`+matchers, "node")
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func TestPodsHaveTheirUse(t *testing.T) {
 	if o, err := p.Get(request.WithNamespace(t.Context(), "red"), "a", nil); err != nil || o.(*v1beta1.PodMetrics).Name != "a" {
 		t.Error(o, err)
 	}
-	want := `sum by (namespace,pod,container) (rate(container_cpu_usage_seconds_total{namespace="red",pod="a",container!=""}[30s]))`
+	want := `sum by (namespace,pod,container) (rate(container_cpu_usage_seconds_total{job="kubelet",namespace="red",pod="a",container!=""}[30s]))`
 	if len(asked) != 2 || asked[0] != want {
 		t.Errorf("asked %q", asked)
 	}

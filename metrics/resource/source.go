@@ -50,7 +50,8 @@ func (u use) list() corev1.ResourceList {
 }
 
 // uses asks for cpu and memory of what the matchers select, by the joined
-// values of the labels in by.
+// values of the labels in by. Another exporter of the same series, with a job of its
+// own, is not added.
 func (s Source) uses(ctx context.Context, at time.Time, matchers string, by ...string) (map[string]use, error) {
 	group := strings.Join(by, ",")
 	out := map[string]use{}
@@ -58,8 +59,8 @@ func (s Source) uses(ctx context.Context, at time.Time, matchers string, by ...s
 		expr string
 		set  func(*use, float64)
 	}{
-		{fmt.Sprintf(`sum by (%s) (rate(container_cpu_usage_seconds_total{%s}[%s]))`, group, matchers, Window), func(u *use, v float64) { u.cpu = v }},
-		{fmt.Sprintf(`sum by (%s) (container_memory_working_set_bytes{%s})`, group, matchers), func(u *use, v float64) { u.memory = v }},
+		{fmt.Sprintf(`sum by (%s) (rate(container_cpu_usage_seconds_total{job="kubelet",%s}[%s]))`, group, matchers, Window), func(u *use, v float64) { u.cpu = v }},
+		{fmt.Sprintf(`sum by (%s) (container_memory_working_set_bytes{job="kubelet",%s})`, group, matchers), func(u *use, v float64) { u.memory = v }},
 	} {
 		values, err := s.Query(ctx, part.expr, at)
 		if err != nil {

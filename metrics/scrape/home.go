@@ -58,11 +58,15 @@ func (l *Loop) kept(t target.Target) (target.Target, bool, []target.Dropped) {
 	return t, true, []target.Dropped{{From: t.From, Partly: true, Reason: fmt.Sprintf("targets that were found in namespace %q stay there, though relabelings say %q; %s", t.Namespace, said, who)}}
 }
 
-// place is a series' labels with the namespace that the target may have.
+// place is a series' labels with the namespace that the target may have. One
+// without a namespace is what perch says of the cluster, and gets it too.
 func (a *gated) place(ls labels.Labels) labels.Labels {
 	said := ls.Get(namespaceLabel)
-	if a.home == "" || said == "" || said == a.home {
+	if a.home == "" || said == a.home {
 		return ls
+	}
+	if said == "" {
+		return labels.NewBuilder(ls).Set(namespaceLabel, a.home).Labels()
 	}
 	a.foreign++
 	a.said = strings.Clone(said)

@@ -41,6 +41,8 @@ func TestATargetMakesSeriesOfItsNamespaceOnly(t *testing.T) {
 		job("wide takes", "podmonitor/all/j", "red", "all", ""),
 		job("wide", "podmonitor/all/f", "red", "red", honor),
 		job("older", "podmonitor/red/g", "", "red", honor),
+		job("leaves out", "podmonitor/red/k", "red", "red", "metric_relabel_configs: [{regex: namespace, action: labeldrop}]\n"),
+		job("has none", "podmonitor/red/l", "red", "", ""),
 	}
 	s, reg := newStore(t), prometheus.NewRegistry()
 	l := runLoop(t, s, Default(), Parts{Jobs: func() ([]target.Job, []target.Dropped) { return jobs, nil }, Wide: func(ns string) bool { return ns == "all" }}, reg)
@@ -56,6 +58,7 @@ func TestATargetMakesSeriesOfItsNamespaceOnly(t *testing.T) {
 		"wide takes none 4": "all", "wide takes up": "all",
 		"wide spoof 1": "blue", "wide own 3": "ops", "wide none 4": "red",
 		"older spoof 1": "red blue", "older none 4": "red",
+		"leaves out none 4": "red", "leaves out up": "red", "has none none 4": "red", "has none up": "red", "has none own 3": "red ops",
 	}
 	read := func() bool {
 		clear(got)

@@ -61,7 +61,7 @@ func record(web, token, ca, dir string, span, step time.Duration) error {
 		query, name := sel, ""
 		if at := strings.Index(sel, "_bucket"); at >= 0 { // many, and the rules do the same with them
 			name = sel[:at] + "_bucket"
-			query = "sum by (verb, le) (" + sel + ")"
+			query = "sum by (job, verb, le) (" + sel + ")"
 		}
 		form := url.Values{"query": {query}, "start": {fmt.Sprint(start.Unix())}, "end": {fmt.Sprint(end.Unix())}, "step": {fmt.Sprint(step.Seconds())}}
 		req, err := http.NewRequest(http.MethodGet, web+"/prometheus/api/v1/query_range?"+form.Encode(), nil)

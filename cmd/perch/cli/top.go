@@ -66,16 +66,16 @@ func showTop(ctx context.Context, out io.Writer, w *web, match, sortBy string) e
 		return pods[k]
 	}
 	now := time.Now()
-	cpu := `sum by (namespace, pod, node) (rate(container_cpu_usage_seconds_total{container!=""` + match + `}[30s]))`
-	memory := `sum by (namespace, pod, node) (container_memory_working_set_bytes{container!=""` + match + `})`
+	cpu := `sum by (namespace, pod, node) (rate(container_cpu_usage_seconds_total{job="kubelet",container!=""` + match + `}[30s]))`
+	memory := `sum by (namespace, pod, node) (container_memory_working_set_bytes{job="kubelet",container!=""` + match + `})`
 	for _, ask := range []struct {
 		expr string
 		put  func(*usage, series)
 	}{
 		{cpu, func(u *usage, s series) { u.cpu, u.node = s.Value.V, s.Labels["node"] }},
 		{memory, func(u *usage, s series) { u.memory, u.node = s.Value.V, s.Labels["node"] }},
-		{`sum by (namespace, pod) (kube_pod_container_resource_limits{resource="memory"` + match + `})`, func(u *usage, s series) { u.limit = s.Value.V }},
-		{`sum by (namespace, pod) (kube_pod_container_status_restarts_total{container!=""` + match + `})`, func(u *usage, s series) { u.restarts = s.Value.V }},
+		{`sum by (namespace, pod) (kube_pod_container_resource_limits{job="kube-state-metrics",resource="memory"` + match + `})`, func(u *usage, s series) { u.limit = s.Value.V }},
+		{`sum by (namespace, pod) (kube_pod_container_status_restarts_total{job="kube-state-metrics",container!=""` + match + `})`, func(u *usage, s series) { u.restarts = s.Value.V }},
 	} {
 		rows, _, err := w.instant(ctx, ask.expr)
 		if err != nil {
