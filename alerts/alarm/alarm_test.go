@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"perch/alerts/evidence"
 	"perch/alerts/route"
@@ -55,12 +56,15 @@ func TestWhenToTell(t *testing.T) {
 type world struct {
 	gone    bool
 	told    Told
+	problem string
 	pause   time.Duration // of the whole process, once
 	fail    error
 	applied []string
 	sent    []route.Alert
 	notes   []string
 	mute    bool // the receivers went before they were told the end
+
+	unlearned func() float64 // what the watcher counted
 }
 
 func (w *world) parts() Parts {
@@ -71,6 +75,8 @@ func (w *world) parts() Parts {
 			switch {
 			case w.gone:
 				return Answer{}, errors.New("connection refused")
+			case w.problem != "":
+				return Answer{Tag: have, Problem: w.problem}, nil
 			case have == w.told.Config+"!":
 				return Answer{Tag: have}, nil
 			}
@@ -107,6 +113,7 @@ func (w *world) run(file string) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	a := New(cfg, w.parts(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	w.unlearned = func() float64 { return testutil.ToFloat64(a.failed.WithLabelValues("learn")) }
 	go func() {
 		defer close(ended)
 		_ = a.Run(ctx)
@@ -303,6 +310,35 @@ func TestAProcessThatWasPausedBlamesNobody(t *testing.T) {
 		after(15 * time.Second)
 		if len(w.sent) != 1 {
 			t.Errorf("told %d times after the patience", len(w.sent))
+		}
+	})
+}
+
+func TestAServerThatDoesNotKnowYetIsNoBlindness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{told: Told{Config: "a"}}
+		defer w.run(filepath.Join(t.TempDir(), "told.json"))()
+		after(5 * time.Second)
+		for range 3 { // its restarts
+			w.gone = true
+			after(10 * time.Second)
+			w.gone, w.problem = false, "503 Service Unavailable: the nodes are not known yet"
+			after(50 * time.Second)
+			w.problem = ""
+			after(5 * time.Second)
+		}
+		if n := w.unlearned(); n != 0 {
+			t.Fatalf("restarts of the server count as blindness %g times", n)
+		}
+		w.problem = "500 Internal Server Error"
+		after(3 * time.Minute)
+		first := w.unlearned()
+		if first == 0 {
+			t.Fatal("what lasts is not counted")
+		}
+		after(10 * time.Minute)
+		if w.unlearned() < first+100 || len(w.sent) != 0 {
+			t.Errorf("%g, then %g times; sent %v", first, w.unlearned(), w.sent)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -19,6 +20,9 @@ type Told struct {
 
 // maxTold bounds an answer; a Secret holds no more either.
 const maxTold = 1 << 20
+
+// maxWhy bounds what is told of a refusal.
+const maxWhy = 300
 
 // Path of the question at the server.
 const Path = "/perch/v1/alarm"
@@ -86,7 +90,7 @@ func Ask(client *http.Client, server string) Asker {
 		case resp.StatusCode == http.StatusNotModified:
 			return Answer{Tag: have}, nil
 		case resp.StatusCode != http.StatusOK:
-			return Answer{Tag: have, Problem: resp.Status}, nil
+			return Answer{Tag: have, Problem: resp.Status + ": " + strings.TrimSpace(string(text[:min(len(text), maxWhy)]))}, nil
 		case len(text) > maxTold:
 			return Answer{Tag: have, Problem: fmt.Sprintf("more than %d bytes", maxTold)}, nil
 		}

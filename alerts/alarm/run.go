@@ -25,12 +25,13 @@ type Config struct {
 	Every    time.Duration
 	Patience time.Duration // without an answer, then it tells
 	Again    time.Duration // how often a firing alert is told to the router
+	Settle   time.Duration // a server that answers may not know whom to tell for so long: it has just begun
 }
 
 // Default asks often enough that people hear of a dead server within seconds,
 // and waits long enough for one that is restarted.
 func Default() Config {
-	return Config{Every: 3 * time.Second, Patience: 15 * time.Second, Again: time.Minute}
+	return Config{Every: 3 * time.Second, Patience: 15 * time.Second, Again: time.Minute, Settle: 2 * time.Minute}
 }
 
 // Parts is what a watcher works with.
@@ -50,6 +51,9 @@ type Alarm struct {
 	told Told
 	tag  string
 
+	unsure time.Time // since when the server answers and cannot say whom to tell; zero: it can
+	blind  bool      // and that has lasted
+
 	firing  *route.Alert
 	silence prometheus.Gauge
 	fires   prometheus.Gauge
@@ -67,7 +71,7 @@ func New(cfg Config, with Parts, log *slog.Logger, reg prometheus.Registerer) *A
 	a := &Alarm{cfg: cfg, with: with, log: log,
 		silence: prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_alarm_server_silent_seconds", Help: "Time since the server's last answer to this node."}),
 		fires:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_alarm_firing", Help: "1 while this node tells people that its server is gone, else 0."}),
-		failed:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_alarm_failures_total", Help: "What a watcher could not do: ask, learn (the server had no receivers for it), keep (the file), apply (the receivers), send."}, []string{"what"})}
+		failed:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_alarm_failures_total", Help: "What a watcher could not do: ask, learn (for two minutes and more the server could not say whom to tell), keep (the file), apply (the receivers), send."}, []string{"what"})}
 	for _, what := range []string{"ask", "learn", "keep", "apply", "send"} {
 		a.failed.WithLabelValues(what)
 	}
@@ -134,18 +138,37 @@ func (a *Alarm) ask(ctx context.Context) bool {
 	defer cancel()
 	got, err := a.with.Ask(ctx, a.tag)
 	if err != nil {
+		a.unsure, a.blind = time.Time{}, false
 		a.failed.WithLabelValues("ask").Inc()
 		a.log.Debug("server did not answer", "err", err)
 		return false
 	}
-	if got.Problem != "" {
-		a.failed.WithLabelValues("learn").Inc()
-		a.log.Debug("server told no receivers", "why", got.Problem)
-	}
+	a.settle(time.Now(), got.Problem)
 	if got.New != nil {
 		a.learn(*got.New, got.Tag)
 	}
 	return true
+}
+
+// settle counts that the server cannot say whom to tell once that has lasted: one that
+// was started does not know its nodes yet.
+func (a *Alarm) settle(now time.Time, problem string) {
+	switch {
+	case problem == "":
+		a.unsure, a.blind = time.Time{}, false
+		return
+	case a.unsure.IsZero():
+		a.unsure = now
+	}
+	if now.Sub(a.unsure) < a.cfg.Settle {
+		a.log.Debug("server told no receivers", "why", problem)
+		return
+	}
+	a.failed.WithLabelValues("learn").Inc()
+	if !a.blind {
+		a.blind = true
+		a.log.Warn("server tells no receivers", "why", problem, "since", a.unsure)
+	}
 }
 
 // learn puts into force and on disk what the server told; what cannot be used
