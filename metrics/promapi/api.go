@@ -178,7 +178,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	router := route.New().WithPrefix("/api/v1")
 	a.upstream(parts, newIntake(parts.Store, reg), log, reg).Register(router)
-	a.mux.Handle("/api/v1/", logged(parts.QueryLog, restrict(sized(a.writes(parts.Families, a.own(parts, parts.visibleRules(router)))))))
+	a.mux.Handle("/api/v1/", boundedRead(logged(parts.QueryLog, restrict(sized(a.writes(parts.Families, a.own(parts, parts.visibleRules(router))))))))
 	for _, path := range []string{"/-/healthy", "/-/ready"} { // promtool and probes ask
 		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "perch answers.\n") })
 	}

@@ -17,7 +17,8 @@ import (
 // stack left.
 const maxDepth = 10_000
 
-// shallow unpacks the body of an OTLP request and refuses one that is too deep.
+// shallow unpacks the body of an OTLP request and refuses one that is too deep or has
+// too many parts.
 func shallow(w http.ResponseWriter, r *http.Request) error {
 	from := io.Reader(http.MaxBytesReader(w, r.Body, maxBatch))
 	if r.Header.Get("Content-Encoding") == "gzip" {
@@ -40,9 +41,15 @@ func shallow(w http.ResponseWriter, r *http.Request) error {
 		if !json.Valid(body) {
 			return errors.New("read body: it is no JSON, or too deep")
 		}
+		if leftJSON(body, maxDecoded) < 0 {
+			return errHeavy
+		}
 	default:
 		if nested(body, maxDepth) {
 			return fmt.Errorf("read body: more than %d messages within each other", maxDepth)
+		}
+		if otlpRequest().left(body, maxDecoded) < 0 {
+			return errHeavy
 		}
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))

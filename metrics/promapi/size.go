@@ -1,9 +1,15 @@
 package promapi
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
+
+	"github.com/golang/snappy"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // The parser's work and stack grow with the square of the nesting, before any
@@ -12,6 +18,8 @@ import (
 const (
 	maxForm    = 1 << 20  // bytes of a request's parameters
 	maxBatch   = 32 << 20 // bytes of samples, as they travel
+	maxRead    = 1 << 20  // bytes of a remote read's selectors, as they travel and unpacked
+	maxReads   = 16       // queries of a remote read; Prometheus sends one
 	maxQuery   = 32 << 10 // bytes of one query or selector
 	maxNesting = 100      // parentheses, or signs in a row
 	maxSigns   = 1000     // operators in all; comparisons do not count
@@ -23,12 +31,15 @@ func sized(next http.Handler) http.Handler {
 		switch r.URL.Path {
 		case "/api/v1/otlp/v1/metrics": // no form
 			if err := shallow(w, r); err != nil {
-				answerError(w, http.StatusBadRequest, "bad_data", err.Error())
+				answerError(w, statusOf(err), "bad_data", err.Error())
 				return
 			}
 			next.ServeHTTP(w, r)
 			return
-		case "/api/v1/read", "/api/v1/write":
+		case "/api/v1/read": // see boundedRead
+			next.ServeHTTP(w, r)
+			return
+		case "/api/v1/write":
 			r.Body = http.MaxBytesReader(w, r.Body, maxBatch)
 			next.ServeHTTP(w, r)
 			return
@@ -45,6 +56,53 @@ func sized(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// boundedRead refuses remote reads that are too long to be decoded, before anybody looks
+// at them.
+func boundedRead(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/v1/read" {
+			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRead))
+			if err == nil {
+				err = checkRead(body)
+			}
+			if err != nil {
+				answerError(w, statusOf(err), "bad_data", "read body: "+err.Error())
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// checkRead lets pass what is malformed: the library's handler tells of it.
+func checkRead(body []byte) error {
+	if n, err := snappy.DecodedLen(body); err == nil && n > maxRead {
+		return fmt.Errorf("%w: more than %d bytes when unpacked", errLarge, maxRead)
+	}
+	const queries = 1
+	raw, most := unpacked(body), maxReads
+	if (message{in: map[protowire.Number]message{queries: {bytes: 1}}}).left(raw, most) < 0 {
+		return fmt.Errorf("%w: more than %d queries; send them apart", errLarge, most)
+	}
+	if readRequest().left(raw, maxRead) < 0 {
+		return fmt.Errorf("%w: too many matchers", errLarge)
+	}
+	return nil
+}
+
+// errLarge is 413.
+var errLarge = errors.New("the request is too large")
+
+// statusOf is the HTTP status of a body that is not taken.
+func statusOf(err error) int {
+	var large *http.MaxBytesError
+	if errors.Is(err, errHeavy) || errors.Is(err, errLarge) || errors.As(err, &large) {
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusBadRequest
 }
 
 // checkSize knows just enough of PromQL to count: strings and comments are

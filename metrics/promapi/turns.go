@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/golang/snappy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/storage/remote"
@@ -108,7 +107,7 @@ func logged(tell func(context.Context, Finished), next http.Handler) http.Handle
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began, read := time.Now(), ""
 		if r.URL.Path == "/api/v1/read" {
-			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBatch))
+			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				answerError(w, http.StatusBadRequest, "bad_data", "read body: "+err.Error())
 				return
@@ -138,11 +137,8 @@ const longestSelectors = 4 << 10
 
 // selectors are those of a remote read; empty when it is malformed.
 func selectors(body []byte) string {
-	if n, err := snappy.DecodedLen(body); err != nil || n > maxBatch {
-		return ""
-	}
-	raw, err := snappy.Decode(nil, body)
-	if err != nil {
+	raw := unpacked(body)
+	if raw == nil {
 		return ""
 	}
 	var ask prompb.ReadRequest

@@ -59,8 +59,13 @@ func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 			a.otlp(w, r.WithContext(ctx), body, t, next)
 			return
 		}
+		raw := unpacked(body)
+		if writeRequest().left(raw, maxDecoded) < 0 {
+			http.Error(w, errHeavy.Error(), http.StatusRequestEntityTooLarge)
+			return
+		}
 		if t.skip {
-			t.messages(body)
+			t.messages(raw)
 		}
 		rec := &answer{header: w.Header(), code: http.StatusOK}
 		next.ServeHTTP(rec, r.WithContext(ctx))
@@ -72,20 +77,22 @@ func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 	})
 }
 
-// maxUnpacked bounds what is unpacked to look for families: the library's handler takes
-// no more either.
-const maxUnpacked = 32 << 20
-
-// messages learns what remote write 1 tells of families, beside the series. The
-// handler, which does not look at it, tells of what is malformed.
-func (t *taking) messages(body []byte) {
-	if n, err := snappy.DecodedLen(body); err != nil || n > maxUnpacked {
-		return
+// unpacked is a body of remote write; nothing when it is malformed or larger than the
+// library's handler takes, which tells of both.
+func unpacked(body []byte) []byte {
+	if n, err := snappy.DecodedLen(body); err != nil || n > maxBatch {
+		return nil
 	}
 	b, err := snappy.Decode(nil, body)
 	if err != nil {
-		return
+		return nil
 	}
+	return b
+}
+
+// messages learns what remote write 1 tells of families, beside the series. The
+// handler, which does not look at it, tells of what is malformed.
+func (t *taking) messages(b []byte) {
 	const metadataField = 3
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)

@@ -153,6 +153,9 @@ func appendJSON(dst []byte, s string) []byte {
 	return append(dst, b...)
 }
 
+// maxAction is how long the line before a document may be in bytes.
+const maxAction = 64 << 10
+
 // decodeBulk reads pairs of lines: {"create":{"_index":…,"_id":…}} and the
 // document.
 func decodeBulk(body []byte, index string, b *batch) ([]item, error) {
@@ -172,6 +175,9 @@ func decodeBulk(body []byte, index string, b *batch) ([]item, error) {
 		var action map[string]struct {
 			Index string `json:"_index"`
 			ID    string `json:"_id"`
+		}
+		if len(head) > maxAction {
+			return nil, fmt.Errorf("%w: action %d is longer than %d bytes", errLarge, len(items)+1, maxAction)
 		}
 		if err := json.Unmarshal(head, &action); err != nil || len(action) != 1 {
 			return nil, fmt.Errorf("%w: action %d is not {\"create\":{…}}", errFormat, len(items)+1)

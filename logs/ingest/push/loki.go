@@ -63,27 +63,25 @@ func lokiProto(body []byte, b *batch) error {
 		if n != 1 {
 			return nil
 		}
-		var labels []record.Field
-		var entries [][]byte
+		text := []byte("{}")
 		if err := fields(v.bytes, func(n protowire.Number, v value) error {
-			switch n {
-			case 1:
-				var err error
-				labels, err = parseLabels(string(v.bytes))
-				return err
-			case 2:
-				entries = append(entries, v.bytes)
+			if n == 1 {
+				text = v.bytes
 			}
 			return nil
 		}); err != nil {
 			return err
 		}
-		for _, e := range entries {
-			if err := b.lokiEntry(e, labels); err != nil {
-				return err
-			}
+		labels, err := parseLabels(string(text))
+		if err != nil {
+			return err
 		}
-		return nil
+		return fields(v.bytes, func(n protowire.Number, v value) error { // labels may stand behind
+			if n == 2 {
+				return b.lokiEntry(v.bytes, labels)
+			}
+			return nil
+		})
 	})
 }
 
@@ -116,7 +114,9 @@ func (b *batch) lokiEntry(e []byte, labels []record.Field) error {
 				}
 				return nil
 			})
-			meta = append(meta, f)
+			if meta = append(meta, f); len(meta) > maxPairs {
+				return fmt.Errorf("%w: a line has more than %d fields", errLarge, maxPairs)
+			}
 			return err
 		}
 		return nil
@@ -129,6 +129,9 @@ func (b *batch) lokiEntry(e []byte, labels []record.Field) error {
 	}
 	return b.lokiLine(seconds*1e9+nanos, line, labels, meta)
 }
+
+// maxPairs of one line or stream are read; far fewer are kept, see entry.Add.
+const maxPairs = 4096
 
 const maxSeconds = 9e9 // the year 2255: later ones are no times
 
@@ -202,7 +205,9 @@ func parseLabels(s string) ([]record.Field, error) {
 		if err != nil {
 			return bad()
 		}
-		out = append(out, record.Field{Key: strings.TrimSpace(name), Value: v})
+		if out = append(out, record.Field{Key: strings.TrimSpace(name), Value: v}); len(out) > maxPairs {
+			return nil, fmt.Errorf("%w: a stream has more than %d labels", errLarge, maxPairs)
+		}
 		rest = strings.TrimLeft(after, " ")[len(quoted):]
 	}
 }
@@ -217,6 +222,10 @@ func lokiJSON(body []byte, b *batch) error {
 			Labels  string              `json:"labels"`
 			Entries []struct{ TS, Line string }
 		} `json:"streams"`
+	}
+	left := b.parts
+	if err := left.shallowJSON(body); err != nil {
+		return wrong(err)
 	}
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return wrong(err)

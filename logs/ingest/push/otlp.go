@@ -58,13 +58,14 @@ func (p *Push) OTLP() http.Handler {
 func decodeOTLP(kind string, body []byte, b *batch) error {
 	var logs plog.Logs
 	var err error
+	left := b.parts
 	switch kind {
 	case typeJSON:
-		if err = shallowJSON(body); err == nil {
+		if err = left.shallowJSON(body); err == nil {
 			logs, err = (&plog.JSONUnmarshaler{}).UnmarshalLogs(body)
 		}
 	case typeProto:
-		if err = shallowLogs(body); err == nil {
+		if err = left.shallowLogs(body); err == nil {
 			logs, err = (&plog.ProtoUnmarshaler{}).UnmarshalLogs(body)
 		}
 	default:

@@ -93,6 +93,7 @@ type batch struct {
 	now     int64
 	size    int64 // of the records, about
 	limit   int64
+	parts   weight // what the request may take before it is records
 	records []record.Record
 	timed   bool // a line has a time of its own
 	fine    bool // and one so fine that the same line does not come again with it
@@ -141,7 +142,7 @@ var (
 func wrong(err error) error {
 	var kind *json.UnmarshalTypeError
 	switch {
-	case errors.Is(err, errFormat):
+	case errors.Is(err, errFormat), errors.Is(err, errLarge):
 		return err
 	case errors.As(err, &kind):
 		return fmt.Errorf("%w: a JSON %s does not belong in %s", errFormat, kind.Value, cmp.Or(strings.Trim(kind.Field, "."), "its place"))
@@ -236,7 +237,7 @@ func (p *Push) take(door string, w http.ResponseWriter, r *http.Request, decode 
 	if who.Stream.Kind == "" {
 		who.Stream.Kind = record.KindLog
 	}
-	b := &batch{stream: &who.Stream, now: time.Now().UnixNano(), limit: 3 * p.cfg.MaxUnpacked}
+	b := &batch{stream: &who.Stream, now: time.Now().UnixNano(), limit: 3 * p.cfg.MaxUnpacked, parts: weight(p.cfg.MaxUnpacked)}
 	err = decode(body, b)
 	p.parts.Sources.Take(door, who.Name, time.Now(), len(b.records), sent)
 	if err != nil {
