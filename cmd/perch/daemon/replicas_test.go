@@ -130,7 +130,7 @@ func TestAServersNeighboursAreKnownBeforeItsNodesAre(t *testing.T) {
 	serve := func(nodes ...runtime.Object) (*neighbourhood, informers.SharedInformerFactory) {
 		t.Helper()
 		f := informers.NewSharedInformerFactory(fake.NewClientset(nodes...), 0)
-		n, err := r.serveNeighbours(door.New(door.Reviews{}, nil, r.log, prometheus.NewRegistry()), f)
+		n, err := r.serveNeighbours(door.New(&door.Reviews{}, nil, r.log, prometheus.NewRegistry()), f)
 		if err != nil {
 			t.Fatal(err)
 		}

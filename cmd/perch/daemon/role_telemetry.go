@@ -30,6 +30,7 @@ import (
 	"perch/alerts/rule"
 	"perch/cmd/perch/daemon/config"
 	"perch/cmd/perch/daemon/door"
+	"perch/controlplane/auth/pki"
 	"perch/controlplane/auth/token"
 	"perch/controlplane/event"
 	"perch/logs/ring"
@@ -290,7 +291,11 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	web := door.New(door.Reviews{API: api.kube, NamespaceL: factory.Core().V1().Namespaces().Lister()}, sessions, r.part("door"), r.reg)
+	reviews, err := r.reviews(factory)
+	if err != nil {
+		return err
+	}
+	web := door.New(reviews, sessions, r.part("door"), r.reg)
 	code := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]string{"code": sessions.Code()}) // the asker is gone if this fails
@@ -346,6 +351,21 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	}
 	web.Page(files)
 	return r.serveWeb(web)
+}
+
+// reviews asks who callers are with a client of its own: strangers make it ask, and
+// its turns at the API must not be those of everything else.
+func (r role) reviews(factory informers.SharedInformerFactory) (*door.Reviews, error) {
+	api, err := connect(r.cfg, "telemetry")
+	if err != nil {
+		return nil, err
+	}
+	key, err := pki.SigningKey(r.cfg.Path("pki"))
+	if err != nil {
+		return nil, err
+	}
+	issued := token.NewVerifier(token.URL(r.cfg.ClusterDomain), &key.PublicKey)
+	return door.NewReviews(api.kube, factory.Core().V1().Namespaces().Lister(), issued.Signed, r.reg), nil
 }
 
 // rewritten serves a request as if it came to path.

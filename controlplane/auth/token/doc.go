@@ -12,6 +12,7 @@
 //	issuer, err := token.NewIssuer(token.URL(domain), key, token.Cached(informers, client))
 //	rest := token.NewREST(issuer)                    storage of serviceaccounts/token
 //	issuer.Configuration(url), issuer.Keys()         OIDC discovery documents
+//	token.NewVerifier(url, public).Signed(text)      for doors: what need not be asked about
 //	bootstrap := token.NewBootstrap(client)          authenticator; Explain wraps the door
 //	join, err := token.CreateJoin(ctx, client, pin, now, ttl)
 //	text, err := token.Admin(ctx, client, ttl)       what `perch token` prints

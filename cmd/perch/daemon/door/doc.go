@@ -11,8 +11,9 @@
 // Routes that answer from logs or metrics get a Scope: the namespaces whose
 // pods' logs (get pods/log) or pods (get pods) the caller may read.
 //
-// Join tokens are nobody here. Tokens that nobody has are remembered for
-// unknownTTL, maxUnknown of them.
+// Join tokens are nobody here, as is every token that the cluster did not sign: the
+// door knows that itself. The others are asked about a few at once (Reviews); those
+// that nobody has are remembered for unknownTTL, maxUnknown of them.
 //
 // Start reading at Door.ServeHTTP in door.go.
 package door

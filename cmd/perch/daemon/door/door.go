@@ -213,6 +213,9 @@ func (d *Door) refuse(w http.ResponseWriter, err error) {
 	case errors.As(err, &no):
 	case errors.Is(err, ErrUnknown):
 		no = refusal{http.StatusUnauthorized, err.Error()}
+	case errors.Is(err, errBusy):
+		w.Header().Set("Retry-After", "5")
+		no = refusal{http.StatusServiceUnavailable, err.Error()}
 	default:
 		d.log.Warn("caller could not be reviewed", "err", err)
 		no = refusal{http.StatusServiceUnavailable, "the API server does not answer, so nobody can be let in now: try again, or look at `perch status`"}
