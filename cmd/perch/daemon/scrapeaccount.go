@@ -13,13 +13,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"perch/cmd/perch/daemon/door"
 )
 
 // scrapeAccountName is the ServiceAccount in kube-system for which monitors with
 // `bearerTokenFile: …/serviceaccount/token` scrape. Whoever may write monitors may
 // have its token sent to a pod of theirs, so it may read /metrics and nothing
-// else.
-const scrapeAccountName = "perch-scrape"
+// else: at the API by its one role, at the web door by its name.
+const scrapeAccountName = door.ScrapeAccount
 
 const (
 	scrapeTokenLife  = 24 * time.Hour

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/cache"
 )
 
@@ -66,6 +67,13 @@ type Scope struct {
 	Namespaces []string // sorted; if not All
 	Hidden     int      // how many namespaces the caller may not see
 }
+
+// ScrapeAccount is the ServiceAccount in kube-system whose token monitors have sent to
+// their targets. Whoever may write a monitor has it, so it is no account like others
+// of its namespace here, whatever it is allowed.
+const ScrapeAccount = "perch-scrape"
+
+const scraper = "system:serviceaccount:" + metav1.NamespaceSystem + ":" + ScrapeAccount
 
 type scopeKey struct{}
 type userKey struct{}
@@ -134,6 +142,10 @@ func (d *Door) Handle(pattern string, need Need, h http.Handler) {
 		u, err := d.user(r)
 		if err != nil {
 			d.refuse(w, err)
+			return
+		}
+		if u.Name == scraper && r.URL.Path != "/metrics" {
+			d.refuse(w, refusal{http.StatusForbidden, u.Name + " reads /metrics and nothing else, because monitors have its token sent to what they name"})
 			return
 		}
 		ctx := WithUser(r.Context(), u)

@@ -36,6 +36,10 @@ func (c cluster) User(_ context.Context, token string) (User, error) {
 		return User{Name: "dev"}, nil
 	case "prometheus":
 		return User{Name: "prometheus"}, nil
+	case "scraper":
+		return User{Name: "system:serviceaccount:kube-system:perch-scrape"}, nil
+	case "pusher":
+		return User{Name: "system:serviceaccount:kube-system:pusher"}, nil
 	case "":
 		return User{}, errors.New("spec.token: required")
 	}
@@ -46,7 +50,7 @@ func (cluster) Allowed(_ context.Context, u User, r Right) (bool, error) {
 	if u.Name == "secretary" {
 		return r == Right{Verb: "create", Resource: "serviceaccounts", Subresource: "token", Namespace: "kube-system", Name: "perch-admin"}, nil
 	}
-	if u.Name == "prometheus" {
+	if u.Name == "prometheus" || strings.HasSuffix(u.Name, ":perch-scrape") {
 		return r == Right{Verb: "get", Path: "/metrics"}, nil
 	}
 	return u.Name == "dev" && r.Resource == "pods" && r.Namespace == "shop", nil
@@ -127,6 +131,29 @@ func TestScopeIsWhatTheAuthorizerAllows(t *testing.T) {
 	}
 	if r := ask(d, "GET", "/stream", "", "Authorization", "Bearer dev"); r.StatusCode != http.StatusForbidden {
 		t.Errorf("dev as a node: %s", r.Status)
+	}
+}
+
+// TestTheTokenThatMonitorsSendReadsMetricsAndNothingElse: who may write a monitor has it.
+func TestTheTokenThatMonitorsSendReadsMetricsAndNothingElse(t *testing.T) {
+	d, _ := open(t)
+	show := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	d.Handle("GET /metrics", Path("get", "/metrics"), show)
+	d.Handle("POST /loki/api/v1/push", Push("/loki/api/v1/push"), show)
+	d.Handle("POST /prometheus/api/v1/write", Write("/prometheus/api/v1/write"), show)
+	d.Handle("/k8s/", Anyone, show)
+	for path, method := range map[string]string{"/loki/api/v1/push": "POST", "/prometheus/api/v1/write": "POST", "/alertmanager/x": "GET", "/prometheus/x": "GET", "/k8s/api": "GET"} {
+		if r := ask(d, method, path, "", "Authorization", "Bearer scraper"); r.StatusCode != http.StatusForbidden || !strings.Contains(text(t, r), "reads /metrics and nothing else") {
+			t.Errorf("%s: %s", path, r.Status)
+		}
+	}
+	for path, token := range map[string]string{"/loki/api/v1/push": "pusher", "/prometheus/api/v1/write": "pusher"} {
+		if r := ask(d, "POST", path, "", "Authorization", "Bearer "+token); r.StatusCode != http.StatusOK {
+			t.Errorf("%s for another account: %s", path, r.Status)
+		}
+	}
+	if r := ask(d, "GET", "/metrics", "", "Authorization", "Bearer scraper"); r.StatusCode != http.StatusOK {
+		t.Errorf("/metrics: %s", r.Status)
 	}
 }
 
