@@ -53,7 +53,7 @@ func openAlerts(r role, page *url.URL, services func(host string) (string, bool)
 func (a *alerts) fromOutside() []promapi.Alert { return outside(a.router.Active(), time.Now()) }
 
 // watch evaluates the rules over the store and sends their alerts.
-func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, everywhere storage.Queryable, prom *promapi.API, lines *lines, page *url.URL) error {
+func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, everywhere storage.Queryable, prom *promapi.API, lines *lines, page *url.URL, lacks *lacking) error {
 	a.courier = newCourier(r, a.router, lookups(prom, lines), lines.history(r.part("evidence")), page)
 	objects := ruleObjects{watchObjects(api.dynamic, prometheusRules, r.part("objects"))}
 	from, err := newRuleSources(objects, api.dynamic, factory.Core().V1().Namespaces(), r.cfg.Path("rule-objects.json"), r.part("objects"))
@@ -95,7 +95,12 @@ func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFact
 	r.group.Go("evidence", a.courier.Run)
 	r.group.Go("ruleobjects", objects.Run)
 	r.group.Go("rulesources", from.Run)
-	r.group.Go("rules", a.rules.Run)
+	r.group.Go("rules", func(ctx context.Context) error {
+		if lacks.wait(ctx, firstEvaluation, r.part("rules")); ctx.Err() != nil {
+			return nil
+		}
+		return a.rules.Run(ctx)
+	})
 	r.group.Go("outside", others.Run)
 	r.group.Go("silenceends", newSilenceEnds(a.router, lines, r.part("alerts")).Run)
 	return nil

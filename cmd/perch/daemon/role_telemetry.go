@@ -18,7 +18,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -151,6 +150,8 @@ type numbers struct {
 	local *stream.Receiver // the agent of this machine
 	state scrape.Demand    // servers: samples the state of all objects at once
 	lost  share.Gap        // what the store had to do without when it opened
+
+	newest int64 // time of the store's newest sample then, in ms; math.MinInt64: it had none
 }
 
 func openNumbers(r role, own *http.ServeMux) (numbers, error) {
@@ -170,7 +171,8 @@ func openNumbers(r role, own *http.ServeMux) (numbers, error) {
 	r.endBroken("metrics", db)
 	local := stream.NewReceiver("local", stream.DefaultReceiver(), db, r.part("samples"), r.reg)
 	own.Handle("POST /perch/v1/samples", local)
-	return numbers{db, local, make(scrape.Demand), share.GapOf(db.MaxTime(), db.Repaired(), time.Now())}, nil
+	newest := db.MaxTime()
+	return numbers{db, local, make(scrape.Demand), share.GapOf(newest, db.Repaired(), time.Now()), newest}, nil
 }
 
 // endBroken ends the role when its store fails, so that it is opened again.
@@ -227,19 +229,9 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	fromNodes := stream.DefaultReceiver()
 	fromNodes.NodeOf = nodeOfCaller
 	nodesIn := stream.NewReceiver("nodes", fromNodes, n.store, r.part("samples"), r.reg)
-	missing := func(context.Context) []string {
-		all, err := nodes.Lister().List(labels.Everything())
-		if err != nil {
-			return nil // the cache cannot fail
-		}
-		var want []string
-		for _, node := range all {
-			if node.Name != r.cfg.NodeName {
-				want = append(want, node.Name)
-			}
-		}
-		return nodesIn.Missing(want, time.Now(), nodePatience)
-	}
+	lacks := newLacking(r.cfg.NodeName, factory, n.newest, time.Now())
+	lacks.silent, lacks.gather = nodesIn.Missing, n.state.Gather
+	r.group.Go("lacking", lacks.run)
 
 	everywhere, err := r.shareSeries(api.rest, n, members, own)
 	if err != nil {
@@ -267,7 +259,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err != nil {
 		return err
 	}
-	prom, err := promapi.New(ask, promapi.Parts{Store: everywhere, Missing: missing, Seconds: seconds, Gatherer: r.reg, Targets: targets, Families: book, QueryLog: r.queryLog(),
+	prom, err := promapi.New(ask, promapi.Parts{Store: everywhere, Missing: lacks.now, Seconds: seconds, Gatherer: r.reg, Targets: targets, Families: book, QueryLog: r.queryLog(),
 		Rules:         func(context.Context) promapi.Rules { return told.rules.Manager() },
 		Outside:       told.fromOutside,
 		RuleSources:   func(file string) promapi.RuleSource { return told.whose(file) },
@@ -278,7 +270,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	if err := lines.serveCluster(r, api, factory); err != nil {
 		return err
 	}
-	if err := told.watch(r, api, factory, n, everywhere, prom, lines, page); err != nil {
+	if err := told.watch(r, api, factory, n, everywhere, prom, lines, page, lacks); err != nil {
 		return err
 	}
 	if err := told.keepRoutes(r, api, jobs.values, tell); err != nil {
