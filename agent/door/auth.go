@@ -3,7 +3,10 @@ package door
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"hash/maphash"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,7 +65,7 @@ func (d *Door) who(r *http.Request) (user.Info, error) {
 	if !strings.EqualFold(kind, "Bearer") || bearer == "" {
 		return nil, nil
 	}
-	who, ok, err := d.parts.Authenticate(r.Context(), strings.TrimSpace(bearer))
+	who, ok, err := d.parts.Authenticate(withCaller(r.Context(), r.RemoteAddr), strings.TrimSpace(bearer))
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -98,7 +101,12 @@ type Reviewer struct {
 	api    kubernetes.Interface
 	node   string
 	tokens *answers[user.Info]
+	nobody *answers[struct{}] // tokens; apart, so that many bad ones make no good one forgotten
 	rights *answers[verdict]
+
+	seed     maphash.Seed
+	turns    [64]chan struct{} // of callers, by their addresses
+	patience time.Duration
 }
 
 type verdict struct {
@@ -113,16 +121,59 @@ const (
 	rememberMost = 1024
 )
 
-// Reviews makes a Reviewer: TokenReview and SubjectAccessReview about nodes.
+// A caller's address has this many tokens reviewed at once, and each waits so long
+// for its turn.
+const (
+	reviewsOfOne   = 2
+	reviewPatience = 5 * time.Second
+)
+
+// Reviews makes a Reviewer: TokenReview and SubjectAccessReview about nodes. api
+// should be a client of its own: strangers cause requests.
 func Reviews(api kubernetes.Interface, node string) *Reviewer {
-	return &Reviewer{api: api, node: node, tokens: newAnswers[user.Info](), rights: newAnswers[verdict]()}
+	v := &Reviewer{api: api, node: node, tokens: newAnswers[user.Info](), nobody: newAnswers[struct{}](), rights: newAnswers[verdict](),
+		seed: maphash.MakeSeed(), patience: reviewPatience}
+	for i := range v.turns {
+		v.turns[i] = make(chan struct{}, reviewsOfOne)
+	}
+	return v
+}
+
+type callerKey struct{}
+
+// withCaller says from which address a request came.
+func withCaller(ctx context.Context, remote string) context.Context {
+	return context.WithValue(ctx, callerKey{}, remote)
+}
+
+// turn is where callers from this address wait. Some others may wait there as well.
+func (v *Reviewer) turn(remote string) chan struct{} {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	return v.turns[maphash.String(v.seed, host)%uint64(len(v.turns))]
 }
 
 // Authenticate fits Parts.
 func (v *Reviewer) Authenticate(ctx context.Context, bearer string) (user.Info, bool, error) {
 	key := fmt.Sprintf("%x", sha256.Sum256([]byte(bearer))) // the token itself is not kept
 	if who, known := v.tokens.get(key, time.Now()); known {
-		return who, who != nil, nil
+		return who, true, nil
+	}
+	if _, known := v.nobody.get(key, time.Now()); known {
+		return nil, false, nil
+	}
+	remote, _ := ctx.Value(callerKey{}).(string)
+	turn, patience := v.turn(remote), time.NewTimer(v.patience)
+	defer patience.Stop()
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-patience.C:
+		return nil, false, errors.New("too many tokens from your address are being checked: try again in a moment")
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -131,7 +182,7 @@ func (v *Reviewer) Authenticate(ctx context.Context, bearer string) (user.Info, 
 		return nil, false, fmt.Errorf("review token: %w", err)
 	}
 	if !got.Status.Authenticated {
-		v.tokens.put(key, nil, time.Now().Add(rememberNo))
+		v.nobody.put(key, struct{}{}, time.Now().Add(rememberNo))
 		return nil, false, nil
 	}
 	u := got.Status.User

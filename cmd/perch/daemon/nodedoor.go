@@ -35,7 +35,7 @@ import (
 
 // openNodeDoor opens the kubelet API of this node, and the socket on which this
 // machine's telemetry role reads the agent's own numbers.
-func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, numbers *stats.Stats, probes *probeNumbers, telemetry *http.Client) error {
+func (r role) openNodeDoor(reviews clients, cri *runtime.Client, pods *agent.Agent, numbers *stats.Stats, probes *probeNumbers, telemetry *http.Client) error {
 	text, err := os.ReadFile(r.cfg.Path("ca.crt"))
 	if err != nil {
 		return fmt.Errorf("read CA: %w", err)
@@ -43,7 +43,7 @@ func (r role) openNodeDoor(api clients, cri *runtime.Client, pods *agent.Agent, 
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(text)
 	cert := reloading(r.cfg.Path("pki", "node-serving.crt"), r.cfg.Path("pki", "node-serving.key"))
-	who := door.Reviews(api.kube, r.cfg.NodeName)
+	who := door.Reviews(reviews.kube, r.cfg.NodeName)
 	handlers := map[string]http.Handler{
 		"/metrics": component.Plain(prometheus.Gatherers{r.reg, dns.Library()}), "/metrics/cadvisor": numbers.CadvisorHandler(), "/metrics/resource": numbers.ResourceHandler(),
 		"/metrics/probes": promhttp.HandlerFor(probes.reg, promhttp.HandlerOpts{}), "/stats/summary": numbers.SummaryHandler(),
