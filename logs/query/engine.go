@@ -20,12 +20,13 @@ type Engine struct {
 	store *store.Store
 	log   *slog.Logger
 	slots chan struct{} // pieces that are read at the same time, by all queries together
+	pages chan struct{} // looked for at the same time, of lines that tails begin with
 	idle  sync.Pool     // *worker, for their memory
 }
 
 // New makes an engine. All its queries together use as many cores as Go may.
 func New(s *store.Store, log *slog.Logger) *Engine {
-	return &Engine{store: s, log: log, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &Engine{store: s, log: log, slots: make(chan struct{}, runtime.GOMAXPROCS(0)), pages: make(chan struct{}, pageTurns)}
 }
 
 // search is one request under way.

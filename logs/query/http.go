@@ -67,7 +67,7 @@ func TrustedAccess(_ context.Context, r *http.Request) (Access, error) {
 // Handler serves the HTTP API described in doc.go under Prefix. allowed is
 // asked once for each request and may run concurrently.
 func Handler(s Searcher, allowed func(context.Context, *http.Request) (Access, error), log *slog.Logger) http.Handler {
-	d := &door{s: s, allowed: allowed, log: log, now: time.Now}
+	d := &door{s: s, allowed: allowed, log: log, now: time.Now, wait: tailWait}
 	mux := http.NewServeMux()
 	mux.HandleFunc(Prefix+"query", d.query)
 	mux.HandleFunc(Prefix+"histogram", d.histogram)
@@ -88,6 +88,7 @@ type door struct {
 	allowed func(context.Context, *http.Request) (Access, error)
 	log     *slog.Logger
 	now     func() time.Time
+	wait    time.Duration // how long a tail may take to hand over what it has to tell
 }
 
 type problem struct {
@@ -411,17 +412,24 @@ const tailEvents = 32
 // tailKeepAlive is how often an idle stream says that it lives.
 const tailKeepAlive = 15 * time.Second
 
+// tailWait is how long a client may take nothing before its tail ends.
+const tailWait = time.Minute
+
 func (d *door) tail(w http.ResponseWriter, r *http.Request) {
 	q, ok := d.request(w, r)
 	if !ok {
 		return
 	}
 	rc := http.NewResponseController(w)
+	send := func(b []byte) error {
+		_ = rc.SetWriteDeadline(time.Now().Add(d.wait)) // what can have none ends with its client
+		_, err := w.Write(b)
+		return errors.Join(err, rc.Flush())
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
-	_, _ = w.Write([]byte(": tail\n\n"))
-	if err := rc.Flush(); err != nil {
+	if send([]byte(": tail\n\n")) != nil {
 		return // the client is gone
 	}
 	ctx, cancel := context.WithCancel(r.Context())
@@ -460,16 +468,12 @@ func (d *door) tail(w http.ResponseWriter, r *http.Request) {
 			return
 		case err := <-done:
 			if err != nil && ctx.Err() == nil {
-				b, _ := json.Marshal(problem{Error: err.Error()}) // two strings
-				_, _ = fmt.Fprintf(w, "event: error\ndata: %s\n\n", b)
-				_ = rc.Flush()
+				b, _ := json.Marshal(problem{Error: err.Error()})           // two strings
+				_ = send(fmt.Appendf(nil, "event: error\ndata: %s\n\n", b)) // it ends anyway
 			}
 			return
 		}
-		if _, err := w.Write(buf); err != nil {
-			return
-		}
-		if err := rc.Flush(); err != nil {
+		if send(buf) != nil {
 			return
 		}
 	}

@@ -17,6 +17,13 @@ const (
 	tailBuffer   = 4096   // lines that wait for a slow reader
 	tailBackfill = 20_000 // lines shown at most from before
 	tailNotice   = time.Second
+
+	// Lines from before are asked for a page at a time, because a reader may stand still
+	// and a tail lasts: the page is all that waits for it. So many pages are looked for
+	// at once, by all tails together.
+	pageLines = 2000
+	pageBytes = 1 << 20
+	pageTurns = 4
 )
 
 // Tail emits what is stored after r.Cursor (up to a limit, oldest first), then
@@ -40,19 +47,14 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 	defer f.Close()
 	shown := map[Cursor]struct{}{}
 	if r.Cursor != nil {
-		back := r
-		back.From, back.To, back.Limit, back.Order = r.Cursor.Time, maxTime, tailBackfill, OldestFirst
-		sum, err := e.Query(ctx, back, func(l *Line) error {
+		whole, err := e.backfill(ctx, r, func(l *Line) error {
 			shown[l.Cursor] = struct{}{}
 			return emit(TailEvent{Line: l})
-		})
+		}, hidden)
 		if err != nil {
 			return err
 		}
-		for _, namespace := range sum.Hidden {
-			hidden.add(namespace)
-		}
-		if sum.Partial || sum.Cursor != "" {
+		if !whole {
 			if err := emit(TailEvent{Dropped: 1}); err != nil { // at least
 				return err
 			}
@@ -102,6 +104,60 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 			}
 		}
 	}
+}
+
+// backfill emits what is stored after r.Cursor, oldest first; whole is false when
+// there is more than a tail shows, or may be.
+func (e *Engine) backfill(ctx context.Context, r Request, emit func(*Line) error, hidden *leftOut) (whole bool, _ error) {
+	r.From, r.To, r.Order = r.Cursor.Time, maxTime, OldestFirst
+	for shown := 0; ; {
+		r.Limit = min(pageLines, tailBackfill-shown)
+		lines, sum, err := e.page(ctx, r)
+		if err != nil {
+			return false, err
+		}
+		for _, namespace := range sum.Hidden {
+			hidden.add(namespace)
+		}
+		for _, l := range lines {
+			if err := emit(l); err != nil {
+				return false, err
+			}
+		}
+		shown += len(lines)
+		switch {
+		case sum.Partial:
+			return false, nil
+		case sum.Cursor == "":
+			return true, nil
+		case shown >= tailBackfill || len(lines) == 0:
+			return false, nil
+		}
+		r.Cursor = &lines[len(lines)-1].Cursor
+	}
+}
+
+// page waits for its turn and returns the first lines after r.Cursor.
+func (e *Engine) page(ctx context.Context, r Request) (lines []*Line, sum Summary, err error) {
+	select {
+	case e.pages <- struct{}{}:
+		defer func() { <-e.pages }()
+	case <-ctx.Done():
+		return nil, sum, ctx.Err()
+	}
+	bytes, full := 0, false
+	sum, err = e.Query(ctx, r, func(l *Line) error {
+		if bytes += l.Bytes(); full || bytes > pageBytes && len(lines) > 0 {
+			full = true
+			return nil
+		}
+		lines = append(lines, l)
+		return nil
+	})
+	if full {
+		sum.Cursor = lines[len(lines)-1].String()
+	}
+	return lines, sum, err
 }
 
 // leftOut are the namespaces whose lines a tail does not show.

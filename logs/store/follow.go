@@ -23,8 +23,11 @@ type Follower struct {
 	dropped atomic.Int64
 }
 
-// followBytes of lines may wait for one follower.
-const followBytes = 8 << 20
+// followBytes of lines may wait for one follower, and followAll for all of them.
+const (
+	followBytes = 8 << 20
+	followAll   = 64 << 20
+)
 
 // size is about the memory that a waiting line takes.
 func (n *Numbered) size() int64 {
@@ -36,7 +39,8 @@ func (n *Numbered) size() int64 {
 }
 
 // Follow starts to receive new lines of wanted streams. When buffer lines wait, or
-// fewer that are large, further ones are dropped and counted.
+// fewer that are large, or many bytes for all followers together, further ones are
+// dropped and counted.
 func (s *Store) Follow(buffer int, want func(*record.Stream) bool) *Follower {
 	f := &Follower{s: s, want: want, lines: make(chan Numbered, buffer)}
 	s.mu.Lock()
@@ -68,12 +72,21 @@ func (f *Follower) Close() {
 	}
 }
 
+// following is the memory of lines that wait for followers. Called with mu held.
+func (s *Store) following() (bytes int64) {
+	for f := range s.followers {
+		bytes += f.waiting.Load()
+	}
+	return bytes
+}
+
 // publish hands records that were just applied to followers. Called with mu
 // held; never blocks.
 func (s *Store) publish(records []record.Record) {
 	if len(s.followers) == 0 {
 		return
 	}
+	all := s.following()
 	// The numbers are known from the end: a source's last line has next-1.
 	left := map[*source]uint64{}
 	for i := range records {
@@ -89,7 +102,7 @@ func (s *Store) publish(records []record.Record) {
 			if !f.want(src.stream) {
 				continue
 			}
-			if waiting := f.waiting.Load(); len(f.lines) == cap(f.lines) || waiting > 0 && waiting+n.size() > followBytes {
+			if waiting := f.waiting.Load(); len(f.lines) == cap(f.lines) || waiting > 0 && (waiting+n.size() > followBytes || all+n.size() > followAll) {
 				f.dropped.Add(1)
 				s.m.followDrop.Inc()
 				continue
@@ -98,6 +111,7 @@ func (s *Store) publish(records []record.Record) {
 				n.Body, copied = bytes.Clone(n.Body), true
 			}
 			f.waiting.Add(n.size())
+			all += n.size()
 			f.lines <- n
 		}
 	}

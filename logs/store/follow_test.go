@@ -46,3 +46,36 @@ func TestAFollowerThatStandsStillHoldsFewBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Many followers that stand still hold few bytes together, and give them back.
+func TestAllFollowersTogetherHoldFewBytes(t *testing.T) {
+	s := open(t, Default(t.TempDir()))
+	var all []*Follower
+	const followers = 2 * followAll / followBytes
+	for range followers {
+		all = append(all, s.Follow(4096, func(*record.Stream) bool { return true }))
+	}
+	st, large := streams(1)[0], bytes.Repeat([]byte("x"), record.MaxBody)
+	for range followBytes / record.MaxBody {
+		if err := s.Append(t.Context(), []record.Record{{Time: 1, Stream: st, Body: large}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting, dropped := int64(0), int64(0)
+	for _, f := range all {
+		waiting += f.waiting.Load()
+		dropped += f.Dropped()
+	}
+	if waiting > followAll || waiting < followAll/2 || waiting != s.following() || dropped == 0 {
+		t.Errorf("%d bytes wait, or %d; %d lines were dropped", waiting, s.following(), dropped)
+	}
+	for _, f := range all {
+		f.Close()
+	}
+	if n := s.following(); n != 0 {
+		t.Errorf("%d bytes are said to wait for nobody", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -18,6 +18,7 @@ type metrics struct {
 	removed     *prometheus.CounterVec
 	followDrop  prometheus.Counter
 	followers   prometheus.Gauge
+	followBytes prometheus.Gauge
 	damaged     prometheus.Counter
 	positions   prometheus.Gauge
 	sealed      prometheus.Counter
@@ -49,6 +50,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		removed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_logs_removed_partitions_total", Help: "Partitions removed by retention: for their age, for the bytes of all, or for these before their age."}, []string{"reason"}),
 		followDrop:  counter("follow_dropped_lines_total", "Lines not shown to slow followers."),
 		followers:   gauge("followers", "Live followers."),
+		followBytes: gauge("follow_waiting_bytes", "Memory of lines that wait for live followers."),
 		damaged:     counter("damaged_bytes_total", "Bytes of damaged blocks, cut off when opened or found later."),
 		positions:   gauge("source_positions", "Source files whose position is remembered."),
 		sealed:      counter("sealed_partitions_total", "Closed partitions written anew, smaller."),
@@ -63,6 +65,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.removed.WithLabelValues(reason)
 	}
 	reg.MustRegister(m.lines, m.raw, m.refused, m.blocks, m.blockBytes, m.cutFailures, m.headBytes, m.knownBytes, m.diskBytes, m.partitions,
-		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.damaged, m.positions, m.sealed, m.sealFailed, m.dropped, m.checkpoints)
+		m.unindexed, m.rebuilds, m.removed, m.followDrop, m.followers, m.followBytes, m.damaged, m.positions, m.sealed, m.sealFailed, m.dropped, m.checkpoints)
 	return m
 }

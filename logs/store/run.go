@@ -346,4 +346,5 @@ func (s *Store) measure() {
 	s.m.headBytes.Set(float64(s.headBytes))
 	s.m.positions.Set(float64(len(s.positions)))
 	s.m.followers.Set(float64(len(s.followers)))
+	s.m.followBytes.Set(float64(s.following()))
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
@@ -82,8 +83,7 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 	}
 	l.keepAudit(own)
 	// On the socket perch asks itself; another node's telemetry says for whom.
-	turns := door.NewTurns("node-logs", questions, r.reg) // they have no caller: all may be perch's own
-	own.Handle(query.Prefix, turns.Limit(query.Handler(engine, query.TrustedAccess, r.part("query")), isTail))
+	own.Handle(query.Prefix, inTurns("node-", nodeTails, query.Handler(engine, query.TrustedAccess, r.part("query")), r.reg)) // they have no caller: all may be perch's own
 	return l, nil
 }
 
@@ -91,17 +91,27 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 // asks four at once.
 var questions = door.Limit{All: 6, Each: 4, Wait: 15 * time.Second, Exchange: query.MaxTimeout + 2*time.Minute}
 
+// tails last, and cost memory as long as they do. Nobody waits long for one: it says
+// itself that it tries again. Each of its writes has a time limit of its own.
+var tails = door.Limit{All: 32, Each: 8, Wait: 3 * time.Second, Exchange: 365 * 24 * time.Hour}
+
+// nodeTails of a node serve the tails of all servers, and its own.
+var nodeTails = door.Limit{All: 3 * tails.All, Each: tails.Each, Wait: tails.Wait, Exchange: tails.Exchange}
+
 // handler answers callers of the web door within their scope.
 func (l *lines) handler() http.Handler {
-	turns := door.NewTurns("logs", questions, l.log.reg)
-	return turns.Limit(query.Handler(l.search, func(ctx context.Context, _ *http.Request) (query.Access, error) {
+	return inTurns("", tails, query.Handler(l.search, func(ctx context.Context, _ *http.Request) (query.Access, error) {
 		s := door.ScopeOf(ctx)
 		return query.Access{All: s.All, Namespaces: s.Namespaces}, nil
-	}, l.log.part("query")), isTail)
+	}, l.log.part("query")), l.log.reg)
 }
 
-// isTail: a live tail lasts, and has limits of its own.
-func isTail(r *http.Request) bool { return r.URL.Path == query.Prefix+"tail" }
+// inTurns has questions and tails wait for their turns, each for those of its kind.
+func inTurns(kind string, tails door.Limit, h http.Handler, reg prometheus.Registerer) http.Handler {
+	isTail := func(r *http.Request) bool { return r.URL.Path == query.Prefix+"tail" }
+	h = door.NewTurns(kind+"logs", questions, reg).Limit(h, isTail)
+	return door.NewTurns(kind+"log-tails", tails, reg).Limit(h, func(r *http.Request) bool { return !isTail(r) })
+}
 
 // serveCluster makes the web door search all nodes, and keeps the cluster's
 // events on this one.
