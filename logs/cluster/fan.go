@@ -399,11 +399,17 @@ func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEve
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &tail{f: f, r: r, emit: emit, began: time.Now().Add(-late).UnixNano(), following: map[string]bool{}, heard: map[string]*heard{}, away: map[string]bool{}, hidden: map[string]bool{}, failed: make(chan error, 1)}
+	t := &tail{f: f, r: r, emit: emit, began: time.Now().Add(-late).UnixNano(), begins: map[string]bool{self: true}, following: map[string]bool{}, heard: map[string]*heard{}, away: map[string]bool{}, hidden: map[string]bool{}, failed: make(chan error, 1)}
 	defer t.all.Wait()
 	defer cancel()
+	t.follow(ctx)
 	t.all.Go(func() {
-		err := f.parts.Local.Tail(ctx, r, t.pass)
+		err := f.parts.Local.Tail(ctx, r, func(e query.TailEvent) error {
+			if e.Live {
+				return t.begun(self)
+			}
+			return t.pass(e)
+		})
 		if ctx.Err() == nil {
 			t.fail(errors.Join(err, errors.New("tail of this node ended")))
 		}
@@ -411,16 +417,19 @@ func (f *Fan) Tail(ctx context.Context, r query.Request, emit func(query.TailEve
 	tick := time.NewTicker(refresh)
 	defer tick.Stop()
 	for {
-		t.follow(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-t.failed:
 			return err
 		case <-tick.C:
+			t.follow(ctx)
 		}
 	}
 }
+
+// self is this machine beside the names of peers.
+const self = ""
 
 // tail is one Tail under way.
 type tail struct {
@@ -432,6 +441,8 @@ type tail struct {
 
 	mu        sync.Mutex // guards what follows, and calls of emit
 	emit      func(query.TailEvent) error
+	begins    map[string]bool // members from the begin that have not told yet what they have from before
+	round     int             // of looking for peers
 	following map[string]bool
 	heard     map[string]*heard
 	away      map[string]bool
@@ -461,21 +472,39 @@ func (t *tail) pass(e query.TailEvent) error {
 	return err
 }
 
-// follow starts to follow peers that are not followed.
+// begun notes that a member has told what it has from before, or does not. When all
+// have, the tail is live.
+func (t *tail) begun(node string) error {
+	t.mu.Lock()
+	last := t.begins[node] && len(t.begins) == 1
+	delete(t.begins, node)
+	t.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return t.pass(query.TailEvent{Live: true})
+}
+
+// follow starts to follow peers that are not followed. Those that were not there in the
+// first round have lines since the tail began.
 func (t *tail) follow(ctx context.Context) {
 	peers := t.f.parts.Peers()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.round++
 	for _, p := range peers {
 		if t.following[p.Node] {
 			continue
+		}
+		if t.round == 1 {
+			t.begins[p.Node] = true
 		}
 		t.following[p.Node] = true
 		r := t.r
 		shown := map[query.Cursor]bool{}
 		if h := t.heard[p.Node]; h != nil {
 			r.Cursor, shown = h.goOn()
-		} else if t.away[p.Node] && r.Cursor == nil {
+		} else if t.round > 1 && r.Cursor == nil {
 			r.Cursor = &query.Cursor{Time: t.began}
 		}
 		t.all.Go(func() {
@@ -487,8 +516,11 @@ func (t *tail) follow(ctx context.Context) {
 				}
 				delete(t.away, p.Node)
 				t.mu.Unlock()
-				if again {
+				switch {
+				case again:
 					return nil
+				case e.Live:
+					return t.begun(p.Node)
 				}
 				return t.pass(e)
 			})
@@ -509,4 +541,5 @@ func (t *tail) lost(node string, err error) {
 		t.f.log.Warn("node is not followed", "node", node, "err", err)
 		_ = t.pass(query.TailEvent{Missing: []string{node}}) // pass told the failure
 	}
+	_ = t.begun(node)
 }

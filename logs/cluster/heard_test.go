@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,5 +81,60 @@ func TestATailOfManyLinesKnowsWhichItShowed(t *testing.T) {
 	}
 	if c, shown := tl.heard["m"].goOn(); *c != (query.Cursor{Time: base, Number: mostHeard}) || len(shown) > 0 {
 		t.Error(c, len(shown))
+	}
+}
+
+// A tail is live when all nodes have told what they have from before, or cannot.
+func TestATailIsLiveWhenAllNodesAre(t *testing.T) {
+	a, b, gone := newNode(t), newNode(t), newNode(t)
+	a.add(t, line("a", "shop", 1, "own"))
+	b.add(t, line("b", "shop", 2, "other"))
+	gone.server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	told := map[string]bool{}
+	err := fan(a, b, gone).Tail(ctx, query.Request{Cursor: &query.Cursor{}}, func(e query.TailEvent) error {
+		switch {
+		case e.Line != nil:
+			told[string(e.Line.Body)] = true
+		case len(e.Missing) > 0:
+			told[e.Missing[0]] = true
+		case e.Live:
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || !told["own"] || !told["other"] || !told["n2"] || ctx.Err() != context.Canceled {
+		t.Error(told, err, ctx.Err())
+	}
+}
+
+// A node that joins while lines are followed is followed from the begin of the tail.
+func TestATailHasTheFirstLinesOfANodeThatJoins(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	var joined atomic.Bool
+	f := New(Parts{Self: "n0", Local: a.engine, Peers: func() []Peer {
+		if !joined.Load() {
+			return nil
+		}
+		return []Peer{{Node: "n1", URL: b.server.URL, Client: http.DefaultClient}}
+	}}, quiet())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	b.add(t, line("b", "shop", time.Now().Add(-time.Hour).UnixNano(), "long ago"))
+	var have []string
+	err := f.Tail(ctx, query.Request{}, func(e query.TailEvent) error {
+		if e.Live {
+			b.add(t, line("b", "shop", time.Now().UnixNano(), "when it joined"))
+			joined.Store(true)
+		}
+		if e.Line != nil {
+			have = append(have, string(e.Line.Body))
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || strings.Join(have, ",") != "when it joined" {
+		t.Error(err, have)
 	}
 }

@@ -233,6 +233,8 @@ func parseEvent(event string, data []byte) (query.TailEvent, error) {
 		var d struct{ Namespaces []string }
 		err := json.Unmarshal(data, &d)
 		return query.TailEvent{Hidden: d.Namespaces}, err
+	case "live":
+		return query.TailEvent{Live: true}, nil
 	case "error":
 		return query.TailEvent{}, fmt.Errorf("%s", data)
 	}

@@ -315,7 +315,7 @@ func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
 			if v, ok := strings.CutPrefix(sc.Text(), "id: "); ok {
 				id = v
 			}
-			if v, ok := strings.CutPrefix(sc.Text(), "data: "); ok {
+			if v, ok := strings.CutPrefix(sc.Text(), "data: "); ok && strings.Contains(v, `"line":`) {
 				return id, v
 			}
 		}
@@ -323,11 +323,13 @@ func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
 		return "", ""
 	}
 	shop, other := &record.Stream{Namespace: "shop", Pod: "a"}, &record.Stream{Namespace: "other"}
+	base := time.Now().UnixNano()
 	add := func(n int) {
+		at := base + int64(n)
 		if err := s.Append(t.Context(), []record.Record{
-			{Time: int64(n), Stream: other, Body: []byte("tick secret")},
-			{Time: int64(n), Stream: shop, Body: []byte("boring")},
-			{Time: int64(n), Stream: shop, Body: fmt.Appendf(nil, "tick %d", n)},
+			{Time: at, Stream: other, Body: []byte("tick secret")},
+			{Time: at, Stream: shop, Body: []byte("boring")},
+			{Time: at, Stream: shop, Body: fmt.Appendf(nil, "tick %d", n)},
 		}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -365,7 +367,7 @@ func TestTailShowsNewLinesAndGoesOnAfterTheLastSeen(t *testing.T) {
 			t.Fatal(err, data)
 		}
 		c = l.Cursor
-		if l.Time == 1<<40 {
+		if l.Time == base+1<<40 {
 			return
 		}
 	}

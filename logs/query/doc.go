@@ -10,7 +10,10 @@
 //	         "copies"?:[{node,by,at,from?,age_ms}]}
 //	GET …/histogram       q, from, to, buckets (60, ≤ 2000) or step → {"from","to","step_ms","total","levels":{},"buckets":[{"time","count","levels":{}}],"stats",…as above}
 //	         by=FIELD counts values of a field instead: {"by","values":{},"buckets":[{…,"values":{}}]}, the ten most frequent, "(others)" and "(none)"
-//	GET …/tail            q; SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"}; "event: missing" data {"nodes"}; "event: error" data {"error"}; "event: hidden" data {"namespaces"}; Last-Event-ID goes on from there
+//	GET …/tail            q, cursor (begin with what is stored after it, 20,000 lines at most); SSE: "id: cursor" + "data: <line as above>"; "event: dropped" data {"count"};
+//	         "event: missing" data {"nodes"}; "event: error" data {"error"}; "event: hidden" data {"namespaces"}; "event: live": what was stored before has been told
+//	         Lines come as they are stored, not by time. With Last-Event-ID lines from 2 s before the newest one are told again (known by their "id"), or from the begin if
+//	         it ended before it was live; "event: resumed" data {"from"} says so: what was stored meanwhile with an earlier time is not told
 //	GET …/fields, /values?field=F   q, from, to, limit → {"values":[{"value","count"}],…}; counts of parsed fields come from a sample of lines
 //	GET …/stats?field=F&by=G  q, from, to, limit → {"groups":[{"group","count","rate","with","unique","numbers","sum","min","max","average","quantiles":{"0.5":…}}],…}
 //	GET …/patterns  q, from, to, limit, buckets → {"total","other","step_ms","patterns":[{"pattern","count","level","first","last","trend":[n],"id","namespace","pod","container","instance",

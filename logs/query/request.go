@@ -311,6 +311,7 @@ type TailEvent struct {
 	Dropped int64    // lines were dropped because the reader is slow, or an expression is
 	Missing []string // nodes that do not answer now
 	Hidden  []string // namespaces with lines that the asker may not read, each once
+	Live    bool     // lines from before were told; what comes from now on is new
 }
 
 // Line is one line of an answer.

@@ -60,6 +60,9 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 			}
 		}
 	}
+	if err := emit(TailEvent{Live: true}); err != nil {
+		return err
+	}
 	notice := time.NewTicker(tailNotice)
 	defer notice.Stop()
 	var c candidate
