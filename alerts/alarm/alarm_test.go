@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -33,8 +34,8 @@ func TestWhenToTell(t *testing.T) {
 		"it is restarted":                     {View{Answered: now.Add(-14 * time.Second), Told: told}, Wait, "lately"},
 		"it is silent for the whole patience": {View{Answered: now.Add(-15 * time.Second), Told: told}, Tell, "no answer for 15s"},
 		"this node is no watcher":             {View{Answered: now.Add(-time.Hour)}, Wait, "no receivers"},
-		"the alert is silenced":               {View{Answered: now.Add(-time.Hour), Told: Told{"x", now.Add(time.Second)}}, Wait, "silenced until 2001"},
-		"the silence has ended":               {View{Answered: now.Add(-time.Hour), Told: Told{"x", now}}, Tell, "no answer for 1h"},
+		"the alert is silenced":               {View{Answered: now.Add(-time.Hour), Told: Told{Config: "x", SilencedUntil: now.Add(time.Second)}}, Wait, "silenced until 2001"},
+		"the silence has ended":               {View{Answered: now.Add(-time.Hour), Told: Told{Config: "x", SilencedUntil: now}}, Tell, "no answer for 1h"},
 		"it has told and hears nothing still": {View{Answered: now.Add(-time.Hour), Firing: true, Told: told}, Tell, "still silent"},
 		"the server is back":                  {View{Answered: now, Heard: true, Firing: true, Told: told}, Resolve, "answers again"},
 		"told before a restart of its own":    {View{Answered: now.Add(-time.Second), Firing: true, Told: told}, Tell, "still silent"},
@@ -83,7 +84,7 @@ func (w *world) parts() Parts {
 			t := w.told
 			return Answer{New: &t, Tag: t.Config + "!"}, nil
 		},
-		Apply: func(text string) error {
+		Apply: func(text string, _ []string) error {
 			if strings.HasPrefix(text, "broken") {
 				return errors.New("broken")
 			}
@@ -241,7 +242,7 @@ func TestWhatCannotBeSentIsSentLater(t *testing.T) {
 }
 
 func TestAskingOverHTTP(t *testing.T) {
-	told, code := Told{Config: "secret"}, 0
+	told, code := Told{Config: "secret", Templates: []string{"a", "b"}}, 0
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if code != 0 {
 			http.Error(rw, "no", code)
@@ -251,7 +252,7 @@ func TestAskingOverHTTP(t *testing.T) {
 	}))
 	ask := Ask(s.Client(), s.URL)
 	first, err := ask(t.Context(), "")
-	if err != nil || first.New == nil || *first.New != told {
+	if err != nil || first.New == nil || !reflect.DeepEqual(*first.New, told) {
 		t.Fatalf("first: %+v, %v", first, err)
 	}
 	if again, err := ask(t.Context(), first.Tag); err != nil || again.New != nil || again.Tag != first.Tag {

@@ -14,7 +14,8 @@ import (
 
 // Told is what the server tells a watcher.
 type Told struct {
-	Config        string    `json:"config"` // in Alertmanager's format; empty: this node is no watcher
+	Config        string    `json:"config"`              // in Alertmanager's format; empty: this node is no watcher
+	Templates     []string  `json:"templates,omitempty"` // texts, beside it
 	SilencedUntil time.Time `json:"silencedUntil,omitzero"`
 }
 

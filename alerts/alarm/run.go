@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,10 +38,10 @@ func Default() Config {
 // Parts is what a watcher works with.
 type Parts struct {
 	Ask   Asker
-	Apply func(config string) error                   // puts receivers into force; empty: none
-	Send  func(context.Context, ...route.Alert) error // to the receivers
-	Note  func(context.Context, evidence.Transition)  // for the history
-	Known func() []route.Alert                        // what was sent, also by the process before
+	Apply func(config string, templates []string) error // puts receivers into force; empty: none
+	Send  func(context.Context, ...route.Alert) error   // to the receivers
+	Note  func(context.Context, evidence.Transition)    // for the history
+	Known func() []route.Alert                          // what was sent, also by the process before
 }
 
 // Alarm watches the server of a worker.
@@ -85,7 +86,7 @@ func New(cfg Config, with Parts, log *slog.Logger, reg prometheus.Registerer) *A
 		a.told = Told{}
 	}
 	if a.told.Config != "" {
-		if err := with.Apply(a.told.Config); err != nil {
+		if err := with.Apply(a.told.Config, a.told.Templates); err != nil {
 			log.Warn("receivers cannot be used, the server tells them again", "err", err)
 			a.told = Told{}
 		}
@@ -177,8 +178,8 @@ func (a *Alarm) learn(t Told, tag string) {
 	if a.firing != nil && t.Config == "" {
 		return // it is told the end first; then this is asked again
 	}
-	if t.Config != a.told.Config {
-		if err := a.with.Apply(t.Config); err != nil {
+	if t.Config != a.told.Config || !slices.Equal(t.Templates, a.told.Templates) {
+		if err := a.with.Apply(t.Config, t.Templates); err != nil {
 			a.failed.WithLabelValues("apply").Inc()
 			a.log.Warn("receivers cannot be used, those before stay", "err", err)
 			return

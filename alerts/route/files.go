@@ -21,7 +21,8 @@ var httpSettings = map[string]bool{
 }
 
 // ownKeys are the settings whose keys are their author's, not the library's.
-var ownKeys = map[string]bool{"claims": true, "endpoint_params": true, "proxy_connect_header": true}
+var ownKeys = map[string]bool{"claims": true, "endpoint_params": true, "proxy_connect_header": true, "labels": true, "details": true, "headers": true,
+	"fields": true, "custom_fields": true, "attributes": true, "tags": true}
 
 // serverSetting is the first key in a tree that has the server read a file of its own,
 // or might: whoever writes it may not read what the server does.

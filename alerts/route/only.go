@@ -15,13 +15,13 @@ import (
 
 // Only is what of a configuration an alert with these labels needs: routes as
 // they are, the receivers that they lead it to, and the global settings of those.
-// Other receivers keep nothing but their names, and templates are left out: what
-// is needed elsewhere carries no more secrets than it must. Empty: they lead to
-// nobody.
-func Only(text string, labels map[string]string) (string, error) {
+// Other receivers keep nothing but their names: what is needed elsewhere carries no
+// more secrets than it must. It names no files: what they say is in their places, and
+// the templates stand beside it, for ApplyWith. Empty: they lead to nobody.
+func Only(text string, labels map[string]string) (only string, templates []string, err error) {
 	conf, err := load(text)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	leads := map[string]bool{}
 	for _, r := range dispatch.NewRoute(conf.Route, nil).Match(labelSet(labels)) {
@@ -29,7 +29,7 @@ func Only(text string, labels map[string]string) (string, error) {
 	}
 	var tree map[string]any
 	if err := yaml.Unmarshal([]byte(text), &tree); err != nil {
-		return "", fmt.Errorf("read Alertmanager configuration: %w", err)
+		return "", nil, fmt.Errorf("read Alertmanager configuration: %w", err)
 	}
 	kinds := map[string]bool{"http": true, "resolve": true}
 	somebody := false
@@ -46,7 +46,7 @@ func Only(text string, labels map[string]string) (string, error) {
 		}
 	}
 	if !somebody {
-		return "", nil
+		return "", nil, nil
 	}
 	kinds["smtp"] = kinds["email"]
 	if global, ok := tree["global"].(map[string]any); ok {
@@ -57,11 +57,22 @@ func Only(text string, labels map[string]string) (string, error) {
 		}
 	}
 	delete(tree, "templates")
+	for _, part := range []string{"global", "receivers"} {
+		if err := inline(tree[part]); err != nil {
+			return "", nil, err
+		}
+	}
 	out, err := yaml.Marshal(tree)
 	if err != nil {
-		return "", fmt.Errorf("write Alertmanager configuration: %w", err)
+		return "", nil, fmt.Errorf("write Alertmanager configuration: %w", err)
 	}
-	return string(out), Check(string(out))
+	if err := Check(string(out)); err != nil {
+		return "", nil, err
+	}
+	if templates, err = templatesOf(conf.Templates); err != nil {
+		return "", nil, err
+	}
+	return string(out), templates, nil
 }
 
 // Text is the configuration in force, with its secrets.

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -156,7 +157,10 @@ func load(text string) (*config.Config, error) {
 
 // Apply puts a configuration in Alertmanager's format into force. On error the
 // one before stays.
-func (r *Router) Apply(text string) (err error) {
+func (r *Router) Apply(text string) error { return r.ApplyWith(text, nil) }
+
+// ApplyWith is Apply with templates that are in no file, read after those that are.
+func (r *Router) ApplyWith(text string, templates []string) (err error) {
 	defer func() {
 		r.applied.Set(map[bool]float64{true: 1, false: 0}[err == nil])
 	}()
@@ -167,6 +171,11 @@ func (r *Router) Apply(text string) (err error) {
 	tmpl, err := template.FromGlobs(conf.Templates)
 	if err != nil {
 		return fmt.Errorf("read notification templates: %w", err)
+	}
+	for i, t := range templates {
+		if err := tmpl.Parse(strings.NewReader(t)); err != nil {
+			return fmt.Errorf("read notification template %d: %w", i+1, err)
+		}
 	}
 	tmpl.ExternalURL = r.cfg.ExternalURL
 	receivers := map[string][]notify.Integration{}

@@ -22,6 +22,7 @@ import (
 	"perch/alerts/route"
 	"perch/cmd/perch/daemon/door"
 	"perch/logs/record"
+	"perch/metrics/target"
 )
 
 // awayFor is how long a worker may be lost before another watches in its place.
@@ -48,7 +49,7 @@ func (a *alerts) serveAlarm(r role, web *door.Door, nodes coreinformers.NodeInfo
 			return alarm.Told{}, nil
 		}
 		var t alarm.Told
-		if t.Config, err = route.Only(a.router.Text(), alarm.Labels(node)); err != nil {
+		if t.Config, t.Templates, err = route.Only(a.router.Text(), alarm.Labels(node)); err != nil {
 			return alarm.Told{}, err
 		}
 		t.SilencedUntil, err = a.router.SilencedUntil(req.Context(), alarm.Labels(node))
@@ -68,7 +69,7 @@ func lost(n *corev1.Node, now time.Time) bool {
 }
 
 // watchServer tells people when this worker's server is gone.
-func (r role) watchServer(lines *lines) error {
+func (r role) watchServer(lines *lines, services func(host string) (string, bool)) error {
 	page, err := url.Parse(r.cfg.Web)
 	if err != nil {
 		return fmt.Errorf("read URL of the server: %w", err)
@@ -85,7 +86,7 @@ func (r role) watchServer(lines *lines) error {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert() }}}}
 	// Its several hundred series would be those of every worker; alarm has its own.
-	router, err := route.New(route.Config{Dir: r.cfg.Path("alarm"), ExternalURL: page.JoinPath("alertmanager")}, r.part("alarm"), prometheus.NewRegistry())
+	router, err := route.New(route.Config{Dir: r.cfg.Path("alarm"), ExternalURL: page.JoinPath("alertmanager"), Resolve: services, Guarded: target.Guarded}, r.part("alarm"), prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,9 @@ func (r role) watchServer(lines *lines) error {
 	cfg.File, cfg.Node, cfg.Server = r.cfg.Path("alarm", "told.json"), r.cfg.NodeName, r.cfg.Web
 	log := r.part("alarm")
 	a := alarm.New(cfg, alarm.Parts{Ask: alarm.Ask(client, r.cfg.Web), Send: router.Receive, Known: router.Active,
-		Apply: func(text string) error { return router.Apply(cmp.Or(text, route.Default)) },
+		Apply: func(text string, templates []string) error {
+			return router.ApplyWith(cmp.Or(text, route.Default), templates)
+		},
 		Note: func(ctx context.Context, t evidence.Transition) {
 			if err := lines.total.Append(ctx, []record.Record{alertRecord(t)}, nil); err != nil {
 				log.Warn("history of an alert was not stored", "err", err)

@@ -94,7 +94,7 @@ func buildTelemetry(_ context.Context, r role) error {
 		if err := buildServerTelemetry(r, api, factory, numbers, targets, jobs, facts.Tell, lines, members, own); err != nil {
 			return err
 		}
-	} else if err := errors.Join(r.forwardNumbers(numbers), r.tellFamilies(targets), r.watchServer(lines)); err != nil {
+	} else if err := errors.Join(r.forwardNumbers(numbers), r.tellFamilies(targets), r.watchServer(lines, clusterName(factory.Core().V1().Services().Lister(), r.cfg.ClusterDomain))); err != nil {
 		return err
 	} else if near, err := r.findNeighbours(); err != nil {
 		return err
