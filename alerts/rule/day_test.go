@@ -130,6 +130,7 @@ var absent = map[string]string{
 	"perch_scrape_target_cut_off":                                    "no target said too much",
 	"perch_store_namespace_series_refused_total":                     "no namespace is at its budget",
 	"perch_stream_lost_segments_total":                               "there is no worker, and no store of second copies",
+	"perch_stream_sender_ahead_seconds":                              "there is no worker",
 	"perch_tail_container_dropped_lines_total":                       "no line was dropped",
 	"prometheus_remote_storage_queue_highest_timestamp_seconds":      "there is no remote write",
 	"prometheus_remote_storage_queue_highest_sent_timestamp_seconds": "there is no remote write",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -62,8 +63,17 @@ func (b Batch) Len() int { return len(b.Samples) + len(b.Histograms) + len(b.Exe
 // Appended tells what became of a batch.
 type Appended struct {
 	Stored  int // includes repeats of what was there already
-	Refused int // too old, out of order, conflicting or over the series limit
+	Refused int // too old, too far ahead, out of order, conflicting or over the series limit
+	Ahead   int // of these, too far ahead
 }
+
+// MaxAhead is how much newer than this machine's clock a sample may be. The window for
+// late samples ends at the newest, so one of a time far ahead would make all others
+// too old until that time has come.
+const MaxAhead = 10 * time.Minute
+
+// errAhead is of a sample that is newer than MaxAhead allows.
+var errAhead = errors.New("the sample is of a time to come")
 
 // maxRefs bounds the references of one inlet, 16 bytes each; past it the cache
 // starts anew, which costs one lookup per series.
@@ -96,6 +106,7 @@ func (i *Inlet) AppendAll(ctx context.Context, batch Batch) (Appended, error) {
 		clear(i.refs)
 	}
 	app := i.s.Appender(ctx)
+	latest := time.Now().Add(MaxAhead).UnixMilli()
 	var failed error
 	took := func(id uint64, l labels.Labels, stale bool, ref storage.SeriesRef, err error) bool {
 		switch {
@@ -103,7 +114,9 @@ func (i *Inlet) AppendAll(ctx context.Context, batch Batch) (Appended, error) {
 			failed = errors.Join(fmt.Errorf("append series %s: %w", l, err), app.Rollback())
 			return false
 		case err != nil:
-			done.Refused++
+			if done.Refused++; errors.Is(err, errAhead) {
+				done.Ahead++
+			}
 			return true
 		}
 		done.Stored++
@@ -118,7 +131,10 @@ func (i *Inlet) AppendAll(ctx context.Context, batch Batch) (Appended, error) {
 	}
 	for k := range batch.Samples {
 		b := &batch.Samples[k]
-		ref, err := app.Append(i.refs[b.ID], b.Labels, b.T, b.V)
+		ref, err := storage.SeriesRef(0), errAhead
+		if b.T <= latest {
+			ref, err = app.Append(i.refs[b.ID], b.Labels, b.T, b.V)
+		}
 		if !took(b.ID, b.Labels, value.IsStaleNaN(b.V), ref, err) {
 			return Appended{}, failed
 		}
@@ -126,6 +142,9 @@ func (i *Inlet) AppendAll(ctx context.Context, batch Batch) (Appended, error) {
 	for k := range batch.Histograms {
 		b := &batch.Histograms[k]
 		ref, err := storage.SeriesRef(0), b.valid()
+		if b.T > latest {
+			err = errAhead
+		}
 		if err == nil {
 			ref, err = app.AppendHistogram(i.refs[b.ID], b.Labels, b.T, b.H, b.FH)
 		}
@@ -177,6 +196,8 @@ func (i *Inlet) skip(err error) bool {
 	switch {
 	case errors.Is(err, ErrSeriesLimit):
 		return true // counted where it was refused
+	case errors.Is(err, errAhead):
+		reason = "too_new"
 	case errors.Is(err, storage.ErrOutOfBounds), errors.Is(err, storage.ErrTooOldSample):
 		reason = "too_old"
 	case errors.Is(err, storage.ErrOutOfOrderSample):

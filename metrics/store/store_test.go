@@ -98,12 +98,13 @@ func TestRefusedSamplesAreCountedAndTheRestIsStored(t *testing.T) {
 		want   Appended
 		reason string
 	}{
-		{"a sample older than the window", []Sample{{1, series("a", 0), now - 3*hour, 1}, {2, series("a", 1), now, 1}}, Appended{1, 1}, "too_old"},
-		{"another value for the same time", []Sample{{1, series("a", 9), now, 2}, {2, series("a", 1), now, 1}}, Appended{1, 1}, "conflict"},
-		{"a series without labels", []Sample{{1, labels.EmptyLabels(), now, 2}, {2, series("a", 1), now, 1}}, Appended{1, 1}, "invalid"},
-		{"the same sample again", []Sample{{1, series("a", 9), now, 1}}, Appended{1, 0}, ""},
-		{"a late sample inside the window", []Sample{{1, series("a", 9), now - hour, 1}}, Appended{1, 0}, ""},
-		{"one series more than allowed", []Sample{{1, series("b", 1), now, 1}, {2, series("b", 2), now, 1}, {3, series("b", 3), now, 1}}, Appended{2, 1}, "series_limit"},
+		{"a sample older than the window", []Sample{{1, series("a", 0), now - 3*hour, 1}, {2, series("a", 1), now, 1}}, Appended{Stored: 1, Refused: 1}, "too_old"},
+		{"a sample of a clock that is ahead", []Sample{{1, series("a", 0), now + hour, 1}, {2, series("a", 1), now + hour/12, 1}}, Appended{Stored: 1, Refused: 1, Ahead: 1}, "too_new"},
+		{"another value for the same time", []Sample{{1, series("a", 9), now, 2}, {2, series("a", 1), now, 1}}, Appended{Stored: 1, Refused: 1}, "conflict"},
+		{"a series without labels", []Sample{{1, labels.EmptyLabels(), now, 2}, {2, series("a", 1), now, 1}}, Appended{Stored: 1, Refused: 1}, "invalid"},
+		{"the same sample again", []Sample{{1, series("a", 9), now, 1}}, Appended{Stored: 1, Refused: 0}, ""},
+		{"a late sample inside the window", []Sample{{1, series("a", 9), now - hour, 1}}, Appended{Stored: 1, Refused: 0}, ""},
+		{"one series more than allowed", []Sample{{1, series("b", 1), now, 1}, {2, series("b", 2), now, 1}, {3, series("b", 3), now, 1}}, Appended{Stored: 2, Refused: 1}, "series_limit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, t.TempDir(), func(c *Config) { c.SeriesLimit = 3 })

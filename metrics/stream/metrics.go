@@ -45,6 +45,7 @@ type receiverMetrics struct {
 	samples, skipped, repeats prometheus.Counter
 	refused                   *prometheus.CounterVec
 	sessions                  prometheus.Gauge
+	ahead                     *prometheus.Desc // see clocks
 }
 
 func newReceiverMetrics(who string, reg prometheus.Registerer) *receiverMetrics {
@@ -58,6 +59,8 @@ func newReceiverMetrics(who string, reg prometheus.Registerer) *receiverMetrics 
 			ConstLabels: prometheus.Labels{"stream": who},
 		}, []string{"code"}),
 		sessions: gauge("sessions", "Senders that are known.", who),
+		ahead: prometheus.NewDesc("perch_stream_sender_ahead_seconds", "How far the clock of a sender is ahead whose samples are refused for that.",
+			[]string{"sender"}, prometheus.Labels{"stream": who}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.samples, m.skipped, m.repeats, m.refused, m.sessions)

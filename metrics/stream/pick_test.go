@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"perch/metrics/store"
@@ -112,6 +114,45 @@ func TestANodeThatSendsOldSamplesIsMissingStill(t *testing.T) {
 	}
 	if got := r.Missing([]string{"n1"}, now.Add(time.Hour), 45*time.Second); len(got) != 1 {
 		t.Errorf("after an hour of silence %v are missing", got)
+	}
+}
+
+// TestAClockThatIsAheadStopsNobodyElse: what is stored for a time to come would make
+// everything else too old until then.
+func TestAClockThatIsAheadStopsNobodyElse(t *testing.T) {
+	from := "n1"
+	cfg := DefaultReceiver()
+	cfg.NodeOf = func(*http.Request) (string, error) { return from, nil }
+	into, reg := newStore(t, t.TempDir()), prometheus.NewRegistry()
+	r := NewReceiver("nodes", cfg, into, quiet, reg)
+	_, srv := serve(t, r)
+	send := func(node string, ahead time.Duration) {
+		t.Helper()
+		from = node
+		c := NewClient("server", ClientConfig{URL: srv.URL}, srv.Client(), nil)
+		if err := c.Send(t.Context(), []Sample{{1, name(1), time.Now().Add(ahead).UnixMilli(), 1}}); err != nil {
+			t.Fatal(err) // it must not be sent again for ever
+		}
+	}
+	told := func(want int) {
+		t.Helper()
+		if n, err := testutil.GatherAndCount(reg, "perch_stream_sender_ahead_seconds"); err != nil || n != want {
+			t.Errorf("%d senders are told to be ahead, want %d: %v", n, want, err)
+		}
+	}
+	send("n1", 3*time.Hour)
+	told(1)
+	if got := r.Missing([]string{"n1"}, time.Now(), 45*time.Second); !slices.Equal(got, []string{"n1"}) {
+		t.Errorf("nothing of n1 is stored, and %v are missing", got)
+	}
+	send("n2", 0)
+	if got := read(t, into); len(got) != 1 {
+		t.Errorf("stored: %v", got)
+	}
+	send("n1", 0)
+	told(0)
+	if got := r.Missing([]string{"n1", "n2"}, time.Now(), 45*time.Second); len(got) > 0 {
+		t.Errorf("missing: %v", got)
 	}
 }
 

@@ -37,7 +37,8 @@ func DefaultReceiver() ReceiverConfig {
 
 // Receiver commits batches to the store. It is an http.Handler:
 //
-//	204 committed (now or before) · 400 malformed · 403 no node name
+//	204 committed (now or before), but for what the store refuses, which is counted
+//	400 malformed · 403 no node name
 //	409 session not known: begin a new one · 413 too large · 500 not stored, try again
 type Receiver struct {
 	cfg     ReceiverConfig
@@ -50,6 +51,13 @@ type Receiver struct {
 	heard    map[string]time.Time // node → last committed batch
 	newest   map[string]int64     // node → newest committed sample, ms
 	lagging  map[string]*lagging  // nodes whose newest sample is old
+	ahead    map[string]ahead     // nodes of which samples were refused as too far ahead
+}
+
+// ahead is how far a node's clock was, and when.
+type ahead struct {
+	by time.Duration
+	at time.Time
 }
 
 type sender struct {
@@ -62,10 +70,14 @@ type sender struct {
 
 // NewReceiver makes a receiver; the name labels its metrics: local or nodes.
 func NewReceiver(name string, cfg ReceiverConfig, into *store.Store, log *slog.Logger, reg prometheus.Registerer) *Receiver {
-	return &Receiver{
+	r := &Receiver{
 		cfg: cfg, store: into, log: log, metrics: newReceiverMetrics(name, reg),
-		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{}, newest: map[string]int64{}, lagging: map[string]*lagging{},
+		sessions: map[[sessionLength]byte]*sender{}, heard: map[string]time.Time{}, newest: map[string]int64{}, lagging: map[string]*lagging{}, ahead: map[string]ahead{},
 	}
+	if reg != nil {
+		reg.MustRegister(clocks{r})
+	}
+	return r
 }
 
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -138,10 +150,42 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) (int, error) {
 	}
 	if node != "" && batch.Len() > 0 {
 		_, newest := times(batch)
-		r.newest[node] = max(r.newest[node], newest)
+		r.clock(node, newest, done.Ahead > 0, from.used)
 	}
 	r.mu.Unlock()
 	return 0, nil
+}
+
+// clock remembers the newest sample of a node, and whether it was too far ahead to be
+// stored.
+func (r *Receiver) clock(node string, newest int64, tooFar bool, now time.Time) {
+	if !tooFar {
+		r.newest[node] = max(r.newest[node], newest)
+		delete(r.ahead, node)
+		return
+	}
+	by := time.UnixMilli(newest).Sub(now)
+	if _, known := r.ahead[node]; !known {
+		r.log.Warn("samples of a node refused, its clock is ahead", "node", node, "ahead", by)
+	}
+	r.ahead[node] = ahead{by, now}
+}
+
+// clocks tells of nodes that are ahead, as long as they send.
+type clocks struct{ r *Receiver }
+
+func (c clocks) Describe(ch chan<- *prometheus.Desc) { ch <- c.r.metrics.ahead }
+
+func (c clocks) Collect(ch chan<- prometheus.Metric) {
+	c.r.mu.Lock()
+	defer c.r.mu.Unlock()
+	for node, a := range c.r.ahead {
+		if time.Since(a.at) > c.r.cfg.Idle {
+			delete(c.r.ahead, node)
+			continue
+		}
+		ch <- prometheus.MustNewConstMetric(c.r.metrics.ahead, prometheus.GaugeValue, a.by.Seconds(), node)
+	}
 }
 
 func decorate(node string) func(*labels.Builder) {
@@ -219,7 +263,8 @@ func (l *lagging) catchesUp(lag time.Duration, now time.Time) bool {
 }
 
 // Missing names, sorted, the nodes of want that sent nothing for longer than
-// patience, or nothing of recent times unless their clock is late. It fits promapi's Parts.Missing.
+// patience, or nothing of recent times unless their clock is late, or nothing that
+// is stored because it is ahead. It fits promapi's Parts.Missing.
 func (r *Receiver) Missing(want []string, now time.Time, patience time.Duration) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -227,7 +272,7 @@ func (r *Receiver) Missing(want []string, now time.Time, patience time.Duration)
 	for _, n := range want {
 		lag := now.Sub(time.UnixMilli(r.newest[n]))
 		switch {
-		case now.Sub(r.heard[n]) > patience:
+		case now.Sub(r.heard[n]) > patience, now.Sub(r.ahead[n].at) <= patience:
 			out = append(out, n)
 		case lag <= catchingUp*patience:
 			delete(r.lagging, n)
