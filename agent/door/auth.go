@@ -36,6 +36,9 @@ func (d *Door) guard(next http.Handler) http.Handler {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
+		if d.cfg.Crowd != nil {
+			d.cfg.Crowd.Known(r.Context())
+		}
 		// Masters may everything, also while the API cannot be asked.
 		if !slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {
 			ok, reason, err := d.parts.Authorize(r.Context(), who, what)
@@ -51,6 +54,7 @@ func (d *Door) guard(next http.Handler) http.Handler {
 			}
 		}
 		d.requests.WithLabelValues(what.Subresource, "ok").Inc()
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // what has none needs none
 		next.ServeHTTP(w, r)
 	})
 }

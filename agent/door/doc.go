@@ -11,7 +11,8 @@
 //	auth := door.Reviews(api, name) // Parts.Authenticate and Parts.Authorize by asking the API
 //
 // Limits: Config.Streams long-lived requests at the same time, more get 429.
-// A caller's address has two tokens reviewed at once, others wait, then get 503.
+// Config.Crowd bounds connections. Before it is known that its sender may send it, a
+// request has 30 s to arrive. A caller's address has two tokens reviewed at once, others wait, then get 503.
 //
 // Start reading at routes in door.go.
 package door

@@ -33,7 +33,19 @@ type Config struct {
 	ClientCA    *x509.CertPool // of client certificates
 	Places      pod.Places     // where output lies
 	Streams     int            // long-lived requests at the same time; 0 means 256
+	Crowd       Crowd          // bounds connections; nil: any number
 }
+
+// Crowd bounds the connections of a listener. Those of strangers make room.
+type Crowd interface {
+	Listen(l net.Listener) net.Listener
+	Context(ctx context.Context, c net.Conn) context.Context // fits http.Server.ConnContext
+	Known(ctx context.Context)                               // the connection of a request is not a stranger's
+}
+
+// arrival is how long a request may take to arrive before it is known that its
+// sender may send it.
+const arrival = 30 * time.Second
 
 // Streams are the runtime's calls that the door needs.
 type Streams interface {
@@ -72,6 +84,7 @@ type Door struct {
 	streams  chan struct{}
 	requests *prometheus.CounterVec
 	open     prometheus.Gauge
+	arrival  time.Duration
 }
 
 // New opens the listener. Run serves on it.
@@ -86,8 +99,11 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if err != nil {
 		return nil, fmt.Errorf("open agent door: %w", err)
 	}
+	if cfg.Crowd != nil {
+		l = cfg.Crowd.Listen(l)
+	}
 	d := &Door{
-		cfg: cfg, parts: parts, log: log, listener: l, streams: make(chan struct{}, cfg.Streams),
+		cfg: cfg, parts: parts, log: log, listener: l, streams: make(chan struct{}, cfg.Streams), arrival: arrival,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_door_requests_total", Help: "Requests to the kubelet API, by what they want and how they were received."}, []string{"subresource", "result"}),
 		open:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_door_streams", Help: "Logs, exec, attach and port-forward requests that are open."}),
 	}
@@ -110,6 +126,9 @@ func (d *Door) Run(ctx context.Context) error {
 			MinVersion: tls.VersionTLS12, GetCertificate: d.cfg.Certificate,
 			ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: d.cfg.ClientCA,
 		},
+	}
+	if d.cfg.Crowd != nil {
+		server.ConnContext = d.cfg.Crowd.Context
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(d.listener, "", "") }()
@@ -150,7 +169,11 @@ func (d *Door) routes() http.Handler {
 		private.Handle(path, h)
 	}
 	mux.Handle("/", d.guard(private))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Also a body that nobody reads: the server waits for its end before it answers.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d.arrival)) // what has none ends with its client
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // limited bounds requests that may stay open for long.

@@ -38,7 +38,7 @@ type house struct {
 }
 
 // open makes a door to one pod p/default with a container c.
-func open(t *testing.T) *house {
+func open(t *testing.T, set ...func(*Door)) *house {
 	certs := httptest.NewTLSServer(nil)
 	certificate := certs.TLS.Certificates[0]
 	certs.Close()
@@ -64,6 +64,9 @@ func open(t *testing.T) *house {
 	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range set {
+		f(d)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -154,6 +157,43 @@ func TestNobodyPassesWithoutAName(t *testing.T) {
 		if got, body := h.get(t, c.path, c.token); got != c.want {
 			t.Errorf("%s as %q: %d %s, want %d", c.path, c.token, got, body, c.want)
 		}
+	}
+}
+
+func TestABodyOfWhoMayNotHasSomeTimeToArrive(t *testing.T) {
+	h := open(t, func(d *Door) { d.arrival = 50 * time.Millisecond })
+	for path, token := range map[string]string{"/healthz": "", "/pods": "", "/run/default/p/c": "wrong", "/exec/default/p/c": "scraper"} {
+		c, err := tls.Dial("tcp", strings.TrimPrefix(h.url, "https://"), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: n1\r\nAuthorization: Bearer %s\r\nContent-Length: 20\r\n\r\nbegin", path, token); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(c); err != nil && strings.Contains(err.Error(), "timeout") {
+			t.Errorf("%s: the connection is open", path)
+		}
+	}
+}
+
+func TestWhoMayHasAnyTime(t *testing.T) {
+	const arrival = 50 * time.Millisecond
+	h := open(t, func(d *Door) {
+		d.arrival = arrival
+		d.parts.Handlers["/long"] = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+				t.Error("a request was cut off")
+			case <-time.After(4 * arrival): // that nothing happens takes its time
+			}
+		})
+	})
+	if code, _ := h.get(t, "/long", "admin"); code != http.StatusOK {
+		t.Errorf("%d", code)
 	}
 }
 

@@ -29,6 +29,7 @@ import (
 	"perch/agent/stats"
 	"perch/cmd/perch/daemon/component"
 	"perch/cmd/perch/daemon/config"
+	"perch/cmd/perch/daemon/crowd"
 	webdoor "perch/cmd/perch/daemon/door"
 	"perch/logs/replica"
 )
@@ -62,6 +63,7 @@ func (r role) openNodeDoor(reviews clients, cri *runtime.Client, pods *agent.Age
 		Listen: net.JoinHostPort("", strconv.Itoa(r.cfg.AgentPort)), Node: r.cfg.NodeName, ClientCA: pool,
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert() },
 		Places:      pod.Places{Pods: r.cfg.Path("pods"), Logs: r.cfg.Path("podlogs"), Seccomp: r.cfg.Path("seccomp")},
+		Crowd:       crowd.New("node", 1024, r.reg),
 	}, door.Parts{Pods: pods.Pods, Runtime: cri, Authenticate: who.Authenticate, Authorize: mayCopy(who.Authorize), Handlers: handlers}, r.part("door"), r.reg)
 	if err != nil {
 		return refused{fmt.Errorf("%w: move it with --agent-port", err)}

@@ -425,7 +425,7 @@ func adminToken(ctx context.Context, api kubernetes.Interface, life time.Duratio
 
 // serveWeb opens the web door: TLS with the server's certificate, client
 // certificates of the cluster's CA are taken but not demanded.
-func (r role) serveWeb(h http.Handler) error {
+func (r role) serveWeb(web *door.Door) error {
 	text, err := os.ReadFile(r.cfg.Path("ca.crt"))
 	if err != nil {
 		return fmt.Errorf("read CA: %w", err)
@@ -437,9 +437,9 @@ func (r role) serveWeb(h http.Handler) error {
 		return refused{fmt.Errorf("open web door: %w: move it with --web-port", err)}
 	}
 	cert := reloading(r.cfg.Path("pki", "server.crt"), r.cfg.Path("pki", "server.key"))
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+	srv := &http.Server{Handler: web, ConnContext: web.Crowd.Context, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(r.part("door").Handler(), slog.LevelDebug)}
-	tl := tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool,
+	tl := tls.NewListener(web.Crowd.Listen(l), &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert() }})
 	r.group.Go("web", func(ctx context.Context) error { return serve(ctx, srv, tl) })
 	return nil

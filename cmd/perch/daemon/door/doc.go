@@ -15,5 +15,8 @@
 // door knows that itself. The others are asked about a few at once (Reviews); those
 // that nobody has are remembered for unknownTTL, maxUnknown of them.
 //
+// A request has 30 s to arrive until it is known whose it is; connections of
+// strangers make room for others (Crowd).
+//
 // Start reading at Door.ServeHTTP in door.go.
 package door

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/cache"
+
+	"perch/cmd/perch/daemon/crowd"
 )
 
 // reviewTTL is how long an answer of the API server about a token or a right is
@@ -32,6 +34,12 @@ const (
 	unknownTTL = 3 * time.Second
 	maxUnknown = 1024
 )
+
+// arrival is how long a request may take to arrive before it is known whose it is.
+const arrival = 30 * time.Second
+
+// maxConnections of all callers together; strangers make room.
+const maxConnections = 2048
 
 // maxToken is how long a token may be in bytes; the API's are below 2 kB.
 const maxToken = 16 << 10
@@ -124,11 +132,16 @@ type Door struct {
 	reviews  *cache.LRUExpireCache
 	unknown  *cache.LRUExpireCache // hashes of tokens
 	requests *prometheus.CounterVec
+	arrival  time.Duration
+
+	// Crowd is the door's connections: its listener and server are to be told of it.
+	Crowd *crowd.Crowd
 }
 
 // New returns a door without routes.
 func New(api Reviewer, sessions *Sessions, log *slog.Logger, reg prometheus.Registerer) *Door {
 	d := &Door{api: api, sessions: sessions, log: log, mux: http.NewServeMux(), reviews: cache.NewLRUExpireCache(maxReviews), unknown: cache.NewLRUExpireCache(maxUnknown),
+		arrival: arrival, Crowd: crowd.New("web", maxConnections, reg),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_door_requests_total",
 			Help: "Requests at the web door by how they ended: served, unauthenticated, forbidden, unavailable."}, []string{"result"})}
 	reg.MustRegister(d.requests)
@@ -148,6 +161,8 @@ func (d *Door) Handle(pattern string, need Need, h http.Handler) {
 			d.refuse(w, refusal{http.StatusForbidden, u.Name + " reads /metrics and nothing else, because monitors have its token sent to what they name"})
 			return
 		}
+		d.Crowd.Known(r.Context())
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // what has none needs none
 		ctx := WithUser(r.Context(), u)
 		if into := r.Header.Get(NamespaceHeader); into != "" {
 			ctx = context.WithValue(ctx, intoKey{}, into)
@@ -202,6 +217,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Referrer-Policy", "same-origin")
+	d.hurry(w)
 	if r.URL.Path == "/metrics" && r.Header.Get("Sec-Fetch-Mode") == "navigate" {
 		// Scrapers want the door's numbers here, a person who opens or reloads
 		// the address in a browser wants the page of that name.
@@ -212,6 +228,12 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.mux.ServeHTTP(w, r)
 }
 
+// hurry gives a request's body some time to arrive, also one that nobody reads: the
+// server waits for its end before it answers. Handle lifts it for who is known.
+func (d *Door) hurry(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d.arrival)) // what has none ends with its client
+}
+
 type refusal struct {
 	code int
 	text string
@@ -220,6 +242,7 @@ type refusal struct {
 func (r refusal) Error() string { return r.text }
 
 func (d *Door) refuse(w http.ResponseWriter, err error) {
+	d.hurry(w)
 	var no refusal
 	switch {
 	case errors.As(err, &no):
