@@ -273,6 +273,9 @@ func (d *Door) user(r *http.Request) (User, error) {
 		}
 		return d.review(r.Context(), token)
 	}
+	if foreign(r) { // what follows a browser sends by itself
+		return User{}, refusal{http.StatusForbidden, "a page of another origin sent this request with what the browser keeps for this one"}
+	}
 	if _, token, ok := r.BasicAuth(); ok { // some shippers of logs know nothing else; the name does not matter
 		return d.review(r.Context(), token)
 	}

@@ -2,6 +2,9 @@ package door
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"io"
@@ -343,6 +346,52 @@ func TestAPathOfAnAPIThatDoesNotExistIsNeverAnsweredWithThePage(t *testing.T) {
 	for _, path := range []string{"/", "/logs", "/metrics", "/pods", "/pods/shop/api-1", "/alerts", "/apiary", "/a/main.js"} {
 		if got := text(t, ask(d, "GET", path, "")); got != "page" {
 			t.Errorf("%s: %q", path, got)
+		}
+	}
+}
+
+func TestWhatABrowserSendsByItselfIsTakenFromOurOwnPageOnly(t *testing.T) {
+	d, _ := open(t)
+	node := &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{Subject: pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}}}}}
+	for _, by := range []string{"certificate", "password", "bearer"} {
+		for name, tc := range map[string]struct {
+			header []string
+			want   int
+		}{
+			"a program":          {nil, 200},
+			"our page":           {[]string{"Sec-Fetch-Site", "same-origin"}, 200},
+			"our page, by post":  {[]string{"Origin", "https://perch.example", "Sec-Fetch-Site", "same-origin"}, 200},
+			"a followed link":    {[]string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 200},
+			"another page":       {[]string{"Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"}, 403},
+			"an old browser":     {[]string{"Origin", "https://evil.example"}, 403},
+			"another page's get": {[]string{"Sec-Fetch-Site", "cross-site"}, 403},
+			"another port":       {[]string{"Sec-Fetch-Site", "same-site"}, 403},
+			"a form in a frame":  {[]string{"Origin", "null"}, 403},
+		} {
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				r := httptest.NewRequest(method, "https://perch.example/logs/x", nil)
+				r.TLS = nil
+				want := tc.want
+				switch by {
+				case "certificate":
+					r.TLS = node
+				case "password":
+					r.SetBasicAuth("any", "root")
+				case "bearer": // no browser sends one by itself
+					r.Header.Set("Authorization", "Bearer root")
+					want = 200
+				}
+				if name == "a followed link" && method == http.MethodPost && by != "bearer" {
+					want = 403
+				}
+				for i := 0; i < len(tc.header); i += 2 {
+					r.Header.Set(tc.header[i], tc.header[i+1])
+				}
+				w := httptest.NewRecorder()
+				if d.ServeHTTP(w, r); w.Code != want {
+					t.Errorf("%s of %s with a %s: %d, want %d", method, name, by, w.Code, want)
+				}
+			}
 		}
 	}
 }
