@@ -38,7 +38,7 @@ func TestTheDirectoryStaysWithinItsBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(cfg.CheckpointEvery)
-			s.maintain(t.Context(), time.Now())
+			maintain(t, s, time.Now())
 			if round%5 == 4 {
 				if err := s.rewriteDue(t.Context(), time.Now(), 0); err != nil {
 					t.Fatal(err)
@@ -132,7 +132,7 @@ func TestANamespaceStaysNearItsBytes(t *testing.T) {
 				}
 			}
 			time.Sleep(5 * time.Minute)
-			s.maintain(t.Context(), time.Now())
+			maintain(t, s, time.Now())
 			if err := s.rewriteDue(t.Context(), time.Now(), 0); err != nil {
 				t.Fatal(err)
 			}

@@ -77,7 +77,7 @@ func TestACopyOfTheFilesHasEveryAcknowledgedLine(t *testing.T) {
 			n += k
 			switch rnd.IntN(6) {
 			case 0:
-				s.maintain(t.Context(), time.Now())
+				maintain(t, s, time.Now())
 			case 1:
 				if err := s.Seal(t.Context()); err != nil {
 					t.Fatal(err)
@@ -188,7 +188,7 @@ func TestACopyWithoutOldPartitionsHasTheSameNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	appendAll(t, s, 600, 40, st)
-	s.maintain(t.Context(), time.Now())
+	maintain(t, s, time.Now())
 	dir := t.TempDir()
 	files := take(t, s, dir)
 	if err := os.RemoveAll(filepath.Join(dir, "parts", files.Parts[0].Name)); err != nil {

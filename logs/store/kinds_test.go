@@ -78,7 +78,7 @@ func TestRecordsOfEveryKindGoAtTheAgeOfTheirNamespace(t *testing.T) {
 				}
 			}
 			now := time.Now()
-			s.maintain(t.Context(), now)
+			maintain(t, s, now)
 			if err := s.rewriteDue(t.Context(), now, 0); err != nil {
 				t.Fatal(err)
 			}

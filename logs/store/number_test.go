@@ -77,14 +77,14 @@ func TestNumbersGoOnAfterASilence(t *testing.T) {
 		}
 		for range 2 {
 			add(5)
-			s.maintain(t.Context(), time.Now())
+			maintain(t, s, time.Now())
 			time.Sleep(cfg.HeadAge + time.Second)
-			s.maintain(t.Context(), time.Now()) // cuts it
+			maintain(t, s, time.Now()) // cuts it
 			others()
-			s.maintain(t.Context(), time.Now())
-			s.maintain(t.Context(), time.Now()) // lets go of what the checkpoint before needed
+			maintain(t, s, time.Now())
+			maintain(t, s, time.Now()) // lets go of what the checkpoint before needed
 			time.Sleep(cfg.HeadAge + time.Second)
-			s.maintain(t.Context(), time.Now()) // forgets it
+			maintain(t, s, time.Now()) // forgets it
 			s.mu.RLock()
 			_, known := s.sources[rare.Hash()]
 			s.mu.RUnlock()

@@ -46,7 +46,8 @@ type Store struct {
 	maintaining sync.Mutex // held by checkpoint; guards what follows
 	kept        uint64     // first entry of the write-ahead log that the last checkpoint needs
 	retained    time.Time  // when it was looked for what is due; belongs to Run
-	tidying     sync.Mutex // held while indexes are completed and partitions removed or replaced
+	tidying     sync.Mutex // held while partitions are removed or replaced
+	completing  sync.Mutex // held while indexes are completed
 	rewriting   sync.Mutex // held by the one that writes a partition anew
 
 	mu          sync.RWMutex // guards what follows

@@ -34,6 +34,9 @@ type partition struct {
 	reading sync.Mutex   // held while they are read again
 	damaged atomic.Bool  // some were, the last time
 
+	tidy    sync.Mutex   // held while the index is completed, and the partition removed or replaced
+	claimed atomic.Int32 // by those who wait to remove or replace it
+
 	mu     sync.RWMutex // guards what follows
 	idx    *index.Index // nil while there is none
 	sealed bool
@@ -171,6 +174,16 @@ func (p *partition) drop() error {
 		return p.closeFiles()
 	}
 	return nil
+}
+
+// claim ends the completing of the index, for the partition is removed or replaced.
+func (p *partition) claim() (free func()) {
+	p.claimed.Add(1)
+	p.tidy.Lock()
+	return func() {
+		p.claimed.Add(-1)
+		p.tidy.Unlock()
+	}
 }
 
 // close closes the partition now or when the last reader is done.

@@ -16,9 +16,10 @@ import (
 // Run cuts blocks, writes checkpoints, keeps indexes complete, seals closed
 // partitions and removes what is too old, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
-	var sealer sync.WaitGroup
-	sealer.Go(func() { s.sealClosed(ctx) })
-	defer sealer.Wait()
+	var beside sync.WaitGroup // what may take long: checkpoints and retention do not wait for it
+	beside.Go(func() { s.sealClosed(ctx) })
+	beside.Go(func() { s.keepIndexes(ctx) })
+	defer beside.Wait()
 	tick := time.NewTicker(s.cfg.CheckpointEvery)
 	defer tick.Stop()
 	s.maintain(ctx, time.Now())
@@ -58,8 +59,21 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 		s.retain(now)
 	}
 	s.letGo(now)
-	s.completeIndexes(ctx)
 	s.measure()
+}
+
+// keepIndexes completes indexes until ctx ends.
+func (s *Store) keepIndexes(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.CheckpointEvery)
+	defer tick.Stop()
+	for {
+		s.completeIndexes(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Flush cuts all heads into blocks and makes them known to the index.
@@ -179,7 +193,10 @@ func (s *Store) retain(now time.Time) {
 		if p == nil {
 			continue
 		}
-		if err := errors.Join(p.close(), os.RemoveAll(p.dir)); err != nil {
+		free := p.claim()
+		err := errors.Join(p.close(), os.RemoveAll(p.dir))
+		free()
+		if err != nil {
 			s.log.Error("partition was not removed", "part", p.name, "err", err)
 			continue
 		}
@@ -214,8 +231,8 @@ func (s *Store) replace(name string, next *partition) *partition {
 // completeIndexes opens, makes or continues the index of every partition whose
 // blocks are not all indexed. Queries scan what is missing meanwhile.
 func (s *Store) completeIndexes(ctx context.Context) {
-	s.tidying.Lock()
-	defer s.tidying.Unlock()
+	s.completing.Lock()
+	defer s.completing.Unlock()
 	s.mu.RLock()
 	parts := append([]*partition(nil), s.parts...)
 	s.mu.RUnlock()
@@ -225,14 +242,27 @@ func (s *Store) completeIndexes(ctx context.Context) {
 		}
 		if err := s.completeIndex(ctx, p, i == len(parts)-1); err != nil {
 			s.failed("index was not completed", err, "part", p.name)
-			if err := p.dropIndex(); err != nil {
-				s.log.Warn("index was not closed", "part", p.name, "err", err)
-			}
 		}
 	}
 }
 
 func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) error {
+	p.tidy.Lock()
+	defer p.tidy.Unlock()
+	s.mu.RLock()
+	there := slices.Contains(s.parts, p)
+	s.mu.RUnlock()
+	if !there {
+		return nil // removed or replaced meanwhile
+	}
+	err := s.complete(ctx, p, writing)
+	if err != nil {
+		err = errors.Join(err, p.dropIndex())
+	}
+	return err
+}
+
+func (s *Store) complete(ctx context.Context, p *partition, writing bool) error {
 	if writing && s.learns() || p.isStale() {
 		return nil
 	}
@@ -271,7 +301,7 @@ func (s *Store) completeIndex(ctx context.Context, p *partition, writing bool) e
 		p.setIndex(x)
 	}
 	// Blocks are added in order, by us or by cut: whoever comes first.
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && p.claimed.Load() == 0 {
 		s.cutting.Lock()
 		n := x.Added()
 		if n >= s.count(p) {

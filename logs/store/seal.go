@@ -114,6 +114,8 @@ func (s *Store) rewrite(ctx context.Context, r rewrite, rest int, now time.Time)
 	}
 	s.tidying.Lock()
 	defer s.tidying.Unlock()
+	free := p.claim()
+	defer free()
 	if left == 0 {
 		if s.replace(p.name, nil) == nil {
 			return nil

@@ -230,7 +230,7 @@ func TestRandomLinesAreFoundAsByANaiveScan(t *testing.T) {
 		case 0:
 			err = s.Flush(t.Context())
 		case 1:
-			s.maintain(t.Context(), time.Now())
+			maintain(t, s, time.Now())
 		case 2:
 			err = s.Seal(t.Context())
 		case 3, 4:
@@ -426,7 +426,7 @@ func TestAFullFilesystemRefusesAndHeals(t *testing.T) {
 		} else {
 			refused++
 		}
-		s.maintain(t.Context(), time.Now())
+		maintain(t, s, time.Now())
 	}
 	if refused > 0 {
 		t.Fatalf("%d batches were refused after the disk had room again", refused)

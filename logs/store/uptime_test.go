@@ -114,7 +114,7 @@ func TestNothingGrowsWithUptime(t *testing.T) {
 				time.Sleep(90 * time.Minute)
 			}
 			now := time.Now()
-			s.maintain(t.Context(), now)
+			maintain(t, s, now)
 			if err := s.rewriteDue(t.Context(), now, 0); err != nil {
 				t.Fatal(err)
 			}
