@@ -203,9 +203,11 @@ func printNewest(ctx context.Context, s Streams, w *web, ask url.Values, p *prin
 		shown = append(shown, &lines[i])
 	}
 	if o.context > 0 {
-		if shown, err = withContext(ctx, w, lines, o.context); err != nil {
+		var around trailer
+		if shown, around, err = withContext(ctx, w, lines, o.context); err != nil {
 			return last, err
 		}
+		last.merge(around)
 	}
 	p.look(lines)
 	for _, l := range shown {
@@ -232,7 +234,7 @@ func printAll(ctx context.Context, w *web, ask url.Values, p *printer) (last tra
 		if err != nil {
 			return last, err
 		}
-		last = t
+		last.merge(t)
 		p.look(lines)
 		for i := range lines {
 			p.print(lines[i])
@@ -242,6 +244,31 @@ func printAll(ctx context.Context, w *web, ask url.Values, p *printer) (last tra
 		}
 		ask.Set("cursor", t.Cursor)
 	}
+}
+
+// merge adds what was told of a further part of the answer.
+func (t *trailer) merge(o trailer) {
+	t.Partial = t.Partial || o.Partial
+	for _, r := range strings.Split(o.Reason, "; ") {
+		if have := strings.Split(t.Reason, "; "); r != "" && !slices.Contains(have, r) {
+			t.Reason = strings.TrimPrefix(t.Reason+"; "+r, "; ")
+		}
+	}
+	add := func(to *[]string, more []string) {
+		for _, name := range more {
+			if !slices.Contains(*to, name) {
+				*to = append(*to, name)
+			}
+		}
+	}
+	add(&t.Missing, o.Missing)
+	add(&t.Hidden, o.Hidden)
+	for _, c := range o.Copies { // each part asks the copy again: the first is the oldest
+		if !slices.ContainsFunc(t.Copies, func(have copied) bool { return have.Node == c.Node && have.By == c.By }) {
+			t.Copies = append(t.Copies, c)
+		}
+	}
+	t.Cursor = o.Cursor
 }
 
 func tellTrailer(out io.Writer, t trailer) {
@@ -297,7 +324,8 @@ func fetchNewest(ctx context.Context, w *web, ask url.Values, limit int) (all []
 		if err != nil {
 			return nil, last, err
 		}
-		all, last = append(all, lines...), t
+		all = append(all, lines...)
+		last.merge(t)
 		if t.Cursor == "" {
 			break
 		}

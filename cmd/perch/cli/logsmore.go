@@ -136,17 +136,17 @@ const maxContexts = 200
 // withContext adds the lines of the same container around each of lines, which are
 // oldest first. Lines come once, in the order of their groups; nil stands where
 // lines are left out between two groups.
-func withContext(ctx context.Context, w *web, lines []line, n int) ([]*line, error) {
+func withContext(ctx context.Context, w *web, lines []line, n int) (out []*line, last trailer, _ error) {
 	if len(lines) > maxContexts {
-		return nil, Usage{fmt.Errorf("--context is for at most %d lines, these are %d; use --tail or a narrower query", maxContexts, len(lines))}
+		return nil, last, Usage{fmt.Errorf("--context is for at most %d lines, these are %d; use --tail or a narrower query", maxContexts, len(lines))}
 	}
-	var out []*line
 	shown := map[string]bool{}
 	for _, l := range lines {
-		around, _, err := fetch(ctx, w, "/logs/api/v1/context", url.Values{"id": {l.ID}, "before": {strconv.Itoa(n)}, "after": {strconv.Itoa(n)}, "scope": {"container"}})
+		around, t, err := fetch(ctx, w, "/logs/api/v1/context", url.Values{"id": {l.ID}, "before": {strconv.Itoa(n)}, "after": {strconv.Itoa(n)}, "scope": {"container"}})
 		if err != nil {
-			return nil, err
+			return nil, last, err
 		}
+		last.merge(t)
 		fresh := len(around) > 0 && !shown[around[0].ID] && len(out) > 0
 		if fresh {
 			out = append(out, nil)
@@ -158,7 +158,7 @@ func withContext(ctx context.Context, w *web, lines []line, n int) ([]*line, err
 			}
 		}
 	}
-	return out, nil
+	return out, last, nil
 }
 
 // parseMoment reads a duration before now, or a time in RFC 3339.

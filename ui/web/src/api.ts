@@ -134,6 +134,13 @@ export type Line = {
 export type Copy = { node: string; by: string; at: string };
 export type LogStats = { partial?: boolean; reason?: string; missing?: string[]; hidden?: string[]; copies?: Copy[]; cursor?: string; stats?: { lines: number; bytes: number; blocks: number; took_ms: number } };
 
+/** merged is what is to be told of an answer in two parts; the second says where it goes on. */
+export function merged(a: LogStats, b: LogStats): LogStats {
+  const all = <T>(x: T[] | undefined, y: T[] | undefined, key: (v: T) => string = String) => [...new Map([...(x ?? []), ...(y ?? [])].reverse().map(v => [key(v), v])).values()].reverse();
+  const reasons = [a.reason, b.reason].flatMap(r => r?.split('; ') ?? []);
+  return { ...b, partial: !!a.partial || !!b.partial, reason: all(reasons, []).join('; '), missing: all(a.missing, b.missing), hidden: all(a.hidden, b.hidden), copies: all(a.copies, b.copies, c => `${c.node} ${c.by}`) };
+}
+
 /** Ask is a question to the log API. Of several queries a line matches all, and
  * positions in errors are those within the one that is wrong. */
 export type Ask = Record<string, string | string[]>;
@@ -180,12 +187,14 @@ export type Patterns = LogStats & { total: number; other: number; patterns: Patt
 export const patterns = (ask: Ask, signal?: AbortSignal) => json<Patterns>('/logs/api/v1/patterns?' + form(ask), { signal });
 
 export type Bucket = { time: string; count: number; levels?: Record<string, number> };
-export type Histogram = { total: number; buckets: Bucket[]; partial?: boolean; missing?: string[] };
+export type Histogram = LogStats & { total: number; buckets: Bucket[] };
 export const histogram = (ask: Ask, signal?: AbortSignal) => json<Histogram>('/logs/api/v1/histogram?' + form(ask), { signal });
 
 export type Value = { value: string; count: number };
-export async function values(field: string, ask: Ask, signal?: AbortSignal): Promise<Value[]> {
-  return (await json<{ values: Value[] | null }>('/logs/api/v1/values?' + form({ ...ask, field }), { signal })).values ?? [];
+export type Values = LogStats & { values: Value[] };
+export async function values(field: string, ask: Ask, signal?: AbortSignal): Promise<Values> {
+  const got = await json<LogStats & { values: Value[] | null }>('/logs/api/v1/values?' + form({ ...ask, field }), { signal });
+  return { ...got, values: got.values ?? [] };
 }
 
 /** clusterInfo is what the cluster says about itself to everybody. */

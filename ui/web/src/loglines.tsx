@@ -1,6 +1,6 @@
 // The lines that match, the live tail, and what is around a line.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { around, iso, type Line, lines, type LogStats, scopes } from './api';
+import { around, iso, type Line, lines, type LogStats, merged, scopes } from './api';
 import { count, hms, hmsMillis, middle } from './format';
 import { Icon } from './icons';
 import { context, drop, lift, useContext, widen } from './logcontext';
@@ -14,7 +14,7 @@ import { fromText, go, href, live, param, range, set, toText, url } from './url'
 
 const pageSize = 2000;
 
-export function Lines({ asks, q, total, error }: { asks: string[]; q: string; total?: number; error?: Error }) {
+export function Lines({ asks, q, total, error, counted }: { asks: string[]; q: string; total?: number; error?: Error; counted?: LogStats }) {
   const query = asks.join(' ');
   const box = useRef<HTMLDivElement>(null);
   const list = useRef<LogList | null>(null);
@@ -105,7 +105,7 @@ export function Lines({ asks, q, total, error }: { asks: string[]; q: string; to
     const got: Line[] = [];
     try {
       const next = trail.cursor;
-      setTrail(await lines({ query: asks, from: iso(from), to: first.time, limit: String(pageSize), order: 'desc', ...(next ? { cursor: next } : {}) }, b => got.push(...b), new AbortController().signal));
+      setTrail(merged(trail, await lines({ query: asks, from: iso(from), to: first.time, limit: String(pageSize), order: 'desc', ...(next ? { cursor: next } : {}) }, b => got.push(...b), new AbortController().signal)));
       l.prepend(got.reverse());
       setShown(l.lines.length);
     } catch (e) {
@@ -122,7 +122,7 @@ export function Lines({ asks, q, total, error }: { asks: string[]; q: string; to
         <span class="n" role="status">{count(Math.max(total ?? 0, shown))} lines</span>
         <span class="mut">{busy ? 'searching…' : shown < (total ?? 0) ? `newest ${count(shown)} shown, ${took.toFixed(0)} ms` : `${took.toFixed(0)} ms`}</span>
         {more && <button class="btn sm" onClick={older} disabled={busy}>Older</button>}
-        <Partial {...trail} warnings={notes} />
+        <Partial {...merged(trail, counted ?? {})} warnings={notes} />
         <span class="sp" />
         <Switches>
           <button class={raw ? 'on' : ''} aria-pressed={raw} onClick={() => setRaw(!raw)}>As written</button>

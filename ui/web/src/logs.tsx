@@ -1,6 +1,6 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
-import { histogram, iso, values } from './api';
+import { histogram, iso, type LogStats, merged, values } from './api';
 import { Bars } from './bars';
 import { count, middle } from './format';
 import { Icon } from './icons';
@@ -8,6 +8,7 @@ import { useLoad } from './load';
 import { none } from './logcontext';
 import { Lines } from './loglines';
 import { queryOf, term, toggled } from './logquery';
+import { Partial } from './parts';
 import { Patterns, Words } from './patterns';
 import { namespace, param, params, range, set } from './url';
 
@@ -37,8 +38,8 @@ export function Logs() {
   const facets = useLoad(async s => {
     const ask = { query: asks, from: iso(span.from), to: iso(span.to), limit: '8' };
     const fields = ['level', 'namespace', 'pod', 'container', 'node'];
-    const got = await Promise.all(fields.map(f => values(f, ask, s).catch(() => [])));
-    return fields.map((f, i) => ({ field: f, values: got[i]!.filter(v => v.value) }));
+    const got = await Promise.all(fields.map(f => values(f, ask, s)));
+    return { stats: got.reduce<LogStats>(merged, {}), fields: fields.map((f, i) => ({ field: f, values: got[i]!.values.filter(v => v.value) })) };
   }, [query]);
   const View = param('view') === 'patterns' ? Patterns : Lines;
   return (
@@ -60,7 +61,9 @@ export function Logs() {
       <div class="hist"><Bars buckets={hist.data?.buckets ?? []} from={span.from} to={span.to} height={74} ticks label={`${count(hist.data?.total ?? 0)} lines over time`} /></div>
       <div class="w">
         <aside class="fac" aria-label="Fields">
-          {facets.data?.map(f => f.values.length > 0 && (
+          {facets.error && facets.error.message !== hist.error?.message && <p class="note" role="status">Not counted: {facets.error.message}</p>}
+          {facets.data && <Partial {...facets.data.stats} hidden={[]} copies={[]} />}
+          {facets.data?.fields.map(f => f.values.length > 0 && (
             <div key={f.field}>
               <h3>{f.field}<span>{f.values.length}</span></h3>
               {f.values.map(v => {
@@ -77,7 +80,7 @@ export function Logs() {
           ))}
           {q && facets.data && <p class="mut facnote">Counted over all lines of the range, whatever words are searched for.</p>}
         </aside>
-        <View asks={asks} q={q} total={hist.data?.total} error={hist.error} />
+        <View asks={asks} q={q} total={hist.data?.total} error={hist.error} counted={hist.data} />
       </div>
     </div>
   );

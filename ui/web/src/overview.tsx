@@ -229,7 +229,7 @@ function Warnings({ events }: { events: Obj[] | null }) {
 function Loud() {
   const { from, to } = range();
   const got = useLoad(async s => {
-    const top = (await values('pod', { query: withNamespace('kind:log'), from: iso(from), to: iso(to), limit: '6' }, s)).filter(v => v.value);
+    const top = (await values('pod', { query: withNamespace('kind:log'), from: iso(from), to: iso(to), limit: '6' }, s)).values.filter(v => v.value);
     const per = await Promise.all(top.map(v => histogram({ query: withNamespace(`kind:log ${term('pod', v.value)}`), from: iso(from), to: iso(to), buckets: '40' }, s).catch(() => null)));
     return top.map((v, i) => ({ value: v.value, count: per[i]?.total ?? 0, buckets: per[i]?.buckets ?? [] })).filter(v => v.count > 0).sort((a, b) => b.count - a.count);
   }, []);
