@@ -205,7 +205,7 @@ func TestALoginCodeWorksOnceAndItsSessionOnlyFromOurOwnPage(t *testing.T) {
 		t.Fatalf("login: %s %s", r.Status, text(t, r))
 	}
 	c := r.Cookies()[0]
-	if !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteStrictMode {
+	if !strings.HasPrefix(c.Name, "__Host-") || c.Path != "/" || c.Domain != "" || !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteStrictMode {
 		t.Errorf("cookie: %+v", c)
 	}
 	if r := login(t, d, code); r.StatusCode != http.StatusUnauthorized {

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	cookieName  = "perch_session"
+	cookieName  = "__Host-perch_session" // browsers take it from this very host only, over TLS
 	sessionLife = 12 * time.Hour
 	codeLife    = 10 * time.Minute
 	maxCodes    = 64 // when full the oldest code goes
