@@ -156,6 +156,33 @@ func TestAClockThatIsAheadStopsNobodyElse(t *testing.T) {
 	}
 }
 
+// TestWhatASeriesSaysOfNodesIsKept: one kube-state-metrics tells of all nodes, and
+// runs on one.
+func TestWhatASeriesSaysOfNodesIsKept(t *testing.T) {
+	cfg := DefaultReceiver()
+	cfg.NodeOf = nodeOf
+	into := newStore(t, t.TempDir())
+	_, srv := serve(t, NewReceiver("nodes", cfg, into, quiet, nil))
+	c := NewClient("server", ClientConfig{URL: srv.URL}, srv.Client(), nil)
+	at := time.Now().UnixMilli()
+	var batch []Sample
+	for i, l := range [][]string{{"node", "n1"}, {"node", "n2"}, {"node", "n3"}, {}, {"node", "n4", "exported_node", "x"}} {
+		batch = append(batch, Sample{uint64(i + 1), labels.FromStrings(append(l, "__name__", "kube_node_info")...), at, float64(i)})
+	}
+	if err := c.Send(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]string{}
+	for i, l := range []string{``, `exported_node="n2", `, `exported_node="n3", `, ``, `exported_exported_node="n4", exported_node="x", `} {
+		set := `{__name__="kube_node_info", ` + l + `node="n1"}`
+		want[set] = append(want[set], fmt.Sprintf("%d@%d", i, at))
+	}
+	want[`{__name__="kube_node_info", node="n1"}`] = []string{fmt.Sprintf("0@%d", at)} // the other says the same
+	if got := read(t, into); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
 func TestSeriesThatEndedAreForgotten(t *testing.T) {
 	cfg := store.DefaultWorker()
 	cfg.Dir, cfg.WALSegmentBytes = t.TempDir(), 1<<20

@@ -25,7 +25,8 @@ type ReceiverConfig struct {
 	RawBytes     int           // of one batch, after it
 
 	// NodeOf names the authenticated node that sends; its series then carry
-	// that node label whatever they say. nil keeps labels as they come, for
+	// that node label whatever they say, so that no node writes series of another;
+	// what they say is kept as exported_node. nil keeps labels as they come, for
 	// the local socket.
 	NodeOf func(*http.Request) (string, error)
 }
@@ -188,11 +189,23 @@ func (c clocks) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// decorate gives series the node that sends them.
 func decorate(node string) func(*labels.Builder) {
 	if node == "" {
 		return nil
 	}
-	return func(b *labels.Builder) { b.Set("node", node) }
+	return func(b *labels.Builder) {
+		said := b.Get("node")
+		b.Set("node", node)
+		if said == "" || said == node {
+			return
+		}
+		kept := "exported_node"
+		for b.Get(kept) != "" {
+			kept = "exported_" + kept
+		}
+		b.Set(kept, said)
+	}
 }
 
 // sender finds the session or, at its first batch, makes it; nil when it is

@@ -110,7 +110,7 @@ func TestSamplesArriveOnceWhateverHappens(t *testing.T) {
 			}
 			at := start + int64(k)*1000
 			batch = append(batch, Sample{ID: uint64(i + 1), Labels: name(i), T: at, V: v})
-			l := labels.FromStrings("__name__", "m", "i", strconv.Itoa(i), "node", "n1").String()
+			l := labels.FromStrings("__name__", "m", "exported_node", "said-by-sender", "i", strconv.Itoa(i), "node", "n1").String()
 			want[l] = append(want[l], fmt.Sprintf("%g@%d", v, at))
 		}
 		switch k {
