@@ -14,6 +14,8 @@ import (
 
 const (
 	maxNamed = 50          // namespaces that are counted by name, the others as "others"
+	noName   = "(none)"    // stands for no namespace in a count
+	reserve  = 50          // one part of so many of all series is for those of no namespace
 	tellWait = time.Minute // between two log lines about one namespace
 )
 
@@ -52,7 +54,11 @@ func (b *budget) PreCreation(l labels.Labels) error {
 		return nil
 	}
 	namespace := l.Get("namespace")
-	if b.series.Load() >= b.limit {
+	limit := b.limit
+	if namespace != "" { // else nobody would hear that series are refused: that is one too
+		limit -= limit / reserve
+	}
+	if b.series.Load() >= limit {
 		b.metrics.refused.WithLabelValues("series_limit").Inc()
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -77,11 +83,14 @@ func (b *budget) PreCreation(l labels.Labels) error {
 func (b *budget) name(namespace string, l labels.Labels, all int64) {
 	known := b.over[namespace]
 	crowded := known == nil && len(b.over) >= maxNamed
-	if all == 0 && crowded {
-		b.metrics.overrun.WithLabelValues("others").Inc()
-	} else if all == 0 {
-		b.metrics.overrun.WithLabelValues(namespace).Inc()
+	offender, count := cmp.Or(namespace, noName), b.metrics.overrun
+	if crowded {
+		offender = "others"
 	}
+	if all > 0 {
+		count = b.metrics.crowded
+	}
+	count.WithLabelValues(offender).Inc()
 	if crowded {
 		return
 	}

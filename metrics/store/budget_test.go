@@ -84,8 +84,43 @@ func TestWhoComesToAFullStoreIsNamed(t *testing.T) {
 	if got, err := s.Inlet("test").Append(context.Background(), batch); err != nil || got.Stored != 2 || got.Refused != 3 {
 		t.Fatalf("%+v, %v", got, err)
 	}
+	if n, none := testutil.ToFloat64(s.metrics.crowded.WithLabelValues("late")), testutil.ToFloat64(s.metrics.crowded.WithLabelValues("(none)")); n != 2 || none != 1 {
+		t.Errorf("counted %v of late and %v of no namespace", n, none)
+	}
 	over := s.Offenders()
 	if len(over) != 2 || over[0].Namespace != "" || over[0].Refused != 1 || over[1].Namespace != "late" || over[1].Refused != 2 || over[1].Series != 0 || over[1].All != 2 {
 		t.Errorf("offenders %+v", over)
+	}
+}
+
+func TestNamespacesLeaveRoomForWhatPerchSays(t *testing.T) {
+	cfg := Default()
+	cfg.Dir, cfg.SeriesLimit = t.TempDir(), 200
+	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	write := func(namespace string, n int) Appended {
+		t.Helper()
+		var batch []Sample
+		for i := range n {
+			batch = append(batch, Sample{Labels: labels.FromStrings("__name__", "x", "namespace", namespace, "i", strconv.Itoa(i)), T: 1000, V: 1})
+		}
+		got, err := s.Inlet("test").Append(context.Background(), batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := write("shop", 300); got.Stored != 196 {
+		t.Errorf("a namespace: %+v", got)
+	}
+	if got := write("", 10); got.Stored != 4 { // that its series are refused can be said
+		t.Errorf("the cluster: %+v", got)
 	}
 }

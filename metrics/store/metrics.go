@@ -6,6 +6,7 @@ type metrics struct {
 	appended *prometheus.CounterVec // by inlet
 	refused  *prometheus.CounterVec // by reason
 	overrun  *prometheus.CounterVec // by namespace, maxNamed of them
+	crowded  *prometheus.CounterVec // by namespace, maxNamed of them
 	repairs  prometheus.Counter
 	room     prometheus.Gauge
 }
@@ -21,6 +22,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		overrun: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perch_store_namespace_series_refused_total", Help: "New series refused because their namespace has as many as it may.",
 		}, []string{"offender"}),
+		crowded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perch_store_limit_series_refused_total", Help: "New series refused because the store has as many as it may, by their namespace.",
+		}, []string{"offender"}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "perch_store_wal_repairs_total", Help: "Times a damaged WAL was cut when the store was opened.",
 		}),
@@ -29,7 +33,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.appended, m.refused, m.overrun, m.repairs, m.room)
+		reg.MustRegister(m.appended, m.refused, m.overrun, m.crowded, m.repairs, m.room)
 	}
 	return m
 }
