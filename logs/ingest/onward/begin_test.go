@@ -116,6 +116,32 @@ func TestANewReceiverMayBeginWithWhatComesNow(t *testing.T) {
 	}
 }
 
+// What was known of a former receiver, a position for each stream, is not kept for ever.
+func TestAFormerReceiverIsForgotten(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	put(t, s, 0, 100)
+	if err := s.Append(t.Context(), nil, []record.Position{{File: "another", Inode: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	var addr string
+	for range 2 {
+		r := &receiver{got: map[string]int{}}
+		at, stopFar := r.open(t, "127.0.0.1:0")
+		addr = at
+		stop := sender(t, s, addr, func(*Config) {})
+		r.until(t, 100)
+		stop()
+		stopFar()
+	}
+	files := map[string]bool{}
+	for _, p := range s.Positions() {
+		files[p.File] = true
+	}
+	if len(files) != 2 || !files[File+addr] || !files["another"] {
+		t.Errorf("positions of %v, the receiver is %s", files, addr)
+	}
+}
+
 func TestItsOwnPortIsRefused(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

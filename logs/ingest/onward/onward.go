@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -110,6 +111,9 @@ const began = 0
 // Run sends until ctx ends.
 func (o *Onward) Run(ctx context.Context) error {
 	for _, p := range o.store.Positions() {
+		if strings.HasPrefix(p.File, File) && p.File != o.file() { // a former receiver's: if it comes back it is a new one
+			o.store.Forget(p.File, p.Inode)
+		}
 		if p.File == o.file() {
 			o.begun = true
 			if p.Inode != began {
