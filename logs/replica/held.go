@@ -307,6 +307,16 @@ func (in *arrival) add(f frame) error {
 		return fmt.Errorf("%w: partition %s was dropped", errMismatch, part)
 	}
 	file, ok := in.open[place]
+	if f.offset == 0 && size > 0 { // the owner has other bytes there; who reads these, or has mapped them, keeps them
+		if ok {
+			delete(in.open, place)
+			_ = file.Close() // it is not to be kept
+		}
+		if err := os.Remove(in.h.path(place)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("write %s: %w", f.path, err)
+		}
+		ok, known = false, false
+	}
 	if !ok {
 		path := in.h.path(place)
 		err := os.MkdirAll(filepath.Dir(path), 0o700)
@@ -319,11 +329,6 @@ func (in *arrival) add(f frame) error {
 		in.open[place] = file
 		if !known {
 			in.dirs[filepath.Dir(path)] = true
-		}
-	}
-	if f.offset == 0 && size > 0 { // the owner has other bytes there
-		if err := file.Truncate(0); err != nil {
-			return fmt.Errorf("write %s: %w", f.path, err)
 		}
 	}
 	in.h.meta.Sizes[place] = f.offset

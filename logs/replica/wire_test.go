@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,4 +64,38 @@ func FuzzShipment(f *testing.F) {
 			t.Errorf("files were %v, are %v", was.Sizes, again.meta.Sizes)
 		}
 	})
+}
+
+// A file that is sent anew under its old version takes the place of the one before: who
+// has mapped that reads on, for of a shorter one the process would end (SIGBUS).
+func TestAFileThatIsSentAnewIsAnotherOne(t *testing.T) {
+	h, err := openHeld("x", "y", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const path = "parts/20260102T030405.000Z/index/bleve/000000000001.zap"
+	send := func(bodies ...string) {
+		t.Helper()
+		var in []byte
+		for _, body := range bodies {
+			in = append(frame{kind: frameData, path: path, body: []byte(body)}.appendHead(in), body...)
+		}
+		if _, err := h.receive(strings.NewReader(string(in)), func(int64) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("what was there before")
+	f, err := os.Open(h.path(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	send("once more", "new")
+	before, err := io.ReadAll(f)
+	if err != nil || string(before) != "what was there before" {
+		t.Errorf("who had opened it reads %q (%v)", before, err)
+	}
+	if now, err := os.ReadFile(h.path(path)); err != nil || string(now) != "new" || h.meta.Sizes[path] != 3 {
+		t.Errorf("there is %q, of %d bytes (%v)", now, h.meta.Sizes[path], err)
+	}
 }
