@@ -232,6 +232,7 @@ func (t *Tail) scanChanged(events []event) {
 	for _, e := range events {
 		if e.mask&unix.IN_Q_OVERFLOW != 0 {
 			t.m.rescanned.Inc()
+			t.watch.anew() // also which watches ended may be lost
 			t.scanAll()
 			return
 		}

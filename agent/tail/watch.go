@@ -43,6 +43,13 @@ func (w *watcher) add(dir string) error {
 	return nil
 }
 
+// anew has every directory added again. For one that is watched already the kernel
+// returns the same number.
+func (w *watcher) anew() {
+	clear(w.wds)
+	clear(w.dirs)
+}
+
 // name returns the directory of a watch, dropping watches that ended.
 func (w *watcher) name(e event) (string, bool) {
 	dir, ok := w.dirs[e.wd]
