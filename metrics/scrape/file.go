@@ -216,6 +216,21 @@ func (f *fileJobs) unread(full *config.Config) []target.Dropped {
 	return out
 }
 
+// near tells whether a job names this machine by an address that objects may not
+// name.
+func (f *fileJobs) near() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, groups := range f.groups {
+		for _, g := range groups {
+			if slices.ContainsFunc(g.Targets, func(t model.LabelSet) bool { return target.GuardedAddress(string(t[model.AddressLabel])) }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // targets are the groups found, by pool, room targets at most; addresses that may
 // be this machine; what is not scraped and why; and a mark that differs when
 // anything to scrape differs.

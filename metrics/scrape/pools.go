@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -102,6 +103,9 @@ func (c Config) pool(name string, s target.Settings, log *slog.Logger) pool {
 		return pool{settings: s, err: fmt.Errorf("read settings of %s: %w", name, err)}
 	}
 	p := full.ScrapeConfigs[0]
+	if proxy := p.HTTPClientConfig.ProxyURL.URL; proxy != nil && target.GuardedAddress(proxy.Host) {
+		return pool{settings: s, err: errors.New(notNamed(proxy.Host))}
+	}
 	most := tighter(p.SampleLimit, c.SampleLimit)
 	return pool{settings: s, parsed: c.bound(p), most: most}
 }
@@ -133,7 +137,19 @@ func tighter[T cmp.Ordered](asked, most T) T {
 func (l *Loop) plan(jobs []target.Job, filesChanged bool) (*config.Config, bool, []target.Dropped) {
 	now := make(map[string]pool, len(jobs))
 	var left []target.Dropped
-	changed := l.current == nil || filesChanged
+	// What a job of the file names on this machine is open for connections of all, the
+	// library does not say whose they are: then nothing leads objects' requests there.
+	near := l.files != nil && l.files.near()
+	changed := l.current == nil || filesChanged || near != l.near
+	l.near = near
+	straight := func(p *config.ScrapeConfig) *config.ScrapeConfig {
+		if !near {
+			return p
+		}
+		p = new(*p)
+		p.HTTPClientConfig.FollowRedirects = false
+		return p
+	}
 	for _, j := range jobs {
 		p, known := l.jobPools[j.Name]
 		if !known || p.settings != j.Settings || p.err != nil && filesChanged {
@@ -153,12 +169,17 @@ func (l *Loop) plan(jobs []target.Job, filesChanged bool) (*config.Config, bool,
 	l.jobPools = now
 	full := *l.pools
 	full.ScrapeConfigs = slices.Clone(l.pools.ScrapeConfigs)
+	for i, p := range full.ScrapeConfigs {
+		if p.JobName == podPool {
+			full.ScrapeConfigs[i] = straight(p)
+		}
+	}
 	if l.files != nil {
 		full.ScrapeConfigs = append(full.ScrapeConfigs, l.files.built()...)
 	}
 	for _, j := range jobs {
 		if p := now[j.Name]; p.err == nil {
-			full.ScrapeConfigs = append(full.ScrapeConfigs, p.parsed)
+			full.ScrapeConfigs = append(full.ScrapeConfigs, straight(p.parsed))
 		}
 	}
 	l.current = &full

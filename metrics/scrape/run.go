@@ -55,6 +55,7 @@ type Loop struct {
 	since    map[string]time.Time      // target → first seen
 	jobPools map[string]pool           // by name
 	current  *config.Config            // with the pools of jobs
+	near     bool                      // the file names this machine
 	open     map[string]bool           // addresses that may be this machine
 	newest   map[string]*scrape.Target // by key
 }
@@ -127,7 +128,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	last := ""
 	for {
 		now := time.Now()
-		want, pools, mark := l.look(now)
+		want, pools, open, mark := l.look(now)
 		if mark != last {
 			if pools != nil {
 				// The library asks DNS for this machine's full name here, which takes ten
@@ -137,6 +138,9 @@ func (l *Loop) Run(ctx context.Context) error {
 				}
 			}
 			l.keepAlive(want)
+			l.mu.Lock()
+			l.open = open // after the pools that may not follow a redirect there
+			l.mu.Unlock()
 			select {
 			case sets <- want:
 				last = mark
@@ -154,9 +158,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// look decides the targets of now; the pools are nil while they stay what they
-// were. The mark differs when anything differs.
-func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Config, string) {
+// look decides the targets of now and the addresses that may be this machine; the
+// pools are nil while they stay what they were. The mark differs when anything differs.
+func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Config, map[string]bool, string) {
 	want := map[string][]*targetgroup.Group{podPool: {}}
 	open := map[string]bool{}
 	for _, o := range l.cfg.Own {
@@ -251,7 +255,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 			}
 		}
 	}
-	l.dropped, l.open = dropped, open
+	l.dropped = dropped
 	maps.DeleteFunc(l.since, func(id string, _ time.Time) bool { return !live[id] })
 	l.metrics.targets.Set(float64(len(live) + found + len(l.cfg.Own) + len(l.cfg.Local)))
 	out := 0
@@ -261,7 +265,7 @@ func (l *Loop) look(now time.Time) (map[string][]*targetgroup.Group, *config.Con
 		}
 	}
 	l.metrics.left.Set(float64(out))
-	return want, pools, mark + "."
+	return want, pools, open, mark + "."
 }
 
 // keepAlive tells the library which targets only change their interval, after
