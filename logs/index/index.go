@@ -26,6 +26,7 @@ type Index struct {
 	queue   *bleve.AnalysisQueue
 	filters *filters
 	batch   *bleve.Batch
+	told    int // blocks that Bleve had when it was opened
 	upto    int // blocks handed to Bleve
 	added   int // blocks added, some still in batch
 	closed  bool
@@ -124,7 +125,8 @@ func open(dir string, blocks int, readOnly bool) (x *Index, err error) {
 		return nil, errors.Join(fmt.Errorf("open index: %w", err), b.Close())
 	}
 	if len(v) == 4 {
-		x.upto = min(int(binary.BigEndian.Uint32(v)), blocks)
+		x.told = int(binary.BigEndian.Uint32(v))
+		x.upto = min(x.told, blocks)
 	}
 	if x.filters, err = openFilters(filepath.Join(dir, "filters"), x.upto, readOnly); err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -132,6 +134,21 @@ func open(dir string, blocks int, readOnly bool) (x *Index, err error) {
 	x.upto = min(x.upto, x.filters.count())
 	x.added = x.upto
 	return x, nil
+}
+
+// Known is how many blocks the index in dir has entries for. It changes nothing, and
+// does not look whether they are as they were written.
+func Known(dir string) (blocks int, err error) {
+	defer func() {
+		if r := recover(); r != nil { // a damaged segment file can make the library panic
+			err = fmt.Errorf("look at index %s: %v", dir, r)
+		}
+	}()
+	x, err := OpenRead(dir, 1<<31-1)
+	if err != nil {
+		return 0, err
+	}
+	return x.told, x.Close()
 }
 
 // Vocabulary is the frozen word list.

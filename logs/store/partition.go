@@ -76,8 +76,13 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 	}
 	p.file = file
 	p.know(metas...)
-	if lost.Skipped > 0 { // blocks have other numbers than the index knows
-		if err := os.RemoveAll(p.indexDir()); err != nil {
+	ahead := false // the index knows blocks that are not there: others will have their numbers
+	if verified < 1<<62 && index.Exists(p.indexDir()) {
+		known, err := index.Known(p.indexDir())
+		ahead = err != nil || known > p.count
+	}
+	if ahead || lost.Skipped > 0 { // or blocks have other numbers than it knows
+		if err := errors.Join(os.RemoveAll(p.indexDir()), syncDirs(p.dir)); err != nil {
 			return nil, 0, errors.Join(fmt.Errorf("open partition %s: %w", name, err), file.Close())
 		}
 	}
