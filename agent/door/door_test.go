@@ -58,9 +58,9 @@ func open(t *testing.T, set ...func(*Door)) *house {
 			return &user.DefaultInfo{Name: bearer}, bearer != "wrong", nil
 		},
 		Authorize: func(_ context.Context, who user.Info, what Attributes) (bool, string, error) {
-			return who.GetName() == "admin" || who.GetName() == "scraper" && what.Subresource == "metrics", "", nil
+			return who.GetName() == "admin" || who.GetName() == "scraper" && what.Subresource == "metrics" || who.GetName() == "reader" && what.Subresource == "log", "", nil
 		},
-		Handlers: map[string]http.Handler{"/metrics": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "up 1\n") })},
+		Handlers: map[string]http.Handler{"/logs/api/v1/": http.NotFoundHandler(), "/metrics": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "up 1\n") })},
 	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +146,11 @@ func TestNobodyPassesWithoutAName(t *testing.T) {
 		{"/metrics", "", 401},
 		{"/metrics", "scraper", 200},
 		{"/containerLogs/default/p/c", "scraper", 403},
+		{"/logs/api/v1/query", "", 401},
+		{"/logs/api/v1/query", "scraper", 403}, // nodes/log, as for all lines of the node
+		{"/logs/api/v1/query", "reader", 404},
+		{"/metrics", "reader", 403},
+		{"/containerLogs/default/p/c", "reader", 403},
 		{"/nowhere", "", 401},
 		{"/nowhere", "admin", 404},
 		{"/containerLogs/default/other/c", "admin", 404},
