@@ -18,7 +18,8 @@
 //
 // Limits: 9984 cached answers and as many negative ones, evicted at random;
 // 1000 questions at a time to the resolvers, then SERVFAIL; 1 MB of questions in
-// the sockets, then they are dropped; 1000 questions that wait for the snapshot.
+// the sockets, then they are dropped; 1000 questions that wait for the snapshot;
+// 1024 connections over TCP, 64 of one address, then they are closed.
 //
 // Start reading at Run in run.go.
 package dns

@@ -16,6 +16,7 @@ type metrics struct {
 	synced    prometheus.Gauge
 	waited    prometheus.Counter
 	impatient prometheus.Counter
+	refused   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, dropped func() float64) *metrics {
@@ -29,8 +30,10 @@ func newMetrics(reg prometheus.Registerer, dropped func() float64) *metrics {
 			Help: "Questions that waited for the cluster's names to be known."}),
 		impatient: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_dns_impatient_total",
 			Help: "Questions that did not wait for the cluster's names, because too many waited."}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_dns_refused_connections_total",
+			Help: "Connections over TCP that were closed because there are too many, or too many of one address."}),
 	}
-	reg.MustRegister(m.answers, m.took, m.resolvers, m.synced, m.waited, m.impatient, prometheus.NewCounterFunc(prometheus.CounterOpts{
+	reg.MustRegister(m.answers, m.took, m.resolvers, m.synced, m.waited, m.impatient, m.refused, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "perch_dns_dropped_total", Help: "Questions that found the socket's buffer full, since the socket was made; clients ask again."}, dropped))
 	return m
 }

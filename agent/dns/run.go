@@ -75,7 +75,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("read cluster names: %w", err)
 	}
 	ended := make(chan error, 2)
-	go func() { ended <- s.server.Serve(s.sockets.tcp) }()
+	go func() {
+		ended <- s.server.Serve(&bounded{Listener: s.sockets.tcp, refused: s.metrics.refused, of: map[netip.Addr]int{}})
+	}()
 	go func() { ended <- s.server.ServePacket(s.sockets.udp) }()
 	s.log.Info("dns server started", "address", s.sockets.Address(), "domain", s.cfg.Domain)
 	broken := s.watch(ctx, ended)
