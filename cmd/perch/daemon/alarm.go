@@ -21,7 +21,6 @@ import (
 	"perch/alerts/evidence"
 	"perch/alerts/route"
 	"perch/cmd/perch/daemon/door"
-	"perch/logs/record"
 	"perch/metrics/target"
 )
 
@@ -95,16 +94,11 @@ func (r role) watchServer(lines *lines, services func(host string) (string, bool
 	}
 	cfg := alarm.Default()
 	cfg.File, cfg.Node, cfg.Server = r.cfg.Path("alarm", "told.json"), r.cfg.NodeName, r.cfg.Web
-	log := r.part("alarm")
 	a := alarm.New(cfg, alarm.Parts{Ask: alarm.Ask(client, r.cfg.Web), Send: router.Receive, Known: router.Active,
 		Apply: func(text string, templates []string) error {
 			return router.ApplyWith(cmp.Or(text, route.Default), templates)
 		},
-		Note: func(ctx context.Context, t evidence.Transition) {
-			if err := lines.total.Append(ctx, []record.Record{alertRecord(t)}, nil); err != nil {
-				log.Warn("history of an alert was not stored", "err", err)
-			}
-		}}, log, r.reg)
+		Note: func(ctx context.Context, t evidence.Transition) { lines.told.note(ctx, alertRecord(t)) }}, r.part("alarm"), r.reg)
 	r.group.Go("route", router.Run)
 	r.group.Go("alarm", a.Run)
 	return nil

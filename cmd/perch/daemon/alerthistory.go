@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -94,14 +93,6 @@ func lookups(prom *promapi.API, lines *lines) evidence.Sources {
 
 // history keeps a record of what happened to an alert beside the lines.
 type history func(context.Context, record.Record)
-
-func (l *lines) history(log *slog.Logger) history {
-	return func(ctx context.Context, what record.Record) {
-		if err := l.keep(ctx, what); err != nil {
-			log.Warn("history of an alert was not stored", "record", string(what.Body), "err", err)
-		}
-	}
-}
 
 func (l *lines) keep(ctx context.Context, what record.Record) error {
 	return l.total.Append(ctx, []record.Record{what}, nil)

@@ -54,7 +54,7 @@ func (a *alerts) fromOutside() []promapi.Alert { return outside(a.router.Active(
 
 // watch evaluates the rules over the store and sends their alerts.
 func (a *alerts) watch(r role, api clients, factory informers.SharedInformerFactory, n numbers, everywhere storage.Queryable, prom *promapi.API, lines *lines, page *url.URL, lacks *lacking) error {
-	a.courier = newCourier(r, a.router, lookups(prom, lines), lines.history(r.part("evidence")), page)
+	a.courier = newCourier(r, a.router, lookups(prom, lines), lines.told.note, page)
 	objects := ruleObjects{watchObjects(api.dynamic, prometheusRules, r.part("objects"))}
 	from, err := newRuleSources(objects, api.dynamic, factory.Core().V1().Namespaces(), r.cfg.Path("rule-objects.json"), r.part("objects"))
 	if err != nil {

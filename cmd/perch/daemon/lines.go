@@ -34,6 +34,7 @@ type lines struct {
 	search query.Searcher // this node's, or on servers the whole cluster's
 	log    role
 
+	told   *historian           // of alerts and silences
 	copies *replica.Keeper      // of other nodes' lines
 	kept   func() time.Duration // how long lines are kept; 0: for ever
 
@@ -78,6 +79,8 @@ func openLines(r role, api clients, own *http.ServeMux, factory informers.Shared
 		return err == nil
 	}
 	l := &lines{store: s, total: query.NewTotal(counts.Append, alive, r.reg), counts: counts, engine: engine, search: engine, copies: copies, kept: keptFor(cfg), log: r}
+	l.told = newHistorian(l.keep, r.part("history"), r.reg)
+	r.group.Go("history", l.told.Run)
 	if err := l.capture(r, own, pods); err != nil {
 		return nil, err
 	}

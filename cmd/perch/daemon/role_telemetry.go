@@ -314,7 +314,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	web.Handle("POST /otlp/v1/metrics", write, rewritten("/api/v1/otlp/v1/metrics", writers(prom, writeTurns))) // where OTLP exporters send by default
 	web.Handle("POST /prometheus/api/v1/write", write, http.StripPrefix("/prometheus", writers(prom, writeTurns)))
 	web.Handle("POST "+familiesPath, door.Node, http.HandlerFunc(book.Take))
-	alertAPI := keepSilences(told.router.Handler("/alertmanager"), lines.history(r.part("alerts")))
+	alertAPI := keepSilences(told.router.Handler("/alertmanager"), lines.told.note)
 	web.Handle("GET /alertmanager/", door.Alerts, ownLines(alertAPI))
 	web.Handle("/alertmanager/", door.Path("post", "/alertmanager"), alertAPI)             // silences, alerts
 	web.Public("GET /alertmanager/{$}", http.RedirectHandler("/alerts", http.StatusFound)) // where Alertmanager's templates link to
