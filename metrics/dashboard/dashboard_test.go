@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -47,6 +48,48 @@ func TestEveryQueryCanBeRead(t *testing.T) {
 				t.Errorf("%s: %s: a variable is not declared: %s", d.Name, q.Panel, q.Expr)
 			}
 		}
+	}
+}
+
+// TestDashboardsShowWhatPerchSays: a second exporter is not added, and what pods of a
+// namespace say about machines is not shown.
+func TestDashboardsShowWhatPerchSays(t *testing.T) {
+	p, n := parser.NewParser(parser.Options{}), 0
+	for _, d := range shipped(t) {
+		all, err := Questions(d.JSON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range all {
+			e, err := p.ParseExpr(q.Expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, matchers := range parser.ExtractSelectors(e) {
+				with := map[string]string{}
+				for _, m := range matchers {
+					if m.Type == labels.MatchEqual {
+						with[m.Name] = m.Value
+					}
+				}
+				name := with[labels.MetricName]
+				kind, _, _ := strings.Cut(name, "_")
+				job := map[string]string{"kube": "kube-state-metrics", "node": "node-exporter", "container": "kubelet"}[kind]
+				if job == "" || strings.Contains(name, ":") {
+					continue
+				}
+				n++
+				if with["job"] != job {
+					t.Errorf("%s: %s: %s is not of job %s", d.Name, q.Panel, name, job)
+				}
+				if none, is := with["namespace"]; (kind == "node" || strings.HasPrefix(name, "kube_node_")) && (!is || none != "") {
+					t.Errorf("%s: %s: %s may be of any namespace", d.Name, q.Panel, name)
+				}
+			}
+		}
+	}
+	if n < 80 {
+		t.Errorf("only %d selectors were seen", n)
 	}
 }
 
