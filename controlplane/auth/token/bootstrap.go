@@ -37,7 +37,11 @@ const (
 type Bootstrap struct {
 	secret func(ctx context.Context, name string) (*corev1.Secret, error)
 	now    func() time.Time
+	turn   chan struct{} // maxAsking
 }
+
+// maxAsking join tokens are looked up at once: anybody can make some up.
+const maxAsking = 8
 
 // NewBootstrap reads the Secrets of kube-system through client.
 func NewBootstrap(client kubernetes.Interface) *Bootstrap {
@@ -45,7 +49,8 @@ func NewBootstrap(client kubernetes.Interface) *Bootstrap {
 		secret: func(ctx context.Context, name string) (*corev1.Secret, error) {
 			return found(client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, name, metav1.GetOptions{}))
 		},
-		now: time.Now,
+		now:  time.Now,
+		turn: make(chan struct{}, maxAsking),
 	}
 }
 
@@ -65,12 +70,22 @@ func (b *Bootstrap) judge(ctx context.Context, text string) ([]string, verdict, 
 	if !ok || !pki.ValidBootstrap(id, presented) {
 		return nil, unknown, "", nil
 	}
-	secret, err := absent(b.secret(ctx, secretPrefix+id))
+	secret, err := absent(b.look(ctx, secretPrefix+id))
 	if err != nil {
 		return nil, unknown, "", fmt.Errorf("read join token %s: %w", id, err)
 	}
 	groups, v, reason := judge(b.now(), secret, id, presented)
 	return groups, v, reason, nil
+}
+
+func (b *Bootstrap) look(ctx context.Context, name string) (*corev1.Secret, error) {
+	select {
+	case b.turn <- struct{}{}:
+		defer func() { <-b.turn }()
+		return b.secret(ctx, name)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 type verdict int

@@ -1,11 +1,18 @@
 package token
 
 import (
+	"context"
+	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/fake"
 )
 
 func TestAVerifierKnowsWhatWasSignedHereAndStillCounts(t *testing.T) {
@@ -30,4 +37,44 @@ func TestAVerifierKnowsWhatWasSignedHereAndStillCounts(t *testing.T) {
 	if at = noon.Add(2 * time.Hour); v.Signed(good) {
 		t.Error("a token is known after its end")
 	}
+}
+
+func TestFewJoinTokensAreLookedUpAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBootstrap(fake.NewClientset())
+		answer := make(chan struct{})
+		var now, all atomic.Int64
+		b.secret = func(context.Context, string) (*corev1.Secret, error) {
+			now.Add(1)
+			defer now.Add(-1)
+			all.Add(1)
+			<-answer
+			return nil, nil
+		}
+		var callers sync.WaitGroup
+		ask := func(ctx context.Context, i int, wantErr bool) {
+			callers.Go(func() {
+				if _, ok, err := b.AuthenticateToken(ctx, fmt.Sprintf("abc%03d.0123456789abcdef", i)); ok || (err != nil) != wantErr {
+					t.Errorf("%v, %v", ok, err)
+				}
+			})
+		}
+		for i := range 100 {
+			ask(t.Context(), i, false)
+		}
+		synctest.Wait()
+		if n := now.Load(); n != maxAsking {
+			t.Errorf("%d are looked up at once", n)
+		}
+		leaving, leave := context.WithCancel(t.Context())
+		ask(leaving, 100, true)
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		close(answer)
+		callers.Wait()
+		if n := all.Load(); n != 100 {
+			t.Errorf("%d were looked up", n)
+		}
+	})
 }
