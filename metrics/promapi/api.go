@@ -44,7 +44,9 @@ type Config struct {
 	Concurrency int           // queries that run at once; others wait
 	Lookback    time.Duration // how old a sample may be to count as now
 
-	ReadSamples int // a remote read may return
+	ReadSamples int // each query of a remote read may return, unless it takes chunks
+	Points      int // an answer may have
+	Listed      int // series, names or values an answer lists; more are cut, with a warning
 
 	// Experimental switches on what Prometheus has behind feature flags:
 	// experimental functions and modifiers, late removal of names, start times.
@@ -76,10 +78,12 @@ func (k Kept) text() string {
 }
 
 // Default suits a machine of two cores and a process with 800 MiB for everything:
-// 5 M samples are 80 MB at the worst, and six queries 480 MB.
+// 5 M samples are 80 MB at the worst, and six queries 480 MB; an answer of 500,000
+// points, or of 250,000 samples of a remote read, is some 70 MB until it is written.
 func Default() Config {
 	return Config{
-		MaxSamples: 5_000_000, Timeout: 30 * time.Second, Concurrency: 6, Lookback: 5 * time.Minute, ReadSamples: 5_000_000,
+		MaxSamples: 5_000_000, Timeout: 30 * time.Second, Concurrency: 6, Lookback: 5 * time.Minute, ReadSamples: 250_000,
+		Points: 500_000, Listed: 50_000,
 		ScrapeInterval: 15 * time.Second, EvalInterval: 5 * time.Second, Version: "dev",
 		ExternalURL: &url.URL{Scheme: "http", Host: "localhost:80"},
 	}
@@ -88,8 +92,8 @@ func Default() Config {
 // Validate names all problems at once.
 func (c Config) Validate() error {
 	var errs error
-	if c.MaxSamples < 1 || c.Concurrency < 1 || c.ReadSamples < 1 {
-		errs = errors.Join(errs, errors.New("query limits (samples, concurrency, read samples) must be at least 1"))
+	if c.MaxSamples < 1 || c.Concurrency < 1 || c.ReadSamples < 1 || c.Points < 1 || c.Listed < 1 {
+		errs = errors.Join(errs, errors.New("query limits (samples, concurrency, read samples, points, listed) must be at least 1"))
 	}
 	if c.Timeout <= 0 || c.Lookback <= 0 || c.EvalInterval <= 0 || c.ScrapeInterval <= 0 {
 		errs = errors.Join(errs, errors.New("query durations (timeout, lookback, intervals) must be positive"))
@@ -178,7 +182,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	}
 	router := route.New().WithPrefix("/api/v1")
 	a.upstream(parts, newIntake(parts.Store, reg), log, reg).Register(router)
-	a.mux.Handle("/api/v1/", boundedRead(logged(parts.QueryLog, restrict(sized(a.writes(parts.Families, a.own(parts, parts.visibleRules(router))))))))
+	a.mux.Handle("/api/v1/", boundedRead(logged(parts.QueryLog, restrict(sized(a.lists(a.writes(parts.Families, a.own(parts, parts.visibleRules(router)))))))))
 	for _, path := range []string{"/-/healthy", "/-/ready"} { // promtool and probes ask
 		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "perch answers.\n") })
 	}
@@ -233,7 +237,7 @@ func (a *API) upstream(parts Parts, in intake, log *slog.Logger, reg prometheus.
 	shown.OTLPConfig.PromoteResourceAttributes = []string{"k8s.namespace.name", "k8s.pod.name", "k8s.container.name", "k8s.node.name"} // see ofResource
 	targets := func(ctx context.Context) visibleTargets { return visibleTargets{parts.Targets, AccessOf(ctx)} }
 	return webapi.NewAPI(
-		a.engine, a.guard, in, in, a.guard,
+		bounded{a.engine, a.cfg.Points}, a.guard, in, in, a.guard,
 		func(ctx context.Context) webapi.ScrapePoolsRetriever { return targets(ctx) },
 		func(ctx context.Context) webapi.TargetRetriever { return targets(ctx) },
 		func(context.Context) webapi.AlertmanagerRetriever { return receivers{parts.Alertmanagers} },
@@ -242,6 +246,7 @@ func (a *API) upstream(parts Parts, in intake, log *slog.Logger, reg prometheus.
 			"query.lookback-delta":        model.Duration(a.cfg.Lookback).String(),
 			"query.max-concurrency":       fmt.Sprint(a.cfg.Concurrency),
 			"query.max-samples":           fmt.Sprint(a.cfg.MaxSamples),
+			"query.max-points":            fmt.Sprint(a.cfg.Points),
 			"query.timeout":               model.Duration(a.cfg.Timeout).String(),
 			"storage.tsdb.retention.time": model.Duration(a.cfg.Kept.Age).String(),
 			"storage.tsdb.retention.size": units.Base2Bytes(a.cfg.Kept.Bytes).String(),

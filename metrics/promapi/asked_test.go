@@ -72,7 +72,7 @@ func TestFederationIsAQueryLikeOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := Default()
-	cfg.Timeout, cfg.Concurrency, cfg.MaxSamples = 20*time.Millisecond, 1, 1
+	cfg.Timeout, cfg.Concurrency, cfg.Points = 20*time.Millisecond, 1, 1
 	api, err := New(cfg, Parts{Store: s, Missing: func(context.Context) []string { return []string{"n7"} }}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)

@@ -71,8 +71,8 @@ func (a *API) federate(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "not in time: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		if len(lines) >= a.cfg.MaxSamples {
-			http.Error(w, fmt.Sprintf("more than %d series: narrow match[]", a.cfg.MaxSamples), http.StatusUnprocessableEntity)
+		if len(lines) >= a.cfg.Points {
+			http.Error(w, fmt.Sprintf("more than %d series: narrow match[]", a.cfg.Points), http.StatusUnprocessableEntity)
 			return
 		}
 		if f, ok := newest(merged.At()); ok {

@@ -19,7 +19,7 @@ const (
 	maxForm    = 1 << 20  // bytes of a request's parameters
 	maxBatch   = 32 << 20 // bytes of samples, as they travel
 	maxRead    = 1 << 20  // bytes of a remote read's selectors, as they travel and unpacked
-	maxReads   = 16       // queries of a remote read; Prometheus sends one
+	maxReads   = 4        // queries of a remote read; Prometheus sends one
 	maxQuery   = 32 << 10 // bytes of one query or selector
 	maxNesting = 100      // parentheses, or signs in a row
 	maxSigns   = 1000     // operators in all; comparisons do not count

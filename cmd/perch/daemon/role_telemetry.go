@@ -307,7 +307,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	}
 	web.Handle("POST /perch/v1/samples", door.Node, nodesIn)
 	web.Handle("POST /perch/v1/targets", door.Node, jobs.desk)
-	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", promScoped(prom)))
+	web.Handle("/prometheus/", door.Metrics, http.StripPrefix("/prometheus", readers(promScoped(prom), newReadTurns(r.reg))))
 	web.Handle("GET /prometheus/perch/v1/targets", door.Metrics, listed(targets)) // with what is left out and why
 	write, writeTurns := door.Write("/prometheus/api/v1/write"), newWriteTurns(r.reg)
 	web.Handle("POST /prometheus/api/v1/otlp/v1/metrics", write, http.StripPrefix("/prometheus", writers(prom, writeTurns)))

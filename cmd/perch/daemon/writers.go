@@ -15,6 +15,17 @@ func newWriteTurns(reg prometheus.Registerer) *door.Turns {
 	return door.NewTurns("write", door.Limit{All: 4, Each: 2, Wait: 10 * time.Second, Exchange: 2 * time.Minute}, reg)
 }
 
+// newReadTurns are for what reads series: its answer is in memory as a whole until the
+// client has read it, when the engine's own turn is long over.
+func newReadTurns(reg prometheus.Registerer) *door.Turns {
+	return door.NewTurns("promql", door.Limit{All: 6, Each: 4, Wait: 30 * time.Second, Exchange: 2 * time.Minute}, reg)
+}
+
+// readers lets what reads series wait for its turn.
+func readers(prom http.Handler, turns *door.Turns) http.Handler {
+	return turns.Limit(prom, func(r *http.Request) bool { return !promapi.Reads(r) })
+}
+
 // writers hands to the API what door.Write allows: all, or one namespace.
 func writers(prom http.Handler, turns *door.Turns) http.Handler {
 	return turns.Limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
