@@ -216,15 +216,26 @@ func (d discovery) selects(role string, set map[string]string) bool {
 	return true
 }
 
-func (p *planner) discover(o Object, d discovery, base func() *promlabels.Builder) []candidate {
-	where := namespaceSelector{Any: true}
-	if n := d.Namespaces; n != nil {
-		names := n.Names
-		if n.OwnNamespace != nil && *n.OwnNamespace {
-			names = append(names[:len(names):len(names)], o.Namespace)
-		}
-		where = namespaceSelector{Any: len(names) == 0, MatchNames: names}
+// where are the namespaces that a discovery of an object looks into; nodes are in none.
+func (d discovery) where(own string) (_ namespaceSelector, follows bool) {
+	switch strings.ToLower(d.Role) {
+	case "pod", "service", "endpoints", "endpointslice":
+	default:
+		return namespaceSelector{}, false
 	}
+	n := d.Namespaces
+	if n == nil {
+		return namespaceSelector{Any: true}, true
+	}
+	names := n.Names
+	if n.OwnNamespace != nil && *n.OwnNamespace {
+		names = append(names[:len(names):len(names)], own)
+	}
+	return namespaceSelector{Any: len(names) == 0, MatchNames: names}, true
+}
+
+func (p *planner) discover(o Object, d discovery, base func() *promlabels.Builder) []candidate {
+	where, _ := d.where(o.Namespace)
 	var out []candidate
 	switch strings.ToLower(d.Role) {
 	case "node":

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kadmission "k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/kubernetes"
 
@@ -17,22 +18,27 @@ import (
 )
 
 // monitorCheck refuses objects of scraping and alert routing that would not be in
-// force, with the path of the field, and warns of fields that do nothing.
+// force, with the path of the field, those that look into namespaces where their author
+// may not write, and warns of fields that do nothing.
 const monitorCheck = "MonitorCheck"
 
 type monitorPlugin struct {
 	*kadmission.Handler
-	routing watchedText // what is set for all is open to all
-	client  kubernetes.Interface
+	routing    watchedText // what is set for all is open to all
+	client     kubernetes.Interface
+	authorizer authorizer.Authorizer
 }
+
+// SetAuthorizer implements initializer.WantsAuthorizer.
+func (p *monitorPlugin) SetAuthorizer(a authorizer.Authorizer) { p.authorizer = a }
 
 // SetExternalKubeClientSet implements initializer.WantsExternalKubeClientSet.
 func (p *monitorPlugin) SetExternalKubeClientSet(c kubernetes.Interface) { p.client = c }
 
 // ValidateInitialization implements admission.InitializationValidator.
 func (p *monitorPlugin) ValidateInitialization() error {
-	if p.client == nil {
-		return errors.New(monitorCheck + " has no client")
+	if p.client == nil || p.authorizer == nil {
+		return errors.New(monitorCheck + " has no client or authorizer")
 	}
 	return nil
 }
@@ -83,7 +89,13 @@ func (p *monitorPlugin) Validate(ctx context.Context, a kadmission.Attributes, _
 	var wrong, idle []string
 	for kind, resource := range scrapeKinds() {
 		if resource.GroupResource() == a.GetResource().GroupResource() {
-			wrong, idle = scrapeObject(kind, have).Check()
+			o := scrapeObject(kind, have)
+			if wrong, idle = o.Check(); len(wrong) > 0 {
+				continue
+			}
+			if err := p.reaches(ctx, a, o); err != nil {
+				wrong = append(wrong, err.Error())
+			}
 		}
 	}
 	if alertRoutes.GroupResource() == a.GetResource().GroupResource() {

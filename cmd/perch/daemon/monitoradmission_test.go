@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kadmission "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
@@ -26,17 +29,76 @@ import (
 // alerts; empty: none.
 func monitors(t *testing.T, file, secret string) kadmission.ValidationInterface {
 	t.Helper()
-	client := fake.NewClientset()
+	ops := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ops", Labels: map[string]string{rulesLabel: "cluster"}}}
+	client := fake.NewClientset(ops)
 	if secret != "" {
-		client = fake.NewClientset(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: alertConfigName}, Data: map[string][]byte{alertConfigKey: []byte(secret)}})
+		client = fake.NewClientset(ops, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: alertConfigName}, Data: map[string][]byte{alertConfigKey: []byte(secret)}})
 	}
 	plugins := kadmission.NewPlugins()
 	admitting(role{cfg: config.Config{AlertConfig: file}}.alertConfig()).Register(plugins)
-	made, err := plugins.InitPlugin(monitorCheck, nil, initializer.New(client, nil, nil, nil, nil, nil, nil, nil))
+	made, err := plugins.InitPlugin(monitorCheck, nil, initializer.New(client, nil, nil, mayCreate{}, nil, nil, nil, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return made.(kadmission.ValidationInterface)
+}
+
+// mayCreate is what users may: admin in all namespaces, dev in shop and bank.
+type mayCreate struct{}
+
+func (mayCreate) Authorize(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	if a.GetVerb() != "create" || a.GetAPIGroup() != "monitoring.coreos.com" || a.GetResource() == "" {
+		return authorizer.DecisionNoOpinion, "", nil
+	}
+	if who := a.GetUser().GetName(); who == "admin" || who == "dev" && (a.GetNamespace() == "shop" || a.GetNamespace() == "bank") {
+		return authorizer.DecisionAllow, "", nil
+	}
+	return authorizer.DecisionNoOpinion, "", nil
+}
+
+func TestAMonitorLooksOnlyWhereItsAuthorMayWriteOne(t *testing.T) {
+	const own, any, names = `{selector: {}, podMetricsEndpoints: [{port: m}]}`, `{selector: {}, namespaceSelector: {any: true}, podMetricsEndpoints: [{port: m}]}`, `{selector: {}, namespaceSelector: {matchNames: [shop, bank, %s]}, podMetricsEndpoints: [{port: m}]}`
+	const changed = `{selector: {}, namespaceSelector: {any: true}, podMetricsEndpoints: [{port: m, path: /x}]}`
+	for _, c := range []struct {
+		what, user, namespace, resource, spec, before string
+		wrong                                         string
+	}{
+		{"its own namespace", "dev", "shop", "podmonitors", own, "", ""},
+		{"all, of who may write in all", "admin", "shop", "podmonitors", any, "", ""},
+		{"all", "dev", "shop", "podmonitors", any, "", "it looks for targets in all namespaces, and dev may not create podmonitors in all of them"},
+		{"others where it may write too", "dev", "shop", "podmonitors", fmt.Sprintf(names, "shop"), "", ""},
+		{"others", "dev", "shop", "podmonitors", fmt.Sprintf(names, "kube-system"), "", `in namespace "kube-system", and dev may not create podmonitors there`},
+		{"Services of all", "dev", "shop", "servicemonitors", `{selector: {}, namespaceSelector: {any: true}, endpoints: [{port: m}]}`, "", "may not create servicemonitors"},
+		{"all, from a namespace that is for all", "dev", "ops", "podmonitors", any, "", ""},
+		{"all, from kube-system", "dev", "kube-system", "podmonitors", any, "", ""},
+		{"a label of what somebody else wrote", "dev", "shop", "podmonitors", any, any, ""},
+		{"a change to what somebody else wrote", "dev", "shop", "podmonitors", changed, any, "all namespaces"},
+		{"pods of all, by discovery", "dev", "shop", "scrapeconfigs", `{kubernetesSDConfigs: [{role: Pod}]}`, "", "all namespaces, and dev may not create scrapeconfigs"},
+		{"pods of another, by discovery", "dev", "shop", "scrapeconfigs", `{kubernetesSDConfigs: [{role: Pod, namespaces: {ownNamespace: true, names: [x]}}]}`, "", `namespace "x"`},
+		{"its own pods, by discovery", "dev", "shop", "scrapeconfigs", `{kubernetesSDConfigs: [{role: Pod, namespaces: {ownNamespace: true}}]}`, "", ""},
+		{"nodes, by discovery", "dev", "shop", "scrapeconfigs", `{kubernetesSDConfigs: [{role: Node}]}`, "", ""},
+		{"a probe", "dev", "shop", "probes", `{targets: {staticConfig: {static: ["http://x"]}}}`, "", ""},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			read := func(spec string) *unstructured.Unstructured {
+				u := &unstructured.Unstructured{}
+				if err := yaml.Unmarshal([]byte("metadata: {name: x, namespace: "+c.namespace+"}\nspec: "+spec), &u.Object); err != nil {
+					t.Fatal(err)
+				}
+				return u
+			}
+			op, before := kadmission.Create, (*unstructured.Unstructured)(nil)
+			if c.before != "" {
+				op, before = kadmission.Update, read(c.before)
+			}
+			gvr := schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: c.resource}
+			attrs := kadmission.NewAttributesRecord(read(c.spec), before, gvr.GroupVersion().WithKind("X"), c.namespace, "x", gvr, "", op, nil, false, &user.DefaultInfo{Name: c.user})
+			err := monitors(t, "", "").Validate(t.Context(), attrs, nil)
+			if (err == nil) != (c.wrong == "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
+				t.Errorf("said %v, want %q", err, c.wrong)
+			}
+		})
+	}
 }
 
 type warnings []string
