@@ -338,7 +338,7 @@ func (c *Courier) ownerOf(ctx context.Context, expr string, now time.Time) (obje
 	if o.kind == "" || strings.HasPrefix(o.kind, "<") {
 		return object{}, nil
 	}
-	if above := map[string]string{"ReplicaSet": "kube_replicaset_owner{namespace=%q,replicaset=%q}", "Job": "kube_job_owner{namespace=%q,job_name=%q}"}[o.kind]; above != "" {
+	if above := map[string]string{"ReplicaSet": `kube_replicaset_owner{job="kube-state-metrics",namespace=%q,replicaset=%q}`, "Job": `kube_job_owner{job="kube-state-metrics",namespace=%q,job_name=%q}`}[o.kind]; above != "" {
 		up, err := c.from.Values(ctx, fmt.Sprintf(above, o.ns, o.name), now)
 		if err != nil {
 			return object{}, err

@@ -374,3 +374,24 @@ func TestTheOwnerOfAPodIsWhoMadeTheJobOrReplicaSet(t *testing.T) {
 		}
 	}
 }
+
+func TestEvidenceIsWhatPerchSays(t *testing.T) {
+	for _, l := range []map[string]string{{"namespace": "shop", "pod": "a"}, {"namespace": "shop", "pod": "a", "container": "c"}, {"namespace": "shop", "deployment": "d"}, {"node": "n1"}} {
+		p := ask(l)
+		exprs := []string{}
+		if p.owner != "" {
+			exprs = append(exprs, p.owner)
+		}
+		for _, m := range p.values {
+			exprs = append(exprs, m.expr)
+		}
+		for _, expr := range exprs {
+			if !strings.Contains(expr, `job="ku`) && !strings.Contains(expr, `namespace=""`) {
+				t.Errorf("%v: %s may be another exporter's", l, expr)
+			}
+		}
+		if len(exprs) == 0 {
+			t.Errorf("%v: no value is asked for", l)
+		}
+	}
+}

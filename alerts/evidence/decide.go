@@ -104,12 +104,12 @@ func ask(l map[string]string) plan {
 		} else {
 			at += `,container!=""`
 		}
-		p.owner = fmt.Sprintf("kube_pod_owner{namespace=%s,pod=%s}", strconv.Quote(ns), strconv.Quote(pod))
+		p.owner = fmt.Sprintf(`kube_pod_owner{job="kube-state-metrics",namespace=%s,pod=%s}`, strconv.Quote(ns), strconv.Quote(pod))
 		p.values = []measure{
-			{"cpu", "sum(rate(container_cpu_usage_seconds_total{" + at + "}[30s]))", "cores"},
-			{"memory", "sum(max_over_time(container_memory_working_set_bytes{" + at + "}[15s]))", "bytes"},
-			{"memory limit", "sum(kube_pod_container_resource_limits{" + at + `,resource="memory"})`, "bytes"},
-			{"restarts", "sum(kube_pod_container_status_restarts_total{" + at + "})", ""},
+			{"cpu", `sum(rate(container_cpu_usage_seconds_total{job="kubelet",` + at + "}[30s]))", "cores"},
+			{"memory", `sum(max_over_time(container_memory_working_set_bytes{job="kubelet",` + at + "}[15s]))", "bytes"},
+			{"memory limit", `sum(kube_pod_container_resource_limits{job="kube-state-metrics",` + at + `,resource="memory"})`, "bytes"},
+			{"restarts", `sum(kube_pod_container_status_restarts_total{job="kube-state-metrics",` + at + "})", ""},
 		}
 		return p
 	case ns != "":
@@ -121,7 +121,7 @@ func ask(l map[string]string) plan {
 		return plan{link: "/dash/perch-pods?ns=" + url.QueryEscape(ns)}
 	case node != "":
 		o := object{"", "Node", node}
-		at := "{node=" + strconv.Quote(node) + "}"
+		at := `{namespace="",node=` + strconv.Quote(node) + "}"
 		return plan{events: o.events(), changes: o.changes(), link: "/dash/perch-nodes?var-node=" + url.QueryEscape(node), logs: "node:" + strconv.Quote(node) + " level:>=warn", values: []measure{
 			{"cpu busy", "100 * node:cpu_busy:ratio" + at, "%"}, {"memory used", "100 * node:memory_used:ratio" + at, "%"}}}
 	}
@@ -135,7 +135,7 @@ func askOwner(o object) plan {
 	case "HorizontalPodAutoscaler", "PersistentVolumeClaim", "CronJob":
 	default:
 		p.lines = "kind:log namespace:" + strconv.Quote(o.ns) + " pod:" + strconv.Quote(o.name+"-") + "*"
-		p.values = []measure{{"pods ready", fmt.Sprintf(`sum(kube_pod_status_ready{condition="true",namespace=%s,pod=~%s})`, strconv.Quote(o.ns), strconv.Quote(quoteMeta(o.name)+"-.+")), ""}}
+		p.values = []measure{{"pods ready", fmt.Sprintf(`sum(kube_pod_status_ready{job="kube-state-metrics",condition="true",namespace=%s,pod=~%s})`, strconv.Quote(o.ns), strconv.Quote(quoteMeta(o.name)+"-.+")), ""}}
 	}
 	p.link = o.story(p.lines)
 	if o.kind == "Deployment" {
