@@ -267,6 +267,7 @@ func TestNamespacesThatMayNotBeReadAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := serve(t, s, Access{Namespaces: []string{"shop"}})
+	const all = `"hidden":["_host","default","kube-system"]`
 	_, body := get(t, srv, "query", "q", "failed")
 	if strings.Contains(body, "password") || strings.Contains(body, "Back-off") || !strings.Contains(body, `"hidden":["_host","default","kube-system"]`) {
 		t.Fatal(body)
@@ -289,8 +290,25 @@ func TestNamespacesThatMayNotBeReadAreNamed(t *testing.T) {
 		t.Fatal(err, body)
 	}
 	_, body = get(t, srv, "context", "id", hidden.ID)
-	if strings.Contains(body, `"line"`) || !strings.Contains(body, `"hidden":["default"]`) {
+	if strings.Contains(body, `"line"`) || !strings.Contains(body, all) {
 		t.Fatal(body)
+	}
+	// No question tells of what is in there but what the names do.
+	_, unknown := get(t, srv, "context", "id", "00000000000000aa-0")
+	if !strings.Contains(unknown, all) {
+		t.Fatal(unknown)
+	}
+	for _, q := range []string{"pod:dns-0", "pod:none-such", "kind:event", "password", "pod:dns-0 -namespace:shop", "namespace:default or pod:x"} {
+		for _, path := range []string{"query", "histogram", "patterns", "fields"} {
+			if _, body := get(t, srv, path, "q", q); !strings.Contains(body, all) {
+				t.Errorf("%s %s: %s", path, q, body)
+			}
+		}
+	}
+	for q, want := range map[string]string{"namespace:default pod:none-such": `"hidden":["default"]`, "-namespace:default": `"hidden":["_host","kube-system"]`, "namespace:shop": `"hidden":[]`} {
+		if _, body := get(t, srv, "query", "q", q); !strings.Contains(body, want) {
+			t.Errorf("%s: %s", q, body)
+		}
 	}
 }
 

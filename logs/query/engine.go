@@ -76,17 +76,19 @@ func (s *search) choose(from, to int64, want func(*record.Stream) bool, need ind
 	return out
 }
 
-func (s *search) want(st *record.Stream) bool {
-	return s.root.ask(st) != no && s.may(st)
-}
+func (s *search) want(st *record.Stream) bool { return s.may(st) && s.root.ask(st) != no }
 
-// may tells whether the asker may read a stream, and notes what is left out.
+// may tells whether the asker may read a stream, and notes what is left out: the
+// namespace, whatever the query says of anything but namespaces. Else who may not read
+// it could ask whether it has a pod of some name.
 func (s *search) may(st *record.Stream) bool {
-	if !s.r.allows(st.Namespace) {
-		s.hidden[cmp.Or(st.Namespace, NoValue)] = struct{}{}
-		return false
+	if s.r.allows(st.Namespace) {
+		return true
 	}
-	return true
+	if s.root.askNamespace(st.Namespace) != no {
+		s.hidden[cmp.Or(st.Namespace, NoValue)] = struct{}{}
+	}
+	return false
 }
 
 // due tells whether the request must end before the next piece. Called with mu

@@ -193,7 +193,7 @@ func (s *search) around(emit func(*Line) error) (Summary, error) {
 	}
 	last := a.Number + uint64(max(a.After, 0))
 	pieces := s.choose(minTime, maxTime, func(st *record.Stream) bool {
-		return st.Hash() == a.Hash && s.may(st)
+		return s.may(st) && st.Hash() == a.Hash
 	}, index.Need{})
 	slices.SortFunc(pieces, func(a, b store.Piece) int { return cmp.Compare(a.First, b.First) })
 	pieces = slices.DeleteFunc(pieces, func(p store.Piece) bool { return p.First > last || p.First+uint64(p.Lines) <= first })

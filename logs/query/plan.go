@@ -31,16 +31,24 @@ func (a answer) not() answer {
 }
 
 // ask answers for all lines of a stream.
-func (n *node) ask(s *record.Stream) answer {
+func (n *node) ask(s *record.Stream) answer { return n.askOf(s.Label) }
+
+// askNamespace answers for all lines of a namespace, whatever else the query says.
+func (n *node) askNamespace(name string) answer {
+	return n.askOf(func(label string) (string, bool) { return name, label == "namespace" })
+}
+
+// askOf answers for all lines that have some labels; others are not known.
+func (n *node) askOf(label func(name string) (value string, known bool)) answer {
 	switch n.op {
 	case opAll:
 		return yes
 	case opNot:
-		return n.kids[0].ask(s).not()
+		return n.kids[0].askOf(label).not()
 	case opAnd:
 		out := yes
 		for _, k := range n.kids {
-			switch k.ask(s) {
+			switch k.askOf(label) {
 			case no:
 				return no
 			case maybe:
@@ -51,7 +59,7 @@ func (n *node) ask(s *record.Stream) answer {
 	case opOr:
 		out := no
 		for _, k := range n.kids {
-			switch k.ask(s) {
+			switch k.askOf(label) {
 			case yes:
 				return yes
 			case maybe:
@@ -62,7 +70,7 @@ func (n *node) ask(s *record.Stream) answer {
 	case opText, opRegex:
 		return maybe
 	}
-	v, ok := s.Label(n.field)
+	v, ok := label(n.field)
 	if !ok {
 		return maybe
 	}

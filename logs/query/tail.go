@@ -35,14 +35,13 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 	}
 	root, hidden := r.Query.root, &leftOut{}
 	f := e.store.Follow(tailBuffer, func(s *record.Stream) bool {
-		if root.ask(s) == no {
-			return false
+		if r.allows(s.Namespace) {
+			return root.ask(s) != no
 		}
-		if !r.allows(s.Namespace) {
+		if root.askNamespace(s.Namespace) != no { // as in an answer
 			hidden.add(s.Namespace)
-			return false
 		}
-		return true
+		return false
 	})
 	defer f.Close()
 	shown := map[Cursor]struct{}{}
