@@ -14,12 +14,13 @@
 //	         "event: missing" data {"nodes"}; "event: error" data {"error"}; "event: hidden" data {"namespaces"}; "event: live": what was stored before has been told
 //	         Lines come as they are stored, not by time. With Last-Event-ID lines from 2 s before the newest one are told again (known by their "id"), or from the begin if
 //	         it ended before it was live; "event: resumed" data {"from"} says so: what was stored meanwhile with an earlier time is not told
-//	GET …/fields, /values?field=F   q, from, to, limit → {"values":[{"value","count"}],…}; counts of parsed fields come from a sample of lines
-//	GET …/stats?field=F&by=G  q, from, to, limit → {"groups":[{"group","count","rate","with","unique","numbers","sum","min","max","average","quantiles":{"0.5":…}}],…}
+//	GET …/fields, /values?field=F   q, from, to, limit → {"values":[{"value","count"}],"sampled":bool,…}; counts of parsed fields come from the newest 2000 lines, sampled if there are more
+//	GET …/stats?field=F&by=G  q, from, to, limit → {"groups":[{"group","count","rate","with","unique","numbers","sum","min","max","average","quantiles":{"0.5":…}}],"other",…}; other are lines of groups beyond limit
 //	GET …/patterns  q, from, to, limit, buckets → {"total","other","step_ms","patterns":[{"pattern","count","level","first","last","trend":[n],"id","namespace","pod","container","instance",
 //	         "seen"?:{"time","id","namespace","pod","container","instance","maybe_earlier"?},"image"?}],…}
 //	         a pattern is a line without its words with digits; first, id and so on tell of its first line within from..to, seen of the first that is stored and that q finds.
-//	         That is looked for during 2 s: maybe_earlier is true when there may be an earlier one, and seen is absent beyond the 500 most frequent. image is that of seen
+//	         That is looked for during 2 s: maybe_earlier is true when there may be an earlier one, and seen is absent beyond the 500 most frequent. image is that of seen;
+//	         "image_not_looked_for" is true of patterns of further containers than 20, and beyond 2 s
 //	GET …/context?id=ID&before=N&after=N&scope=stream|container|pod|workload|node  NDJSON as query, oldest first
 //	errors: {"error","position"?,"expected"?} with status 400, 403, 404, 405, 503
 //

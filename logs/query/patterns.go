@@ -38,8 +38,9 @@ type Pattern struct {
 	Pod       string    `json:"pod"`
 	Container string    `json:"container"`
 	Instance  string    `json:"instance"`
-	Seen      *Seen     `json:"seen,omitempty"`  // nil: it was not looked for
-	Image     string    `json:"image,omitempty"` // of the container that wrote the line of Seen, when an event tells it
+	Seen      *Seen     `json:"seen,omitempty"`                 // nil: it was not looked for
+	Image     string    `json:"image,omitempty"`                // of the container that wrote the line of Seen, when an event tells it
+	Unsought  bool      `json:"image_not_looked_for,omitempty"` // an event may tell it: there were too many containers, or too little time
 }
 
 // Patterns are the kinds of the lines that match, most frequent first.
@@ -270,11 +271,12 @@ func (w *worker) patterns(p *store.Piece, own map[string]*seen, bucket func(int6
 
 // imageOf finds which image the container of a line ran, from the event that told of
 // its pull: the last one before the line. It is empty when no event is stored any more.
-func imageOf(ctx context.Context, s Searcher, r Request, of *Seen) (image string) {
+// whole is false when not all events were looked at.
+func imageOf(ctx context.Context, s Searcher, r Request, of *Seen) (image string, whole bool) {
 	text := fmt.Sprintf(`kind:event namespace:%q pod:%q container:%q ~"image \""`, of.Namespace, of.Pod, of.Container)
 	for _, to := range []int64{of.Time.UnixNano(), maxTime} { // clocks and senders may differ
 		r = Request{Text: text, From: minTime, To: to, Limit: 1, Namespaces: r.Namespaces, Timeout: imageTimeout}
-		_, err := s.Query(ctx, r, func(l *Line) error {
+		sum, err := s.Query(ctx, r, func(l *Line) error {
 			if _, rest, ok := bytes.Cut(l.Body, []byte(`image "`)); ok {
 				if name, _, ok := bytes.Cut(rest, []byte{'"'}); ok {
 					image = string(name)
@@ -282,9 +284,9 @@ func imageOf(ctx context.Context, s Searcher, r Request, of *Seen) (image string
 			}
 			return nil
 		})
-		if err != nil || image != "" {
+		if whole = err == nil && !sum.Partial; err != nil || image != "" {
 			break // the pattern is shown without it
 		}
 	}
-	return image
+	return image, whole || image != ""
 }

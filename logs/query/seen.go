@@ -75,16 +75,24 @@ func tellImages(ctx context.Context, s Searcher, r Request, of []Pattern) {
 	ctx, cancel := context.WithTimeout(ctx, seenTimeout)
 	defer cancel()
 	type container struct{ namespace, pod, container, instance string }
-	images := map[container]string{}
+	type answer struct {
+		image string
+		known bool
+	}
+	images := map[container]answer{}
 	for i := range of {
 		first := of[i].Seen
 		c := container{first.Namespace, first.Pod, first.Container, first.Instance}
-		image, known := images[c]
-		if !known && c.pod != "" && len(images) < imageLookups {
-			image = imageOf(ctx, s, r, first)
-			images[c] = image
+		a, asked := images[c]
+		switch {
+		case asked:
+		case c.pod == "": // no container wrote it
+			a.known = true
+		case len(images) < imageLookups:
+			a.image, a.known = imageOf(ctx, s, r, first)
+			images[c] = a
 		}
-		of[i].Image = image
+		of[i].Image, of[i].Unsought = a.image, !a.known
 	}
 }
 

@@ -238,3 +238,69 @@ func TestNeedOfAPatternHasWholeWordsOnly(t *testing.T) {
 		}
 	}
 }
+
+// What was not looked for, not listed or not counted whole is told as that.
+func TestFiguresTellWhatTheyLeaveOut(t *testing.T) {
+	s := testStore(t, 1<<20)
+	const pods = imageLookups + 5
+	var records []record.Record
+	for i := range pods {
+		st := &record.Stream{Namespace: "shop", Pod: fmt.Sprintf("p-%c", 'a'+i), Container: "app", Kind: "log"}
+		event := &record.Stream{Namespace: "shop", Pod: st.Pod, Container: "app", Kind: "event"}
+		records = append(records,
+			record.Record{Time: 1, Stream: event, Body: fmt.Appendf(nil, `Pulled: image "img/%c" was there`, 'a'+i)},
+			record.Record{Time: int64(10 + i), Stream: st, Body: fmt.Appendf(nil, "kind %c size=%d", 'a'+i, i)})
+	}
+	records = append(records, record.Record{Time: 2, Stream: &record.Stream{Namespace: "shop", Kind: "log"}, Body: []byte("kind of no container")})
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	e := New(s, quiet())
+	r := Request{Text: "kind:log kind", From: 0, To: 1000}
+	p, err := e.Patterns(t.Context(), r)
+	if err != nil || len(p.Patterns) != pods+1 {
+		t.Fatal(err, len(p.Patterns))
+	}
+	n, err := r.Normal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tellSeen(t.Context(), e, n, &p)
+	images, unsought := 0, 0
+	for _, x := range p.Patterns {
+		if x.Image != "" {
+			images++
+		}
+		if x.Unsought {
+			unsought++
+		}
+		if x.Pod == "" && x.Unsought {
+			t.Error("no container wrote it, but its image is to be looked for")
+		}
+	}
+	if images != imageLookups || unsought != pods-imageLookups {
+		t.Errorf("%d images, %d were not looked for", images, unsought)
+	}
+	for limit, other := range map[int]int64{10: pods + 1 - 10, 100: 0} {
+		f, err := e.Stats(t.Context(), Request{Text: r.Text, To: 1000, Field: "size", By: "pod", Limit: limit})
+		if err != nil || f.Other != other {
+			t.Errorf("of %d groups: %d lines are of others, want %d (%v)", limit, f.Other, other, err)
+		}
+	}
+	v, err := e.Values(t.Context(), Request{Text: r.Text, To: 1000, Field: "size"})
+	if err != nil || v.Sampled || len(v.Values) != pods {
+		t.Errorf("%d values, sampled %v (%v)", len(v.Values), v.Sampled, err)
+	}
+	for i := range records {
+		records[i].Time += 1000
+	}
+	for len(records) <= sampleLines {
+		records = append(records, records...)
+	}
+	if err := s.Append(t.Context(), records, nil); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = e.Values(t.Context(), Request{To: 1e6, Field: "size"}); err != nil || !v.Sampled {
+		t.Errorf("of %d lines: sampled %v (%v)", len(records), v.Sampled, err)
+	}
+}

@@ -42,6 +42,7 @@ type FieldStats struct {
 	Field  string `json:"field,omitempty"`
 	By     string `json:"by,omitempty"`
 	Groups []Stat `json:"groups"` // by count
+	Other  int64  `json:"other"`  // lines of groups that are not listed
 	Summary
 }
 
@@ -238,6 +239,9 @@ func (f *FieldStats) Finish(r Request) {
 	slices.SortFunc(f.Groups, func(a, b Stat) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Group, b.Group))
 	})
+	for i := min(r.Limit, len(f.Groups)); i < len(f.Groups); i++ {
+		f.Other += f.Groups[i].Count
+	}
 	f.Groups = f.Groups[:min(r.Limit, len(f.Groups))]
 }
 

@@ -28,9 +28,9 @@ func (e *Engine) Values(ctx context.Context, r Request) (Values, error) {
 	if _, label := (&record.Stream{}).Label(r.Field); label || r.Field == "level" {
 		out.Summary, err = e.countLabels(ctx, &r, counts)
 	} else {
-		r.Limit, out.Sampled = sampleLines, true
+		r.Limit = sampleLines
 		out.Summary, err = e.Query(ctx, r, func(l *Line) error { l.countFields(r.Field, counts); return nil })
-		out.Cursor = ""
+		out.Sampled, out.Cursor = out.Cursor != "", "" // there may be more lines
 	}
 	if err != nil {
 		return Values{}, err

@@ -180,7 +180,7 @@ export async function around(id: string, scope: Scope, before: number, after: nu
 }
 
 /** Pattern is a kind of line; <*> stands for a word with a digit in it. */
-export type Pattern = { pattern: string; count: number; level: string; first: string; last: string; trend: number[]; id: string; namespace: string; pod: string; container: string; instance: string; seen?: Seen; image?: string };
+export type Pattern = { pattern: string; count: number; level: string; first: string; last: string; trend: number[]; id: string; namespace: string; pod: string; container: string; instance: string; seen?: Seen; image?: string; image_not_looked_for?: boolean };
 /** Seen tells of a pattern's first line in all that is stored, or in what was looked at of it. */
 export type Seen = { time: string; id: string; pod: string; maybe_earlier?: boolean };
 export type Patterns = LogStats & { total: number; other: number; patterns: Pattern[] };
