@@ -142,6 +142,7 @@ type API struct {
 	engine *promql.Engine
 	turns  *turns
 	guard  guard
+	in     intake
 	mux    *http.ServeMux
 	parser parser.Parser
 	can    features.Collector
@@ -181,7 +182,8 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		parts.Gatherer = prometheus.NewRegistry()
 	}
 	router := route.New().WithPrefix("/api/v1")
-	a.upstream(parts, newIntake(parts.Store, reg), log, reg).Register(router)
+	a.in = newIntake(parts.Store, reg)
+	a.upstream(parts, a.in, log, reg).Register(router)
 	a.mux.Handle("/api/v1/", boundedRead(logged(parts.QueryLog, restrict(sized(a.lists(a.writes(parts.Families, a.own(parts, parts.visibleRules(router)))))))))
 	for _, path := range []string{"/-/healthy", "/-/ready"} { // promtool and probes ask
 		a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "perch answers.\n") })

@@ -30,7 +30,8 @@ const (
 //
 //	remote write 1: 400 that names the first and counts all by reason; senders do
 //	  not send such a request again. The rest of it is stored.
-//	remote write 2: as its own handler tells it
+//	remote write 2: as its own handler tells it; series with exemplars alone, which
+//	  that refuses, are stored here
 //	OTLP: 200 with a partial success; so are metrics that cannot be kept at all
 func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -64,11 +65,22 @@ func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 			http.Error(w, errHeavy.Error(), http.StatusRequestEntityTooLarge)
 			return
 		}
+		var apart []traced
 		if t.skip {
 			t.messages(raw)
+		} else if raw, apart = takeTraced(raw); len(apart) > 0 {
+			r.Body = io.NopCloser(bytes.NewReader(snappy.Encode(nil, raw)))
 		}
 		rec := &answer{header: w.Header(), code: http.StatusOK}
 		next.ServeHTTP(rec, r.WithContext(ctx))
+		if len(apart) > 0 { // behind the samples of their series
+			n, err := a.in.keepTraced(ctx, apart)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			addWritten(rec.header, n)
+		}
 		if _, why := t.lost(); why != "" && rec.code/100 == 2 {
 			http.Error(w, why, http.StatusBadRequest)
 			return
