@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -172,6 +173,42 @@ func TestAServerThatStartsTakesNoTargetsAway(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestANodeWithTooMuchToTellGetsItsTargetsAllTheSame.
+func TestANodeWithTooMuchToTellGetsItsTargetsAllTheSame(t *testing.T) {
+	for about, tc := range map[string]struct{ rows, left, bytes, untold int }{
+		"little":    {10, 10, 10, 0},
+		"many":      {maxRows + 5, maxRows + 2, 10, 7},
+		"long ones": {1500, 1500, 8 << 10, -1},
+	} {
+		cfg := Default()
+		cfg.Node, cfg.Hold = "n1", time.Millisecond
+		d, err := NewDesk(cfg, Parts{World: func() target.World { return target.World{} }, Objects: func() []target.Object { return nil },
+			NodeOf: func(*http.Request) (string, error) { return "n2", nil }}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		door := httptest.NewServer(d)
+		c := NewClient(ClientConfig{URL: door.URL, Timeout: time.Minute, Retry: time.Second}, door.Client(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		err = c.ask(t.Context(), slices.Repeat([]scrape.Status{{Error: strings.Repeat("x", tc.bytes)}}, tc.rows), slices.Repeat([]target.Dropped{{From: "pod/a/b", Reason: strings.Repeat("x", tc.bytes)}}, tc.left))
+		door.Close()
+		if err != nil {
+			t.Errorf("%s: %v", about, err)
+			continue
+		}
+		rows, left := d.Others()
+		told := 0
+		if last := left[len(left)-1]; last.From == "node/n2" {
+			if _, err := fmt.Sscanf(last.Reason, "%d more of its targets", &told); err != nil {
+				t.Error(about, last, err)
+			}
+			left = left[:len(left)-1]
+		}
+		if got := tc.rows + tc.left - len(rows) - len(left); got != told || tc.untold >= 0 && told != tc.untold || len(rows) < 5 || len(left) < 5 {
+			t.Errorf("%s: %d rows and %d reasons, %d are said to be more", about, len(rows), len(left), told)
+		}
+	}
 }
 
 func TestOnlyNodesAreAnswered(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,37 @@ import (
 
 // answerLimit bounds an answer of the desk.
 const answerLimit = 64 << 20
+
+// A request tells rows of at most so many bytes: the desk takes 8 MiB. What is over is
+// counted and not told; without that the node would ask for ever and get no targets.
+const (
+	rowBytes = 6 << 20
+	maxRows  = 2000
+)
+
+// told is a request as it is written.
+type told struct {
+	Mark   string            `json:"mark"`
+	Here   []json.RawMessage `json:"here"`
+	Left   []json.RawMessage `json:"left"`
+	Untold int               `json:"untold,omitempty"`
+}
+
+// rowsOf writes rows as far as they fit, and takes what they need from room.
+func rowsOf[T any](all []T, room *int) (out []json.RawMessage, untold int, _ error) {
+	out = []json.RawMessage{}
+	for i, row := range all {
+		text, err := json.Marshal(row)
+		if err != nil {
+			return nil, 0, err
+		}
+		if *room -= len(text) + 1; *room < 0 || len(out) == maxRows {
+			return out, len(all) - i, nil
+		}
+		out = append(out, text)
+	}
+	return out, 0, nil
+}
 
 // ClientConfig says where the desk is.
 type ClientConfig struct {
@@ -85,8 +117,15 @@ func (c *Client) Run(ctx context.Context, here func() ([]scrape.Status, []target
 func (c *Client) ask(ctx context.Context, here []scrape.Status, left []target.Dropped) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
+	room := rowBytes / 2
+	why, untoldWhy, err := rowsOf(left, &room)
+	room += rowBytes / 2
+	rows, untold, errRows := rowsOf(here, &room)
+	if err := errors.Join(err, errRows); err != nil {
+		return fmt.Errorf("write targets: %w", err)
+	}
 	c.mu.Lock()
-	body, err := json.Marshal(request{Mark: c.mark, Here: here, Left: left})
+	body, err := json.Marshal(told{Mark: c.mark, Here: rows, Left: why, Untold: untold + untoldWhy})
 	c.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("write targets: %w", err)

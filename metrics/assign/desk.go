@@ -33,7 +33,7 @@ type Config struct {
 
 // Default suits clusters of some hundred nodes.
 func Default() Config {
-	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 5 * time.Second, Forget: 2 * time.Minute, Rows: 2000, Bytes: 8 << 20}
+	return Config{Every: 15 * time.Second, Soon: time.Second, Hold: 5 * time.Second, Forget: 2 * time.Minute, Rows: maxRows, Bytes: 8 << 20}
 }
 
 // Parts are the collaborators.
@@ -74,6 +74,7 @@ type part struct {
 type rows struct {
 	list []scrape.Status
 	left []target.Dropped
+	more int // that are not told
 	at   time.Time
 }
 
@@ -83,6 +84,8 @@ type request struct {
 	Mark string           `json:"mark"`
 	Here []scrape.Status  `json:"here"`
 	Left []target.Dropped `json:"left"` // by the node itself: annotations
+
+	Untold int `json:"untold"` // of both, for which there was no room
 }
 
 type answer struct {
@@ -173,6 +176,9 @@ func (d *Desk) Others() ([]scrape.Status, []target.Dropped) {
 	for _, node := range slices.Sorted(maps.Keys(d.nodes)) {
 		if node != d.cfg.Node {
 			out, left = append(out, d.nodes[node].list...), append(left, d.nodes[node].left...)
+			if n := d.nodes[node].more; n > 0 {
+				left = append(left, target.Dropped{From: "node/" + node, Partly: true, Reason: fmt.Sprintf("%d more of its targets, or reasons why there are none, are not listed: they are too many or too long; they are scraped all the same", n)})
+			}
 		}
 	}
 	return out, left
@@ -190,11 +196,12 @@ func (d *Desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "read targets of "+node+": "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	if len(ask.Here) > d.cfg.Rows {
-		ask.Here = ask.Here[:d.cfg.Rows]
+	ask.Untold = max(0, ask.Untold)
+	if more := len(ask.Here) - d.cfg.Rows; more > 0 {
+		ask.Here, ask.Untold = ask.Here[:d.cfg.Rows], ask.Untold+more
 	}
-	if len(ask.Left) > d.cfg.Rows {
-		ask.Left = ask.Left[:d.cfg.Rows]
+	if more := len(ask.Left) - d.cfg.Rows; more > 0 {
+		ask.Left, ask.Untold = ask.Left[:d.cfg.Rows], ask.Untold+more
 	}
 	for i := range ask.Here {
 		ask.Here[i].Node = node // it speaks for itself only
@@ -203,7 +210,7 @@ func (d *Desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer limit.Stop()
 	for waiting := true; ; {
 		d.mu.Lock()
-		d.nodes[node] = rows{ask.Here, ask.Left, time.Now()}
+		d.nodes[node] = rows{ask.Here, ask.Left, ask.Untold, time.Now()}
 		have, next, made := d.partOf(node), d.plan.next, d.plan.made
 		d.mu.Unlock()
 		if !made {
