@@ -412,7 +412,7 @@ test('Nodes and Targets say what is there and what is not well', async () => {
   const own = objects('pods', '-A').filter(p => p.spec.nodeName === nodes[0].metadata.name && !['Succeeded', 'Failed'].includes(p.status.phase)).length;
   await eventually('its pods', async () => Number((await text('.nodes tbody tr td:nth-child(3)')).split(' ')[0]) === own);
   await eventually('processor, memory and disk', async () => (await page.locator('.nodes [role=meter]').count()) === 3 * nodes.length);
-  const used = number('1 - sum(node_memory_MemAvailable_bytes) / sum(node_memory_MemTotal_bytes)') * 100, shown = Number(await page.locator('.nodes [role=meter]').nth(1).getAttribute('aria-valuenow'));
+  const used = number('1 - sum(node_memory_MemAvailable_bytes{job="node-exporter"}) / sum(node_memory_MemTotal_bytes{job="node-exporter"})') * 100, shown = Number(await page.locator('.nodes [role=meter]').nth(1).getAttribute('aria-valuenow'));
   assert.ok(Math.abs(used - shown) < 15, `memory: page ${shown} %, perch query ${used} %`);
   await page.screenshot({ path: `${out}/nodes.png` });
   assert.deepEqual(await axe(page), []);
@@ -558,7 +558,7 @@ test('a rule says how often it would have fired, as perch rules backtest does', 
   await page.locator('button.link', { hasText: 'PodContainerRestarted' }).click();
   await page.getByRole('button', { name: '1 day' }).click();
   const times = await eventually('an answer', async () => /^([1-9]\d*) time/.exec(await text('.backtest p'))?.[1]);
-  const expr = 'sum by (namespace, pod, container, node) (increase(kube_pod_container_status_restarts_total[5m])) > 0';
+  const expr = 'sum by (namespace, pod, container, node) (increase(kube_pod_container_status_restarts_total{job="kube-state-metrics"}[5m])) > 0';
   assert.equal(await text('.side .code'), expr);
   const told = perch('rules', 'backtest', '-e', expr, '--since', '1d').split('\n').at(-1).split(/ {2,}/);
   assert.equal(times, told[1], told.join(' | '));

@@ -7,11 +7,11 @@ import { A, Card, Empty, ErrorBox, Partial } from './parts';
 import { now } from './url';
 
 const questions = {
-  cpu: '1 - sum by (node) (rate(node_cpu_seconds_total{mode=~"idle|iowait"}[1m])) / count by (node) (node_cpu_seconds_total{mode="idle"})',
-  asked: 'sum by (node) (kube_pod_container_resource_requests{resource="cpu"}) / sum by (node) (kube_node_status_allocatable{resource="cpu"})',
-  memory: 'sum by (node) (node_memory_MemTotal_bytes - node_memory_MemAvailable_bytes)',
-  askedMemory: 'sum by (node) (kube_pod_container_resource_requests{resource="memory"}) / sum by (node) (kube_node_status_allocatable{resource="memory"})',
-  disk: 'max by (node) (1 - node_filesystem_avail_bytes{fstype!~"tmpfs|overlay|squashfs|ramfs"} / node_filesystem_size_bytes)',
+  cpu: '1 - sum by (node) (rate(node_cpu_seconds_total{job="node-exporter", namespace="", mode=~"idle|iowait"}[1m])) / count by (node) (node_cpu_seconds_total{job="node-exporter", namespace="", mode="idle"})',
+  asked: 'sum by (node) (kube_pod_container_resource_requests{job="kube-state-metrics", resource="cpu"}) / sum by (node) (kube_node_status_allocatable{job="kube-state-metrics", namespace="", resource="cpu"})',
+  memory: 'sum by (node) (node_memory_MemTotal_bytes{job="node-exporter", namespace=""} - node_memory_MemAvailable_bytes{job="node-exporter", namespace=""})',
+  askedMemory: 'sum by (node) (kube_pod_container_resource_requests{job="kube-state-metrics", resource="memory"}) / sum by (node) (kube_node_status_allocatable{job="kube-state-metrics", namespace="", resource="memory"})',
+  disk: 'max by (node) (1 - node_filesystem_avail_bytes{job="node-exporter", namespace="", fstype!~"tmpfs|overlay|squashfs|ramfs"} / node_filesystem_size_bytes{job="node-exporter", namespace=""})',
 };
 
 /** wrong tells a condition that is not as it should be: those that say what is well are to be True, all others False. */

@@ -94,9 +94,9 @@ const steps = (v: number, at: number[]) => 1 + at.filter(x => v >= x).length;
 function Map({ pods, nodes }: { pods: Obj[] | null; nodes: Obj[] | null }) {
   const use = useLoad(async s => {
     const [mem, cpu, node] = await Promise.all([
-      instant('sum by (namespace, pod) (container_memory_working_set_bytes{container!=""})', s),
-      instant('sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{container!=""}[30s]))', s),
-      instant('label_replace(1 - avg by (node) (rate(node_cpu_seconds_total{mode="idle"}[30s])), "what", "cpu", "", "") or label_replace(1 - sum by (node) (node_memory_MemAvailable_bytes) / sum by (node) (node_memory_MemTotal_bytes), "what", "memory", "", "")', s),
+      instant('sum by (namespace, pod) (container_memory_working_set_bytes{job="kubelet", container!=""})', s),
+      instant('sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{job="kubelet", container!=""}[30s]))', s),
+      instant('label_replace(1 - avg by (node) (rate(node_cpu_seconds_total{job="node-exporter", namespace="", mode="idle"}[30s])), "what", "cpu", "", "") or label_replace(1 - sum by (node) (node_memory_MemAvailable_bytes{job="node-exporter", namespace=""}) / sum by (node) (node_memory_MemTotal_bytes{job="node-exporter", namespace=""}), "what", "memory", "", "")', s),
     ]);
     const of = (x: { value?: [number, string] }) => Number(x.value?.[1] ?? 0);
     return {
@@ -143,11 +143,11 @@ function Figures({ nodes }: { nodes: Obj[] | null }) {
   const { from, to } = range(), ns = namespace.value;
   const m = ns ? `,namespace="${ns}"` : '';
   const charts: [string, string, string, (v: number) => string, (n: Obj[]) => string][] = [
-    ['CPU', '--blu', `sum(rate(container_cpu_usage_seconds_total{container!=""${m}}[30s]))`, v => num(v), n => `of ${n.reduce((a, x) => a + Number(x.status?.capacity?.cpu ?? 0), 0)} cores`],
-    ['Memory', '--vio', `sum(container_memory_working_set_bytes{container!=""${m}})`, bytes, n => `of ${bytes(n.reduce((a, x) => a + (quantity(x.status?.capacity?.memory) ?? 0), 0))}`],
+    ['CPU', '--blu', `sum(rate(container_cpu_usage_seconds_total{job="kubelet", container!=""${m}}[30s]))`, v => num(v), n => `of ${n.reduce((a, x) => a + Number(x.status?.capacity?.cpu ?? 0), 0)} cores`],
+    ['Memory', '--vio', `sum(container_memory_working_set_bytes{job="kubelet", container!=""${m}})`, bytes, n => `of ${bytes(n.reduce((a, x) => a + (quantity(x.status?.capacity?.memory) ?? 0), 0))}`],
     ns
-      ? ['Network', '--acc', `sum(rate(container_network_receive_bytes_total{pod!=""${m}}[1m])) + sum(rate(container_network_transmit_bytes_total{pod!=""${m}}[1m]))`, v => bytes(v) + '/s', () => 'in and out of pods']
-      : ['Network', '--acc', 'sum(rate(node_network_receive_bytes_total{device!~"lo|pc.*|veth.*|ifb.*"}[1m])) + sum(rate(node_network_transmit_bytes_total{device!~"lo|pc.*|veth.*|ifb.*"}[1m]))', v => bytes(v) + '/s', () => 'in and out of nodes'],
+      ? ['Network', '--acc', `sum(rate(container_network_receive_bytes_total{job="kubelet", pod!=""${m}}[1m])) + sum(rate(container_network_transmit_bytes_total{job="kubelet", pod!=""${m}}[1m]))`, v => bytes(v) + '/s', () => 'in and out of pods']
+      : ['Network', '--acc', 'sum(rate(node_network_receive_bytes_total{job="node-exporter", namespace="", device!~"lo|pc.*|veth.*|ifb.*"}[1m])) + sum(rate(node_network_transmit_bytes_total{job="node-exporter", namespace="", device!~"lo|pc.*|veth.*|ifb.*"}[1m]))', v => bytes(v) + '/s', () => 'in and out of nodes'],
   ];
   const got = useLoad(s => Promise.all(charts.map(c => ranged(c[2], from, to, s))), [ns]);
   const errors = useLoad(s => histogram({ query: withNamespace('level:>=error'), from: iso(from), to: iso(to), buckets: '60' }, s), []);

@@ -22,12 +22,12 @@ export function Pod({ ns, name }: { ns: string; name: string }) {
   const sel = `namespace="${ns}",pod="${name}"`;
   const numbers = useLoad(async s => {
     const [mem, cpu, net, lim, cpuLim, up, alerts, fine] = await Promise.all([
-      ranged(`sum by (container) (container_memory_working_set_bytes{${sel},container!=""})`, from, to, s),
-      ranged(`sum by (container) (rate(container_cpu_usage_seconds_total{${sel},container!=""}[30s]))`, from, to, s),
-      ranged(`label_replace(sum(rate(container_network_receive_bytes_total{${sel}}[1m])), "way", "received", "", "") or label_replace(sum(rate(container_network_transmit_bytes_total{${sel}}[1m])), "way", "sent", "", "")`, from, to, s),
-      ranged(`max(sum(kube_pod_container_resource_limits{${sel},resource="memory"}))`, from, to, s),
-      ranged(`max(sum(kube_pod_container_resource_limits{${sel},resource="cpu"}))`, from, to, s),
-      ranged(`max by (container) (kube_pod_container_status_running{${sel}})`, from, to, s),
+      ranged(`sum by (container) (container_memory_working_set_bytes{job="kubelet", ${sel},container!=""})`, from, to, s),
+      ranged(`sum by (container) (rate(container_cpu_usage_seconds_total{job="kubelet", ${sel},container!=""}[30s]))`, from, to, s),
+      ranged(`label_replace(sum(rate(container_network_receive_bytes_total{job="kubelet", ${sel}}[1m])), "way", "received", "", "") or label_replace(sum(rate(container_network_transmit_bytes_total{job="kubelet", ${sel}}[1m])), "way", "sent", "", "")`, from, to, s),
+      ranged(`max(sum(kube_pod_container_resource_limits{job="kube-state-metrics", ${sel},resource="memory"}))`, from, to, s),
+      ranged(`max(sum(kube_pod_container_resource_limits{job="kube-state-metrics", ${sel},resource="cpu"}))`, from, to, s),
+      ranged(`max by (container) (kube_pod_container_status_running{job="kube-state-metrics", ${sel}})`, from, to, s),
       alertHistory(sel, from, to, s),
       to - from <= kept && now() - from <= kept + 6e4 ? ring(pod?.spec?.nodeName, ns, name, from, to, s) : null,
     ]);

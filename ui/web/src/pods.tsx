@@ -13,8 +13,8 @@ export function Pods() {
   const [find, setFind] = useState(''), [sort, setSort] = useState<Sort>('name');
   const use = useLoad(async s => {
     const [cpu, mem] = await Promise.all([
-      instant('sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{container!=""}[30s]))', s),
-      instant('sum by (namespace, pod) (container_memory_working_set_bytes{container!=""})', s),
+      instant('sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{job="kubelet", container!=""}[30s]))', s),
+      instant('sum by (namespace, pod) (container_memory_working_set_bytes{job="kubelet", container!=""})', s),
     ]);
     const by = (v: typeof cpu) => new Map(v.series.map(x => [`${x.metric.namespace}/${x.metric.pod}`, Number(x.value![1])]));
     return { cpu: by(cpu), mem: by(mem) };
