@@ -37,7 +37,7 @@ func (d *Door) guard(next http.Handler) http.Handler {
 			return
 		}
 		if d.cfg.Crowd != nil {
-			d.cfg.Crowd.Known(r.Context())
+			d.cfg.Crowd.Known(r.RemoteAddr)
 		}
 		// Masters may everything, also while the API cannot be asked.
 		if !slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {

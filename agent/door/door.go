@@ -39,8 +39,7 @@ type Config struct {
 // Crowd bounds the connections of a listener. Those of strangers make room.
 type Crowd interface {
 	Listen(l net.Listener) net.Listener
-	Context(ctx context.Context, c net.Conn) context.Context // fits http.Server.ConnContext
-	Known(ctx context.Context)                               // the connection of a request is not a stranger's
+	Known(remote string) // the connection from there is not a stranger's
 }
 
 // arrival is how long a request may take to arrive before it is known that its
@@ -126,9 +125,6 @@ func (d *Door) Run(ctx context.Context) error {
 			MinVersion: tls.VersionTLS12, GetCertificate: d.cfg.Certificate,
 			ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: d.cfg.ClientCA,
 		},
-	}
-	if d.cfg.Crowd != nil {
-		server.ConnContext = d.cfg.Crowd.Context
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(d.listener, "", "") }()

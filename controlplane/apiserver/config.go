@@ -44,6 +44,9 @@ type Config struct {
 	// it is made when missing. Empty means Secrets are stored in the clear.
 	SecretsKey string
 
+	// Bound bounds the connections of a listener; nil: any number.
+	Bound func(net.Listener) net.Listener
+
 	MaxReads        int // requests in flight, beyond that 429
 	MaxWrites       int
 	RequestTimeout  time.Duration

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -48,6 +49,18 @@ func TestNoDoorAnswersWithoutAuthentication(t *testing.T) {
 	client := kubernetes.NewForConfigOrDie(nobody)
 	if _, err := client.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("have %v", err)
+	}
+}
+
+func TestConnectionsAreThoseOfABoundedListener(t *testing.T) {
+	before := shared.accepted.Load()
+	c, err := tls.Dial("tcp", strings.TrimPrefix(shared.config.Host, "https://"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // who answers does not matter here
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if after := shared.accepted.Load(); after <= before {
+		t.Errorf("%d connections, then %d", before, after)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +50,8 @@ type world struct {
 	mu     sync.Mutex
 	asked  []string // what the agent was asked for
 	warned *warnings
+
+	accepted atomic.Int64 // connections
 }
 
 // warnings collects Warning headers.
@@ -93,6 +96,21 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// counted counts connections, and gives them out as something else than TCP's.
+type counted struct {
+	net.Listener
+	accepted *atomic.Int64
+}
+
+func (c *counted) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c.accepted.Add(1)
+	return struct{ net.Conn }{conn}, nil
+}
+
 func start(dir string) (*world, func() error, error) {
 	ca, err := newCA(dir)
 	if err != nil {
@@ -129,6 +147,7 @@ func start(dir string) (*world, func() error, error) {
 	cfg.Listen, cfg.Advertise = address, "192.0.2.10"
 	cfg.ClientCA, cfg.ServingCert, cfg.ServingKey = filepath.Join(dir, "ca.crt"), filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
 	cfg.SecretsKey = filepath.Join(dir, "secrets.key")
+	cfg.Bound = func(l net.Listener) net.Listener { return &counted{l, &w.accepted} }
 	w.server, err = New(cfg, Collaborators{
 		Authenticator: func(p Parts) (authenticator.Request, error) {
 			return group.NewAuthenticatedGroupAdder(x509request.NewDynamic(p.VerifyClient, x509request.CommonNameUserConversion)), nil

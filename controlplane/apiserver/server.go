@@ -183,6 +183,9 @@ func (s *Server) genericConfig(rules *legal.Rules, storage *storageOptions, with
 	if err := serving.WithLoopback().ApplyToConfig(gc); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
 	}
+	if cfg.Bound != nil {
+		gc.SecureServing.Listener = cfg.Bound(gc.SecureServing.Listener)
+	}
 	lc := gc.LoopbackClientConfig
 	lc.QPS, lc.Burst = -1, 0
 	lc.WarningHandler = restclient.NoWarnings{} // they are for people

@@ -15,12 +15,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/metadata"
 	restclient "k8s.io/client-go/rest"
 
 	"perch/cmd/perch/daemon/component"
+	"perch/cmd/perch/daemon/crowd"
 	"perch/cmd/perch/daemon/shipped"
 	"perch/controlplane/apiserver"
 	"perch/controlplane/auth"
@@ -81,13 +83,15 @@ func buildServer(ctx context.Context, r role) error {
 	api.ClientCA, api.ServingCert, api.ServingKey = authority.CertFile("ca"), authority.CertFile("server"), authority.KeyFile("server")
 	api.ServiceCIDR = r.cfg.ServiceCIDR
 	api.SecretsKey = r.cfg.Path("pki", "secrets.key")
+	visitors := crowd.New("api", 4096, r.reg)
+	api.Bound = visitors.Listen
 	srv, err := apiserver.New(api, apiserver.Collaborators{
 		Authenticator: func(p apiserver.Parts) (authenticator.Request, error) {
 			issuer, err = token.NewIssuer(token.URL(r.cfg.ClusterDomain), signing, token.Cached(p.Informers, p.Client))
 			if err != nil {
 				return nil, err
 			}
-			return auth.Authenticator(p.VerifyClient, issuer, token.NewBootstrap(p.Client)), nil
+			return greeting(visitors, auth.Authenticator(p.VerifyClient, issuer, token.NewBootstrap(p.Client))), nil
 		},
 		Authorizer: func(p apiserver.Parts) (authorizer.Authorizer, authorizer.RuleResolver, error) {
 			nodes, err := node.New(p.Informers)
@@ -250,4 +254,15 @@ func untilReady(ctx context.Context, ready func(context.Context) bool) error {
 		}
 	}
 	return nil
+}
+
+// greeting tells visitors whose connection is not a stranger's.
+func greeting(visitors *crowd.Crowd, next authenticator.Request) authenticator.Request {
+	return authenticator.RequestFunc(func(req *http.Request) (*authenticator.Response, bool, error) {
+		who, ok, err := next.AuthenticateRequest(req)
+		if ok && err == nil && who.User.GetName() != user.Anonymous {
+			visitors.Known(req.RemoteAddr)
+		}
+		return who, ok, err
+	})
 }

@@ -437,7 +437,7 @@ func (r role) serveWeb(web *door.Door) error {
 		return refused{fmt.Errorf("open web door: %w: move it with --web-port", err)}
 	}
 	cert := reloading(r.cfg.Path("pki", "server.crt"), r.cfg.Path("pki", "server.key"))
-	srv := &http.Server{Handler: web, ConnContext: web.Crowd.Context, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+	srv := &http.Server{Handler: web, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(r.part("door").Handler(), slog.LevelDebug)}
 	tl := tls.NewListener(web.Crowd.Listen(l), &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert() }})

@@ -1,9 +1,8 @@
 // Package crowd bounds the connections of a door that strangers can reach.
 //
 //	c := crowd.New("web", 2048, reg)
-//	srv.ConnContext = c.Context
 //	srv.Serve(tls.NewListener(c.Listen(l), config))
-//	c.Known(r.Context())   when it turns out who sends a request
+//	c.Known(r.RemoteAddr)   when it turns out who sends a request
 //
 // A connection belongs to a stranger until Known. One too many takes the place of the
 // stranger who has been there for the longest: who means well is known at once. When
@@ -12,8 +11,6 @@ package crowd
 
 import (
 	"container/list"
-	"context"
-	"crypto/tls"
 	"net"
 	"sync"
 
@@ -25,15 +22,16 @@ type Crowd struct {
 	most   int
 	closed *prometheus.CounterVec
 
-	mu        sync.Mutex // guards what follows, and all visits
-	inside    int
-	strangers *list.List // of *visit, longest here first
+	mu        sync.Mutex        // guards what follows, and all visits
+	inside    map[string]*visit // by the address of the other side
+	number    int               // of visits; an address may have two, to different addresses here
+	strangers *list.List        // of *visit, longest here first
 }
 
 // New bounds the connections of a door to most.
 func New(door string, most int, reg prometheus.Registerer) *Crowd {
 	label := prometheus.Labels{"door": door}
-	c := &Crowd{most: most, strangers: list.New(), closed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_crowd_closed_total", ConstLabels: label,
+	c := &Crowd{most: most, inside: map[string]*visit{}, strangers: list.New(), closed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perch_crowd_closed_total", ConstLabels: label,
 		Help: "Connections that were closed because the door has too many, by who they were: stranger (made room for another) or newcomer (all others were known)."}, []string{"who"})}
 	c.closed.WithLabelValues("stranger")
 	c.closed.WithLabelValues("newcomer")
@@ -44,7 +42,7 @@ func New(door string, most int, reg prometheus.Registerer) *Crowd {
 			return float64(n())
 		})
 	}
-	reg.MustRegister(c.closed, count("perch_crowd_connections", "Connections of a door.", func() int { return c.inside }),
+	reg.MustRegister(c.closed, count("perch_crowd_connections", "Connections of a door.", func() int { return c.number }),
 		count("perch_crowd_strangers", "Connections of a door of which it is not known whose they are.", c.strangers.Len))
 	return c
 }
@@ -64,7 +62,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		v := &visit{Conn: conn, crowd: l.crowd}
+		v := &visit{Conn: conn, crowd: l.crowd, from: conn.RemoteAddr().String()}
 		leaves, ok := l.crowd.enter(v)
 		if leaves != nil {
 			_ = leaves.Close()
@@ -80,7 +78,7 @@ func (l *listener) Accept() (net.Conn, error) {
 func (c *Crowd) enter(v *visit) (leaves *visit, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inside >= c.most {
+	if c.number >= c.most {
 		first := c.strangers.Front()
 		if first == nil {
 			c.closed.WithLabelValues("newcomer").Inc()
@@ -90,7 +88,8 @@ func (c *Crowd) enter(v *visit) (leaves *visit, ok bool) {
 		c.leave(leaves)
 		c.closed.WithLabelValues("stranger").Inc()
 	}
-	c.inside++
+	c.number++
+	c.inside[v.from] = v
 	v.stranger = c.strangers.PushBack(v)
 	return leaves, true
 }
@@ -101,7 +100,10 @@ func (c *Crowd) leave(v *visit) {
 		return
 	}
 	v.left = true
-	c.inside--
+	c.number--
+	if c.inside[v.from] == v {
+		delete(c.inside, v.from)
+	}
 	c.known(v)
 }
 
@@ -116,6 +118,7 @@ func (c *Crowd) known(v *visit) {
 type visit struct {
 	net.Conn
 	crowd    *Crowd
+	from     string
 	stranger *list.Element // nil once it is known whose it is
 	left     bool
 }
@@ -128,21 +131,11 @@ func (v *visit) Close() error {
 	return v.Conn.Close()
 }
 
-type key struct{}
-
-// Context fits http.Server.ConnContext.
-func (c *Crowd) Context(ctx context.Context, conn net.Conn) context.Context {
-	if secure, ok := conn.(*tls.Conn); ok {
-		conn = secure.NetConn()
-	}
-	return context.WithValue(ctx, key{}, conn)
-}
-
-// Known says that the connection of a request is not a stranger's.
-func (c *Crowd) Known(ctx context.Context) {
-	if v, ok := ctx.Value(key{}).(*visit); ok {
-		c.mu.Lock()
-		defer c.mu.Unlock()
+// Known says that the connection from a remote address is not a stranger's.
+func (c *Crowd) Known(remote string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v := c.inside[remote]; v != nil {
 		c.known(v)
 	}
 }

@@ -20,11 +20,11 @@ func door(t *testing.T, most int, http2 bool) (*Crowd, *httptest.Server) {
 	c := New("test", most, prometheus.NewRegistry())
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/known" {
-			c.Known(r.Context())
+			c.Known(r.RemoteAddr)
 		}
 		_, _ = io.WriteString(w, r.Proto)
 	}))
-	s.Listener, s.EnableHTTP2, s.Config.ConnContext = c.Listen(s.Listener), http2, c.Context
+	s.Listener, s.EnableHTTP2 = c.Listen(s.Listener), http2
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return c, s
@@ -77,7 +77,10 @@ func ended(t *testing.T, c net.Conn) {
 func (c *Crowd) counts() (inside, strangers int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.inside, c.strangers.Len()
+	if len(c.inside) != c.number {
+		panic("BUG: a visit is not found by its address")
+	}
+	return c.number, c.strangers.Len()
 }
 
 func until(t *testing.T, what string, good func() bool) {

@@ -17,7 +17,7 @@ import (
 func served(t *testing.T, d *Door) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(d)
-	s.Listener, s.Config.ConnContext = d.Crowd.Listen(s.Listener), d.Crowd.Context
+	s.Listener = d.Crowd.Listen(s.Listener)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s

@@ -134,7 +134,7 @@ type Door struct {
 	requests *prometheus.CounterVec
 	arrival  time.Duration
 
-	// Crowd is the door's connections: its listener and server are to be told of it.
+	// Crowd is the door's connections: its listener is to be bounded by it.
 	Crowd *crowd.Crowd
 }
 
@@ -161,7 +161,7 @@ func (d *Door) Handle(pattern string, need Need, h http.Handler) {
 			d.refuse(w, refusal{http.StatusForbidden, u.Name + " reads /metrics and nothing else, because monitors have its token sent to what they name"})
 			return
 		}
-		d.Crowd.Known(r.Context())
+		d.Crowd.Known(r.RemoteAddr)
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // what has none needs none
 		ctx := WithUser(r.Context(), u)
 		if into := r.Header.Get(NamespaceHeader); into != "" {

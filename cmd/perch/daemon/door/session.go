@@ -151,7 +151,7 @@ func (s *Sessions) routes(d *Door) {
 			d.refuse(w, err)
 			return
 		}
-		d.Crowd.Known(r.Context())
+		d.Crowd.Known(r.RemoteAddr)
 		end := s.now().Add(sessionLife)
 		value, err := s.close(token, end)
 		if err != nil {
