@@ -130,6 +130,32 @@ func TestEveryReceiverBecomesAlertmanagersOwn(t *testing.T) {
 	}
 }
 
+func TestHeadersKeepTheirNamesAndComeFromNoFile(t *testing.T) {
+	spec := func(header string) string {
+		return "route: {receiver: a}\nreceivers: [{name: a, webhookConfigs: [{url: 'http://a.example', httpConfig: {httpHeaders: {X-Api-Key: " + header + "}}}]}]"
+	}
+	o := read(t, spec("{values: [v], secrets: [{name: hooks, key: token}]}"))
+	if err := o.Check(isOwn); err != nil {
+		t.Fatal(err)
+	}
+	text, err := o.Text(values(map[string]string{"hooks/token": "t0ken"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	merged, problems := route.Merge(checkBase, []route.Own{{Namespace: "shop", Name: "team", Text: text}})
+	conf, err := config.Load(merged)
+	if err != nil || len(problems) > 0 {
+		t.Fatal(err, problems)
+	}
+	headers := conf.Receivers[len(conf.Receivers)-1].WebhookConfigs[0].HTTPConfig.HTTPHeaders.Headers
+	if h, ok := headers["X-Api-Key"]; !ok || len(h.Values) != 1 || len(h.Secrets) != 1 || h.Secrets[0] != "t0ken" {
+		t.Errorf("headers %v", headers)
+	}
+	if err := read(t, spec("{files: [/etc/shadow]}")).Check(isOwn); err == nil || !strings.Contains(err.Error(), "names no files of the server: http_headers.X-Api-Key.files") {
+		t.Errorf("a file: %v", err)
+	}
+}
+
 func TestBrokenObjectsNameTheField(t *testing.T) {
 	const good = "route: {receiver: a}\n"
 	for name, c := range map[string]struct{ spec, say string }{

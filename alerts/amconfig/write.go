@@ -181,6 +181,12 @@ func (w *writer) turned(path string, v any) any {
 				out["endpoint_params"] = x
 			case key == "proxyConnectHeader":
 				out["proxy_connect_header"] = w.headers(at, x)
+			case key == "httpHeaders":
+				headers := map[string]any{}
+				for name, h := range w.object(at, x) {
+					headers[name] = w.plain(at+"."+name, h)
+				}
+				out["http_headers"] = headers
 			case key == "bearerTokenSecret":
 				if token := w.plain(at, x); token != nil && token != "" {
 					out["authorization"] = map[string]any{"type": "Bearer", "credentials": token}
