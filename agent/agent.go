@@ -56,6 +56,8 @@ type Parts struct {
 	// Drained says whether all lines of a log file are stored elsewhere, so that
 	// the file may go.
 	Drained func(ctx context.Context, path string) bool
+	// Leaving is told of a log file that is removed all the same.
+	Leaving func(ctx context.Context, path string)
 	// Observe takes the result of every probe.
 	Observe func(probe.Result)
 	// Started is told of every container whose process has just been started, so

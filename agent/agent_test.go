@@ -122,6 +122,7 @@ func (w *world) start() {
 		Services:   func(string) []*corev1.Service { return nil },
 		Conditions: func() []corev1.NodeCondition { return nil },
 		Drained:    func(context.Context, string) bool { return true },
+		Leaving:    func(context.Context, string) {},
 		Observe:    func(probe.Result) {},
 	}, slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})), w.reg)
 	if err != nil {

@@ -50,7 +50,7 @@ func (a *Agent) rotateLogs(ctx context.Context) {
 		attempt := c.GetMetadata().GetAttempt()
 		path := filepath.Join(dir, pod.LogPath(labels[pod.LabelContainer], attempt))
 		reopen := func(ctx context.Context) error { return a.parts.Runtime.ReopenContainerLog(ctx, c.GetId()) }
-		rotated, removed, err := output.Rotate(ctx, path, a.cfg.LogBytes, a.cfg.LogFiles, time.Now(), reopen, a.parts.Drained)
+		rotated, removed, err := output.Rotate(ctx, path, a.cfg.LogBytes, a.cfg.LogFiles, time.Now(), reopen, a.parts.Drained, a.parts.Leaving)
 		if err != nil && ctx.Err() == nil {
 			a.log.Warn("output not rotated", "container", c.GetId(), "err", err)
 		}
@@ -107,7 +107,7 @@ func (a *Agent) removeLogs(ctx context.Context, gone map[string]time.Time, now t
 			gone[dir] = now
 		}
 		force := now.Sub(gone[dir]) > a.cfg.LogAge
-		done, removed, err := output.Remove(ctx, dir, force, a.parts.Drained)
+		done, removed, err := output.Remove(ctx, dir, force, a.parts.Drained, a.parts.Leaving)
 		a.countLogs(removed)
 		if err != nil && ctx.Err() == nil {
 			a.log.Warn("output of a deleted pod not removed", "uid", uid, "err", err)

@@ -119,14 +119,20 @@ func TestFollowGoesThroughRotationAndEndsWithTheContainer(t *testing.T) {
 func TestRotateKeepsWhatIsNotDrained(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "0.log")
-	drained := map[string]bool{}
+	drained, left := map[string]bool{}, []string{}
 	now := t0
 	rotate := func() (bool, Removed) {
 		t.Helper()
 		put(t, path, strings.Repeat("x", 100))
 		now = now.Add(time.Second)
 		did, removed, err := Rotate(t.Context(), path, 100, 2, now, func(context.Context) error { return os.WriteFile(path, nil, 0o600) },
-			func(_ context.Context, p string) bool { return drained[filepath.Base(p)] })
+			func(_ context.Context, p string) bool { return drained[filepath.Base(p)] },
+			func(_ context.Context, p string) {
+				if _, err := os.Stat(p); err != nil {
+					t.Error("told too late:", err)
+				}
+				left = append(left, filepath.Base(p))
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,11 +150,14 @@ func TestRotateKeepsWhatIsNotDrained(t *testing.T) {
 	if _, removed := rotate(); removed.Files != 1 || removed.Dropped != 0 {
 		t.Errorf("drained: %+v, want one file removed and nothing dropped", removed)
 	}
+	if len(left) != 1 || left[0] != "0.log.20260301-120001.000" {
+		t.Errorf("told of %q", left)
+	}
 	if err := os.WriteFile(path, []byte(strings.Repeat("x", 100)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	boom := errors.New("boom")
-	if _, _, err := Rotate(t.Context(), path, 100, 2, now.Add(time.Second), func(context.Context) error { return boom }, nil); !errors.Is(err, boom) {
+	if _, _, err := Rotate(t.Context(), path, 100, 2, now.Add(time.Second), func(context.Context) error { return boom }, nil, nil); !errors.Is(err, boom) {
 		t.Errorf("error %v, want boom", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() != 100 {
@@ -167,7 +176,7 @@ func TestAFileThatWasBegunMeanwhileIsNotOverwritten(t *testing.T) {
 	rotated, _, err := Rotate(t.Context(), path, 1, 2, t0, func(context.Context) error {
 		put(t, path, last)
 		return ended
-	}, func(context.Context, string) bool { return false })
+	}, func(context.Context, string) bool { return false }, func(context.Context, string) {})
 	if !rotated || err != nil {
 		t.Errorf("rotated %t: %v", rotated, err)
 	}
@@ -184,10 +193,12 @@ func TestRemoveWaitsForDrained(t *testing.T) {
 	}
 	put(t, filepath.Join(dir, "c", "0.log"), "12345")
 	no := func(context.Context, string) bool { return false }
-	if done, r, err := Remove(t.Context(), dir, false, no); done || r.Files != 0 || err != nil {
+	left := 0
+	leaving := func(context.Context, string) { left++ }
+	if done, r, err := Remove(t.Context(), dir, false, no, leaving); done || r.Files != 0 || err != nil {
 		t.Errorf("not drained: %v %+v %v", done, r, err)
 	}
-	if done, r, err := Remove(t.Context(), dir, true, no); !done || r.Dropped != 5 || err != nil {
+	if done, r, err := Remove(t.Context(), dir, true, no, leaving); !done || left != 1 || r.Dropped != 5 || err != nil {
 		t.Errorf("forced: %v %+v %v", done, r, err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -16,6 +16,10 @@ import (
 // Drained says whether all lines of a file are stored elsewhere.
 type Drained func(ctx context.Context, path string) bool
 
+// Leaving is told of a file that is removed although not all of its lines are stored,
+// just before, so that they can be counted.
+type Leaving func(ctx context.Context, path string)
+
 // Removed is what a removal did.
 type Removed struct {
 	Files   int
@@ -25,7 +29,7 @@ type Removed struct {
 // Rotate moves the file of a running container aside when it has grown to the
 // limit, makes the runtime open a new one, and removes the oldest drained parts
 // beyond keep files. It says whether it rotated.
-func Rotate(ctx context.Context, path string, limit int64, keep int, now time.Time, reopen func(context.Context) error, drained Drained) (bool, Removed, error) {
+func Rotate(ctx context.Context, path string, limit int64, keep int, now time.Time, reopen func(context.Context) error, drained Drained, leaving Leaving) (bool, Removed, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, Removed{}, nil
@@ -53,7 +57,7 @@ func Rotate(ctx context.Context, path string, limit int64, keep int, now time.Ti
 	if err != nil {
 		return rotated, Removed{}, err
 	}
-	removed, err := trim(ctx, parts, keep, drained)
+	removed, err := trim(ctx, parts, keep, drained, leaving)
 	return rotated, removed, err
 }
 
@@ -62,12 +66,15 @@ func Rotate(ctx context.Context, path string, limit int64, keep int, now time.Ti
 // would stop everything.
 const patienceFactor = 3
 
-func trim(ctx context.Context, parts []string, keep int, drained Drained) (Removed, error) {
+func trim(ctx context.Context, parts []string, keep int, drained Drained, leaving Leaving) (Removed, error) {
 	var r Removed
 	for i := 0; len(parts)-i > keep; i++ {
 		ok := drained(ctx, parts[i])
 		if !ok && len(parts)-i <= keep*patienceFactor {
 			return r, nil // this one first; younger ones are not better off
+		}
+		if !ok {
+			leaving(ctx, parts[i])
 		}
 		if err := r.remove(parts[i], ok); err != nil {
 			return r, err
@@ -121,7 +128,7 @@ func RemoveAttempts(ctx context.Context, containerDir string, keep func(attempt 
 // Remove removes all output of a pod that is gone, as far as it is drained, and
 // everything once force says that it has waited long enough. It says whether
 // nothing is left.
-func Remove(ctx context.Context, dir string, force bool, drained Drained) (bool, Removed, error) {
+func Remove(ctx context.Context, dir string, force bool, drained Drained, leaving Leaving) (bool, Removed, error) {
 	var r Removed
 	left := false
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -132,6 +139,9 @@ func Remove(ctx context.Context, dir string, force bool, drained Drained) (bool,
 		if !stored && !force {
 			left = true
 			return nil
+		}
+		if !stored {
+			leaving(ctx, path)
 		}
 		return r.remove(path, stored)
 	})

@@ -85,11 +85,13 @@ type Tail struct {
 	log       *slog.Logger
 	m         *metrics
 	ledger    *ledger
+	leaves    chan leave
 
 	// What follows belongs to Run.
 	watch      *watcher
 	containers map[string]*container // by "<pod dir>/<container>"
 	attempts   map[string]*attempt
+	losses     []loss     // not booked yet
 	changed    []*attempt // something of them is in the batch
 	handles    list.List  // of open *file, the one used last in front
 	batch      batch
@@ -108,7 +110,7 @@ func New(cfg Config, positions Positions, sink Sink, log *slog.Logger, reg prome
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
 	return &Tail{cfg: cfg, positions: positions, sink: sink, log: log, m: newMetrics(cfg, reg), ledger: newLedger(cfg, positions, reg),
-		containers: map[string]*container{}, attempts: map[string]*attempt{}}, nil
+		leaves: make(chan leave), containers: map[string]*container{}, attempts: map[string]*attempt{}}, nil
 }
 
 // Run follows files until ctx ends. What was read but not stored then is read
@@ -168,6 +170,8 @@ func (t *Tail) Run(ctx context.Context) error {
 		case e := <-events:
 			t.scanChanged(e)
 		case <-hold.C:
+		case l := <-t.leaves:
+			t.leave(l, false)
 		}
 		more = t.work(ctx)
 		if t.finishHeld(time.Now()) { // what is still held is looked at again
@@ -184,6 +188,8 @@ func (t *Tail) Run(ctx context.Context) error {
 		select { // more happens meanwhile and is read at once
 		case <-ctx.Done():
 			return nil
+		case l := <-t.leaves:
+			t.leave(l, false)
 		case <-settle.C:
 		}
 	}
@@ -339,6 +345,7 @@ func (t *Tail) flush(ctx context.Context) bool {
 		}
 		t.ledger.book(a.in.account, a.settle())
 	}
+	t.bookLosses()
 	positions = t.ledger.entries(positions)
 	if len(t.batch.records) == 0 && len(positions) == 0 {
 		return true
@@ -357,11 +364,16 @@ func (t *Tail) flush(ctx context.Context) bool {
 			t.log.Warn("lines were refused, trying again", "count", len(t.batch.records), "err", err)
 		}
 		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		case <-timer.C:
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return false
+			case l := <-t.leaves:
+				t.leave(l, true)
+			case <-timer.C:
+				waiting = false
+			}
 		}
 		wait = min(wait*2, 2*time.Second)
 	}

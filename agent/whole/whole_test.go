@@ -167,6 +167,7 @@ func (n *node) start() {
 		Services:   func(string) []*corev1.Service { return nil },
 		Conditions: func() []corev1.NodeCondition { return nil },
 		Drained:    func(context.Context, string) bool { return true },
+		Leaving:    func(context.Context, string) {},
 		Observe:    func(probe.Result) {},
 	}, log, prometheus.NewRegistry())
 	if err != nil {

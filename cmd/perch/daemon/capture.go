@@ -36,7 +36,11 @@ func (l *lines) capture(r role, own *http.ServeMux, pods corelisters.PodLister) 
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"path": path, "drained": drained}) // the asker is gone if this fails
 	})
-
+	own.HandleFunc("POST /perch/v1/leaving", func(w http.ResponseWriter, req *http.Request) {
+		if err := follow.Leaving(req.Context(), req.URL.Query().Get("path")); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
 	if l.sources, err = source.New(source.Default(), r.reg); err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -94,6 +96,7 @@ func buildAgent(ctx context.Context, r role) error {
 		Services:   world.servicesOf,
 		Conditions: func() []corev1.NodeCondition { return conditions(net, helpers) },
 		Drained:    drained(telemetry),
+		Leaving:    leaving(telemetry, r.part("output")),
 		Observe:    probes.observe,
 		Started: func(p *corev1.Pod, id string) {
 			numbers.Started(numbers.PathOf(strings.ToLower(string(p.Status.QOSClass)), string(p.UID), id))
@@ -185,22 +188,34 @@ func conditions(net *network.Network, helpers bundle.Helpers) []corev1.NodeCondi
 // drained asks the telemetry role whether all lines of a file are stored.
 func drained(telemetry *http.Client) func(context.Context, string) bool {
 	return func(ctx context.Context, path string) bool {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://telemetry/perch/v1/drained", nil)
-		if err != nil {
-			return false
-		}
-		q := req.URL.Query()
-		q.Set("path", path)
-		req.URL.RawQuery = q.Encode()
-		resp, err := telemetry.Do(req)
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
+		ok, err := askOf(ctx, telemetry, http.MethodGet, "drained", path)
+		return err == nil && ok
 	}
+}
+
+// leaving tells the telemetry role that a file is removed, so that it counts the lines
+// that are lost. Who does not answer counts none; their bytes are counted here.
+func leaving(telemetry *http.Client, log *slog.Logger) func(context.Context, string) {
+	return func(ctx context.Context, path string) {
+		if ok, err := askOf(ctx, telemetry, http.MethodPost, "leaving", path); err != nil || !ok {
+			log.Warn("lines of a removed file were not counted", "path", path, "err", err)
+		}
+	}
+}
+
+// askOf asks about a file of output.
+func askOf(ctx context.Context, telemetry *http.Client, method, what, path string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://telemetry/perch/v1/"+what+"?"+url.Values{"path": {path}}.Encode(), nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := telemetry.Do(req)
+	if err != nil {
+		return false, err
+	}
+	return resp.StatusCode == http.StatusOK, resp.Body.Close()
 }
 
 // identities finds the pod and container of a cgroup among the agent's pods.
