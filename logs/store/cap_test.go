@@ -210,3 +210,47 @@ func TestTheNewestBlocksStayWhenANamespaceHasTooMany(t *testing.T) {
 		t.Errorf("%d of %d bytes stay, %v blocks go of %d", left, size, dropped, len(metas))
 	}
 }
+
+// Lines are kept for the time that was asked for and little more, also where no more
+// are written.
+func TestLinesGoSoonAfterTheirTime(t *testing.T) {
+	for age, want := range map[time.Duration]time.Duration{0: 6 * time.Hour, 7 * 24 * time.Hour: 6 * time.Hour, 8 * time.Hour: time.Hour, time.Minute: leastSpan} {
+		cfg := Default("x")
+		if cfg.RetentionAge = age; cfg.within().PartitionAge != want {
+			t.Errorf("retention of %s: partitions of %s, want %s", age, cfg.within().PartitionAge, want)
+		}
+	}
+	for what, busy := range map[string]bool{"quiet": false, "busy": true} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := Default(t.TempDir())
+				cfg.RetentionAge = time.Hour
+				s := open(t, cfg)
+				st := streams(1)
+				began, first := time.Now(), time.Duration(0)
+				for n := 0; first == 0 && time.Since(began) < 12*time.Hour; n++ {
+					if n == 0 || busy {
+						if err := s.Append(t.Context(), batch(st, n, 1), nil); err != nil {
+							t.Fatal(err)
+						}
+					}
+					time.Sleep(time.Minute)
+					maintain(t, s, time.Now())
+					if have := all(t, s, index.Need{}); len(have) == 0 || lineNumber(have[0]) > 0 {
+						first = time.Since(began)
+					}
+				}
+				// A head is cut after 10 minutes, and a partition is written for 7.5 minutes.
+				if least, most := time.Hour, time.Hour+20*time.Minute; first < least || first > most {
+					t.Errorf("the first line went after %s, want %s to %s", first, least, most)
+				}
+				if n := len(s.parts); n > 16 {
+					t.Errorf("%d partitions", n)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}

@@ -16,9 +16,9 @@ type Config struct {
 	HeadAge         time.Duration               // and at this age
 	HeadBytes       int                         // memory of all heads together; the largest are cut early
 	WALBytes        int64                       // the heads that hold back the write-ahead log beyond this are cut
-	PartitionAge    time.Duration               // a partition is closed after this time
+	PartitionAge    time.Duration               // a partition is closed after this time, or after an eighth of RetentionAge
 	PartitionBytes  int64                       // or at this size of its blocks
-	RetentionAge    time.Duration               // a closed partition is removed after this time; 0 keeps it
+	RetentionAge    time.Duration               // a partition is removed so long after it was closed; 0 keeps it
 	RetentionBytes  int64                       // the oldest closed partitions go beyond this; 0 keeps them
 	SealBytes       int                         // blocks of closed partitions are merged up to this size
 	Namespaces      func() map[string]Retention // of those with one of their own, asked at each look; nil: there are none
@@ -63,18 +63,23 @@ func Default(dir string) Config {
 }
 
 // within makes what cannot be removed at once, the partition being written and the
-// write-ahead log, a small part of the bytes that may be kept.
+// write-ahead log, a small part of the bytes and of the time that may be kept.
 func (c Config) within() Config {
-	if c.RetentionBytes <= 0 {
-		return c
+	if c.RetentionBytes > 0 {
+		part := max(c.RetentionBytes/8, leastPart)
+		c.PartitionBytes, c.WALBytes = min(c.PartitionBytes, part), min(c.WALBytes, part)
 	}
-	part := max(c.RetentionBytes/8, leastPart)
-	c.PartitionBytes, c.WALBytes = min(c.PartitionBytes, part), min(c.WALBytes, part)
+	if c.RetentionAge > 0 {
+		c.PartitionAge = min(c.PartitionAge, max(c.RetentionAge/8, leastSpan))
+	}
 	return c
 }
 
-// leastPart bounds how small partitions are made for that.
-const leastPart = 4 << 20
+// leastPart and leastSpan bound how small partitions are made for that.
+const (
+	leastPart = 4 << 20
+	leastSpan = 5 * time.Minute
+)
 
 // Validate names all problems at once.
 func (c Config) Validate() error {

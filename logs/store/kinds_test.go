@@ -57,9 +57,11 @@ func TestRecordsOfEveryKindGoAtTheAgeOfTheirNamespace(t *testing.T) {
 			{0, "first", []string{" first", "bank first", "debug first", "shop first"}},
 			{20 * time.Hour, "second", []string{" first", " second", "bank first", "bank second", "debug first", "debug second", "shop first", "shop second"}},
 			{23 * time.Hour, "", []string{" first", " second", "bank first", "bank second", "debug second", "shop first", "shop second"}},
-			{40 * time.Hour, "third", []string{" first", " second", " third", "bank first", "bank second", "bank third", "debug second", "debug third", "shop first", "shop second", "shop third"}},
-			{45 * time.Hour, "", []string{" second", " third", "bank first", "bank second", "bank third", "debug third", "shop second", "shop third"}}, // the partition being written stays whole
-			{93 * time.Hour, "", []string{" third", "bank second", "bank third", "debug third", "shop third"}},
+			{40 * time.Hour, "third", []string{" first", " second", " third", "bank first", "bank second", "bank third", "debug third", "shop first", "shop second", "shop third"}},
+			{41 * time.Hour, "", []string{" first", " second", " third", "bank first", "bank second", "bank third", "debug third", "shop first", "shop second", "shop third"}},
+			{45 * time.Hour, "", []string{" second", " third", "bank first", "bank second", "bank third", "shop second", "shop third"}}, // though nothing was written since
+			{63 * time.Hour, "", []string{" third", "bank first", "bank second", "bank third", "shop third"}},
+			{93 * time.Hour, "", []string{"bank second", "bank third"}},
 		} {
 			time.Sleep(time.Until(begin.Add(step.at)))
 			if step.append != "" {

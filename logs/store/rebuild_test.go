@@ -35,7 +35,9 @@ func TestNothingWaitsForAnIndexThatIsBuiltAnew(t *testing.T) {
 	for what, partition := range map[string]int{"another partition": -1, "the partition itself": 0} {
 		t.Run(what, func(t *testing.T) {
 			cfg := small(t.TempDir())
-			cfg.RetentionAge = time.Hour
+			if partition == 0 {
+				cfg.RetentionAge = time.Hour
+			}
 			s := open(t, cfg)
 			add := func(lines int) {
 				t.Helper()
@@ -56,6 +58,9 @@ func TestNothingWaitsForAnIndexThatIsBuiltAnew(t *testing.T) {
 			if err := s.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			if partition < 0 { // all closed ones are due
+				s.cfg.RetentionBytes = 1
+			}
 			at := (partition + len(s.parts)) % len(s.parts)
 			p, first := s.parts[at], s.parts[0].name
 			if err := os.RemoveAll(p.indexDir()); err != nil {
@@ -70,7 +75,7 @@ func TestNothingWaitsForAnIndexThatIsBuiltAnew(t *testing.T) {
 			if err := os.Remove(filepath.Join(cfg.Dir, checkpointName)); err != nil {
 				t.Fatal(err)
 			}
-			go func() { defer close(kept); s.maintain(t.Context(), time.Now().Add(48*time.Hour)) }()
+			go func() { defer close(kept); s.maintain(t.Context(), time.Now().Add(2*time.Hour)) }()
 			wait := func(c chan struct{}) {
 				t.Helper()
 				select {

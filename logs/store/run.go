@@ -56,6 +56,9 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 	if much || now.Sub(s.retained) >= retainEvery {
 		s.retained = now
 		s.fresh.Store(0)
+		if err := s.closeOld(now); err != nil {
+			s.log.Error("partition was not closed", "err", err)
+		}
 		s.retain(now)
 	}
 	s.letGo(now)
@@ -180,6 +183,22 @@ func (s *Store) uses(by policy) (closed []partitionUse, open partitionUse, curre
 		closed = append(closed, u)
 	}
 	return closed, open, current
+}
+
+// closeOld closes the partition being written when it is old: on a machine where nothing
+// more is written nobody else would, and its lines would stay for ever.
+func (s *Store) closeOld(now time.Time) error {
+	s.mu.RLock()
+	old := false
+	if n := len(s.parts); n > 0 {
+		p := s.parts[n-1]
+		old = !p.lent && decideRoll(now, p.start, 0, p.count, s.cfg)
+	}
+	s.mu.RUnlock()
+	if !old {
+		return nil
+	}
+	return s.rollNow()
 }
 
 // retain removes partitions that are too old or too many.

@@ -130,7 +130,7 @@ func TestNothingGrowsWithUptime(t *testing.T) {
 				base = base.most(h)
 			}
 		}
-		if base.parts < 3 || base.parts > 7 || testutil.ToFloat64(s.m.sealed) < 20 || testutil.ToFloat64(s.m.removed.WithLabelValues("age")) < 20 {
+		if base.parts < 3 || base.parts > 11 || testutil.ToFloat64(s.m.sealed) < 20 || testutil.ToFloat64(s.m.removed.WithLabelValues("age")) < 20 {
 			t.Errorf("%d partitions, %v sealed, %v removed", base.parts, testutil.ToFloat64(s.m.sealed), testutil.ToFloat64(s.m.removed.WithLabelValues("age")))
 		}
 		for _, x := range []struct {
