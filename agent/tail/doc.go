@@ -3,7 +3,8 @@
 // It reads D/podlogs/<namespace>_<pod>_<uid>/<container>/<attempt>.log (CRI
 // format) and hands lines with the position they came from to a sink, which
 // makes both durable in one step. It never writes to or removes these files;
-// who does asks Drained first.
+// who does asks Drained first, and says Leaving of what goes all the same: lines
+// that nobody can read any more are counted (leave.go).
 //
 // The lines of a stack trace (Java, Python, Go, Node.js) are one record; a line
 // that may begin one waits Config.Hold for the next. A last line without its end
@@ -23,6 +24,6 @@
 // (handle.go); beyond that only the node counts, and the file used longest ago
 // is closed until something is written to it.
 //
-// One goroutine (Run) owns all files; Drained may be called from any.
+// One goroutine (Run) owns all files; Drained and Leaving may be called from any.
 // Start reading at Run in run.go; a file's lines are taken in file.go.
 package tail
