@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -202,7 +200,7 @@ func buildServer(ctx context.Context, r role) error {
 	for path, h := range component.Handlers(r.reg, component.Server()) {
 		doors.Handle("GET "+path, h)
 	}
-	doors.Handle("GET "+etcdMetrics, promhttp.HandlerFor(prometheus.DefaultGatherer, promhttp.HandlerOpts{})) // embedded etcd counts there
+	doors.Handle("GET "+etcdMetrics, component.Etcd())
 	socket, err := newUnixDoor(r.cfg.Socket("server"), doors)
 	if err != nil {
 		return err

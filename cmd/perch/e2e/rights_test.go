@@ -179,8 +179,12 @@ func (c cluster) followed(t *testing.T, reader, admin caller, own, other string)
 			t.Fatal(code, text)
 		}
 	}
+	event := "" // a line has none
 	for in.Scan() {
-		if data, ok := strings.CutPrefix(in.Text(), "data: "); ok {
+		if name, ok := strings.CutPrefix(in.Text(), "event: "); ok || in.Text() == "" {
+			event = name
+		}
+		if data, ok := strings.CutPrefix(in.Text(), "data: "); ok && event == "" {
 			if !strings.Contains(data, "tailed in "+own) {
 				t.Errorf("followed %s", data)
 			}

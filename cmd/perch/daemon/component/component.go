@@ -68,6 +68,13 @@ func Plain(all prometheus.Gatherer) http.Handler {
 	return text(all, func(string, string) bool { return true })
 }
 
+// Etcd is what etcd counts in this process, and what tells of the process. It counts
+// where every library that knows no better does.
+func Etcd() http.Handler {
+	own := names(`etcd_|grpc_|os_fd_|process_|go_|promhttp_`)
+	return text(prometheus.DefaultGatherer, func(name, _ string) bool { return own.MatchString(name) })
+}
+
 func text(all prometheus.Gatherer, keep func(name, job string) bool) http.Handler {
 	return promhttp.HandlerFor(prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 		families, err := all.Gather()
