@@ -268,8 +268,15 @@ func TestAFullDiskIsSaidAndTheSilenceIsWrittenWhenThereIsRoom(t *testing.T) {
 		t.Fatalf("%d %s", code, text)
 	}
 	full := filepath.Join(dir, "full")
+	files := []*kept{r.sentFile, r.silenceFile, r.activeFile, r.textFile}
+	for _, k := range files { // one that is replaced gives room back
+		k.mu.Lock()
+	}
 	if err := os.WriteFile(full, make([]byte, 1<<20), 0o600); err == nil {
 		t.Fatal("the disk is not full")
+	}
+	for _, k := range files {
+		k.mu.Unlock()
 	}
 	code, text := ask(api, "POST", "/am/api/v2/silences", silenceText("Late"))
 	if code != http.StatusInternalServerError || !strings.Contains(text, "no space left") {
