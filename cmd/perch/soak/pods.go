@@ -75,10 +75,10 @@ func shortPods(ctx context.Context, s *soak) error {
 	return nil
 }
 
-// settled says what the roles hold, and keeps profiles of their heaps in
-// out/soak/ROLE-WHEN.prof, which tell of what that is.
+// settled says what the roles hold after a collection, and keeps profiles of their
+// heaps in out/soak/ROLE-WHEN.prof, which tell of what that is.
 func (s *soak) settled(ctx context.Context, when string) (map[string]use, error) {
-	uses, err := s.uses(ctx)
+	roles, err := s.roles(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -86,15 +86,22 @@ func (s *soak) settled(ctx context.Context, when string) (map[string]use, error)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("keep profiles: %w", err)
 	}
-	for _, role := range slices.Sorted(maps.Keys(uses)) {
-		s.say("%-10s %s", role, uses[role])
+	for role := range roles {
 		if err := s.keepHeap(ctx, role, filepath.Join(dir, role+"-"+when+".prof")); err != nil {
 			return nil, err
 		}
 	}
+	uses, err := s.uses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, role := range slices.Sorted(maps.Keys(uses)) {
+		s.say("%-10s %s", role, uses[role])
+	}
 	return uses, nil
 }
 
+// keepHeap has a role collect what nothing holds, and keeps the profile of the rest.
 func (s *soak) keepHeap(ctx context.Context, role, path string) error {
 	body, err := s.ask(ctx, role+"-debug", "/debug/pprof/heap", url.Values{"gc": {"1"}})
 	if err != nil {
