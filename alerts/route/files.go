@@ -28,12 +28,7 @@ var ownKeys = map[string]bool{"claims": true, "endpoint_params": true, "proxy_co
 // or might: whoever writes it may not read what the server does.
 func serverSetting(n *yaml.Node) string {
 	if n.Kind != yaml.MappingNode {
-		for _, c := range n.Content {
-			if found := serverSetting(c); found != "" {
-				return found
-			}
-		}
-		return ""
+		return within(n, serverSetting)
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i].Value, n.Content[i+1]
@@ -53,15 +48,20 @@ func serverSetting(n *yaml.Node) string {
 	return ""
 }
 
+// within is the first that find finds in what a document or list holds.
+func within(n *yaml.Node, find func(*yaml.Node) string) string {
+	for _, c := range n.Content {
+		if found := find(c); found != "" {
+			return found
+		}
+	}
+	return ""
+}
+
 // beyond is the first key below http_config that is none of httpSettings.
 func beyond(n *yaml.Node) string {
 	if n.Kind != yaml.MappingNode {
-		for _, c := range n.Content {
-			if found := beyond(c); found != "" {
-				return found
-			}
-		}
-		return ""
+		return within(n, beyond)
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i].Value, n.Content[i+1]

@@ -140,25 +140,25 @@ func (p *Prober) address(ctx context.Context, host string, f *found) (netip.Addr
 	begin := time.Now()
 	ip, err := p.look(ctx, host)
 	f.set("probe_dns_lookup_time_seconds", "Time to find the address.", time.Since(begin).Seconds())
-	version, hash := 0.0, fnv.New32a()
-	switch {
-	case err != nil:
-	case ip.Is6():
-		version = 6
-	default:
-		version = 4
+	version, hash := 0.0, 0.0
+	if err == nil {
+		version, hash = 4, hashOf(ip)
+		if ip.Is6() {
+			version = 6
+		}
 	}
 	f.set("probe_ip_protocol", "4 or 6, 0 without an address.", version)
-	sum := 0.0
-	if err == nil {
-		_, _ = hash.Write(ip.AsSlice()) // never fails
-		sum = float64(hash.Sum32())
-	}
-	f.set("probe_ip_addr_hash", "FNV-1a of the address: another value is another address.", sum)
+	f.set("probe_ip_addr_hash", "FNV-1a of the address: another value is another address.", hash)
 	if err != nil {
 		return ip, err
 	}
 	return ip, p.may(ip)
+}
+
+func hashOf(ip netip.Addr) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write(ip.AsSlice()) // never fails
+	return float64(h.Sum32())
 }
 
 func (p *Prober) look(ctx context.Context, host string) (netip.Addr, error) {

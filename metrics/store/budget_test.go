@@ -66,17 +66,7 @@ func TestANamespaceOverItsBudgetLosesItsNewestSeriesAlone(t *testing.T) {
 }
 
 func TestWhoComesToAFullStoreIsNamed(t *testing.T) {
-	cfg := Default()
-	cfg.Dir, cfg.SeriesLimit = t.TempDir(), 2
-	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}()
+	s := open(t, t.TempDir(), func(c *Config) { c.SeriesLimit = 2 })
 	var batch []Sample
 	for i, namespace := range []string{"first", "", "late", "late", ""} {
 		batch = append(batch, Sample{Labels: labels.FromStrings("__name__", "x", "namespace", namespace, "i", strconv.Itoa(i)), T: 1000, V: 1})
@@ -94,17 +84,7 @@ func TestWhoComesToAFullStoreIsNamed(t *testing.T) {
 }
 
 func TestNamespacesLeaveRoomForWhatPerchSays(t *testing.T) {
-	cfg := Default()
-	cfg.Dir, cfg.SeriesLimit = t.TempDir(), 200
-	s, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}()
+	s := open(t, t.TempDir(), func(c *Config) { c.SeriesLimit = 200 })
 	write := func(namespace string, n int) Appended {
 		t.Helper()
 		var batch []Sample

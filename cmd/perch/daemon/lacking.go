@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"perch/metrics/promapi"
 )
 
 // lacking is what answers over a server's series lack. A server that has just begun
@@ -30,9 +32,6 @@ type lacking struct {
 }
 
 const (
-	// lookback is how far a query looks for the newest sample of a series.
-	lookback = 5 * time.Minute
-
 	// fewSamples is how long after an outage the sources of this machine take to be
 	// sampled twice.
 	fewSamples = 35 * time.Second
@@ -54,7 +53,7 @@ func newLacking(self string, f informers.SharedInformerFactory, newest int64, no
 		apps.DaemonSets().Informer(), f.Batch().V1().Jobs().Informer(), f.Autoscaling().V2().HorizontalPodAutoscalers().Informer()} {
 		l.synced = append(l.synced, i.HasSynced)
 	}
-	if newest != math.MinInt64 && now.Sub(time.UnixMilli(newest)) > lookback-fewSamples {
+	if newest != math.MinInt64 && now.Sub(time.UnixMilli(newest)) > promapi.Default().Lookback-fewSamples {
 		l.fewTo = now.Add(fewSamples)
 	}
 	return l
