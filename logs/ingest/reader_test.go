@@ -23,15 +23,20 @@ func testBudget(limit int64) *budget {
 // pieces is a connection from which bytes come in pieces of random size.
 type pieces struct {
 	net.Conn
-	b   []byte
-	rnd *rand.Rand
+	b    []byte
+	rnd  *rand.Rand
+	most int // bytes of a piece, 0 for any
 }
 
 func (p *pieces) Read(b []byte) (int, error) {
 	if len(p.b) == 0 {
 		return 0, io.EOF
 	}
-	n := copy(b[:1+p.rnd.IntN(len(b))], p.b)
+	n := 1 + p.rnd.IntN(len(b))
+	if p.most > 0 {
+		n = min(n, p.most)
+	}
+	n = copy(b[:n], p.b)
 	p.b = p.b[n:]
 	return n, nil
 }
@@ -124,6 +129,39 @@ func TestLargeMessagesWaitForMemoryInOrder(t *testing.T) {
 		synctest.Wait()
 		if b.taken != 60 || len(b.waiting) != 0 {
 			t.Errorf("%d taken, %d wait", b.taken, len(b.waiting))
+		}
+	})
+}
+
+// A PING is the same in pieces as whole, needs no memory of messages, and what follows
+// it is the first message.
+func FuzzPing(f *testing.F) {
+	ping := msgp.AppendArrayHeader(nil, 6)
+	for _, s := range []string{"PING", "host", "salt", "digest", "user", "password"} {
+		ping = msgp.AppendString(ping, s)
+	}
+	f.Add(append(ping, packedMessage("a", []byte("x"), 0)...), uint64(1))
+	f.Add(ping[:20], uint64(2))
+	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff}, uint64(3))
+	f.Add(append(msgp.AppendArrayHeader(nil, 6), 0xdb, 0xff, 0xff, 0xff, 0xff), uint64(4))
+	f.Add(append(msgp.AppendString(msgp.AppendArrayHeader(nil, 6), "PING"), bytes.Repeat([]byte{0xa0}, 2*maxPing)...), uint64(5))
+	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
+		read := func(rnd *rand.Rand, most int) (said string, left []byte, err error) {
+			all := testBudget(100 << 10)
+			r := &reader{c: &pieces{b: b, rnd: rnd, most: most}, limit: 1 << 20, idle: time.Hour, m: newMetrics(prometheus.NewRegistry()), pending: all}
+			host, salt, digest, err := r.ping()
+			if r.held != 0 || cap(r.buf) > readBytes {
+				t.Fatalf("a PING takes %d bytes and a share of %d", cap(r.buf), r.held)
+			}
+			return fmt.Sprintf("%q %q %q", host, salt, digest), r.buf[r.at:], err
+		}
+		said, left, err := read(rand.New(rand.NewPCG(seed, 1)), 1<<20)
+		inPieces, _, errPieces := read(rand.New(rand.NewPCG(seed, 2)), 3)
+		if said != inPieces || (err == nil) != (errPieces == nil) {
+			t.Fatalf("%s %v, in pieces %s %v", said, err, inPieces, errPieces)
+		}
+		if err == nil && !bytes.Contains(b, left) {
+			t.Fatalf("%q follows, of %q", left, b)
 		}
 	})
 }

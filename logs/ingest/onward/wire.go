@@ -65,6 +65,16 @@ type conn struct {
 	in *msgp.Reader
 }
 
+// newConn bounds what a receiver may answer with: whoever it is, what it says costs
+// little memory.
+func newConn(c net.Conn) *conn {
+	in := msgp.NewReader(bufio.NewReader(c))
+	in.SetMaxElements(1 << 10)     // bytes of a nonce or fields of a map; 3 are usual
+	in.SetMaxStringLength(4 << 10) // as of what is said to our own door
+	in.SetMaxRecursionDepth(4)
+	return &conn{Conn: c, in: in}
+}
+
 // send sends one chunk and waits for its acknowledgement.
 func (o *Onward) send(ctx context.Context, s *record.Stream, hash, first uint64, n int, body []byte) error {
 	if o.c == nil {
@@ -95,26 +105,34 @@ func (o *Onward) send(ctx context.Context, s *record.Stream, hash, first uint64,
 	if _, err := o.c.Write(b); err != nil {
 		return err
 	}
-	fields, err := o.c.in.ReadMapHeader()
+	acked, err := o.c.acknowledged()
 	if err != nil {
 		return fmt.Errorf("read acknowledgement: %w", err)
-	}
-	acked := ""
-	for range min(fields, 16) {
-		key, err := o.c.in.ReadString()
-		if err == nil && key == "ack" {
-			acked, err = o.c.in.ReadString()
-		} else if err == nil {
-			err = o.c.in.Skip()
-		}
-		if err != nil {
-			return fmt.Errorf("read acknowledgement: %w", err)
-		}
 	}
 	if acked != id {
 		return fmt.Errorf("acknowledgement of %q, chunk %q was sent", acked, id)
 	}
 	return nil
+}
+
+// acknowledged reads {"ack": chunk}, and which that is.
+func (c *conn) acknowledged() (chunk string, _ error) {
+	fields, err := c.in.ReadMapHeader()
+	if err != nil {
+		return "", err
+	}
+	for range fields {
+		key, err := c.in.ReadString()
+		if err == nil && key == "ack" {
+			chunk, err = c.in.ReadString()
+		} else if err == nil {
+			err = c.in.Skip()
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return chunk, nil
 }
 
 func (o *Onward) dial(ctx context.Context) (*conn, error) {
@@ -138,7 +156,7 @@ func (o *Onward) dial(ctx context.Context) (*conn, error) {
 		t := tls.Client(c, cfg)
 		c, err = t, t.HandshakeContext(ctx)
 	}
-	out := &conn{Conn: c, in: msgp.NewReader(bufio.NewReader(c))}
+	out := newConn(c)
 	if err == nil && o.cfg.Key != "" {
 		err = o.handshake(out)
 	}
