@@ -124,7 +124,10 @@ type Parts struct {
 // called once, inside New, in the order of the fields.
 type Collaborators struct {
 	Authenticator func(Parts) (authenticator.Request, error)
-	Authorizer    func(Parts) (authorizer.Authorizer, authorizer.RuleResolver, error)
+	// Front is asked before who asks is known; nil: nothing is. It answers itself or
+	// calls what it was given.
+	Front      func(http.Handler) http.Handler
+	Authorizer func(Parts) (authorizer.Authorizer, authorizer.RuleResolver, error)
 	// Tokens is the storage of serviceaccounts/token; nil leaves it out.
 	Tokens    func(Parts) (rest.Storage, error)
 	Admission Admission

@@ -52,6 +52,29 @@ func TestNoDoorAnswersWithoutAuthentication(t *testing.T) {
 	}
 }
 
+func TestTheFrontAnswersBeforeAnyoneIsKnown(t *testing.T) {
+	c, err := restclient.HTTPClientFor(restclient.AnonymousClientConfig(shared.config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for bearer, want := range map[string]string{"spent": "this was spent", "other": "Unauthorized"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, shared.config.Host+"/api/v1/pods", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+bearer)
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close() // read
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || !strings.Contains(string(body), want) {
+			t.Errorf("%s: have %s %q %v, want %s", bearer, resp.Status, body, err, want)
+		}
+	}
+}
+
 func TestConnectionsAreThoseOfABoundedListener(t *testing.T) {
 	before := shared.accepted.Load()
 	c, err := tls.Dial("tcp", strings.TrimPrefix(shared.config.Host, "https://"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // who answers does not matter here

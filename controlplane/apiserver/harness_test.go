@@ -152,6 +152,15 @@ func start(dir string) (*world, func() error, error) {
 		Authenticator: func(p Parts) (authenticator.Request, error) {
 			return group.NewAuthenticatedGroupAdder(x509request.NewDynamic(p.VerifyClient, x509request.CommonNameUserConversion)), nil
 		},
+		Front: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") == "Bearer spent" {
+					http.Error(rw, "this was spent", http.StatusUnauthorized)
+					return
+				}
+				next.ServeHTTP(rw, r)
+			})
+		},
 		Authorizer: func(Parts) (authorizer.Authorizer, authorizer.RuleResolver, error) {
 			return authorizerfactory.NewPrivilegedGroups("system:masters"), nil, nil
 		},

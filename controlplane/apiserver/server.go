@@ -239,6 +239,11 @@ func (s *Server) secure(gc *genericapiserver.Config, with Collaborators) (author
 		paths = append(paths, p, p+"/*")
 	}
 	gc.Authentication.Authenticator = union.NewFailOnError(who, anonymous.NewAuthenticator(open))
+	if with.Front != nil {
+		gc.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
+			return with.Front(genericapiserver.DefaultBuildHandlerChain(h, c))
+		}
+	}
 
 	may, resolver, err := with.Authorizer(s.parts)
 	if err != nil {

@@ -74,6 +74,7 @@ func buildServer(ctx context.Context, r role) error {
 		return err
 	}
 	var issuer *token.Issuer
+	var joins *token.Bootstrap
 	apps := &customMetrics{}
 	api := apiserver.Default()
 	api.Listen = net.JoinHostPort("0.0.0.0", strconv.Itoa(r.cfg.APIPort))
@@ -89,8 +90,10 @@ func buildServer(ctx context.Context, r role) error {
 			if err != nil {
 				return nil, err
 			}
-			return greeting(visitors, auth.Authenticator(p.VerifyClient, issuer, token.NewBootstrap(p.Client))), nil
+			joins = token.NewBootstrap(p.Client)
+			return greeting(visitors, auth.Authenticator(p.VerifyClient, issuer, joins)), nil
 		},
+		Front: func(next http.Handler) http.Handler { return joins.Explain(next) },
 		Authorizer: func(p apiserver.Parts) (authorizer.Authorizer, authorizer.RuleResolver, error) {
 			nodes, err := node.New(p.Informers)
 			if err != nil {

@@ -105,7 +105,7 @@ func judge(now time.Time, secret *corev1.Secret, id, presented string) (groups [
 		if subtle.ConstantTimeCompare(hash, []byte(spentHash(presented))) != 1 {
 			return nil, unknown, ""
 		}
-		return nil, refused, fmt.Sprintf("join token %s was used by node %s at %s; it is good for one node, make another with `perch node token`",
+		return nil, refused, fmt.Sprintf("join token %s was used before, by node %s at %s; it is good for one node, make another with `perch node token`",
 			id, secret.Annotations[annotationNode], secret.Annotations[annotationSpent])
 	}
 	want := secret.Data["token-secret"]

@@ -245,7 +245,7 @@ func TestJoinTokenIsGoodForOneNode(t *testing.T) {
 	if _, ok, _ := b.AuthenticateToken(ctx, join.Bearer()); ok {
 		t.Fatal("a spent token was accepted")
 	}
-	if got := explain(b, join.Bearer()); !strings.Contains(got, "was used by node w1") {
+	if got := explain(b, join.Bearer()); !strings.Contains(got, "was used before, by node w1") {
 		t.Errorf("explained as %s", got)
 	}
 	if got := explain(b, join.ID+".0000000000000000"); got != "next" {
