@@ -318,6 +318,20 @@ test('a live tail goes on and does not move a reader who scrolled up', async () 
   quiet();
 });
 
+test('a live tail that is refused says why, and goes on when it may', async () => {
+  await visit(`/logs?ns=${ns}&from=now-15m&events=0`);
+  await eventually('lines', async () => (await page.locator('.lg .l:not([hidden])').count()) > 20);
+  await page.evaluate(() => (window.tails = Array.from({ length: 8 }, () => new EventSource('/logs/api/v1/tail?query=*'))));
+  await eventually('all tails that one caller may have', () => page.evaluate(() => window.tails.every(t => t.readyState === EventSource.OPEN)));
+  await page.getByRole('button', { name: 'Live tail' }).click();
+  const why = page.getByText('the live tail stands still');
+  assert.match(await why.innerText(), /too many of these requests/);
+  await page.screenshot({ path: `${out}/logs-tail-refused.png` });
+  const count = () => page.evaluate(() => parseFloat(document.querySelector('.spacer').style.height) / 20), first = await count();
+  await page.evaluate(() => window.tails.forEach(t => t.close()));
+  await eventually('it goes on', async () => (await why.count()) === 0 && (await count()) > first + 10);
+});
+
 test('a live tail of thousands of lines a second repeats none, also after it was away', async () => {
   forget();
   perch('apply', '-f', 'testdata/flood.yaml');

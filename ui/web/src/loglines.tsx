@@ -19,7 +19,7 @@ export function Lines({ asks, q, total, error, counted }: { asks: string[]; q: s
   const box = useRef<HTMLDivElement>(null);
   const list = useRef<LogList | null>(null);
   const [shown, setShown] = useState(0);
-  const [trail, setTrail] = useState<LogStats>({}), [notes, setNotes] = useState<string[]>([]);
+  const [trail, setTrail] = useState<LogStats>({}), [notes, setNotes] = useState<string[]>([]), [stuck, setStuck] = useState('');
   const [problem, setProblem] = useState<Error | undefined>();
   const [busy, setBusy] = useState(true);
   const [took, setTook] = useState(0);
@@ -56,7 +56,7 @@ export function Lines({ asks, q, total, error, counted }: { asks: string[]; q: s
     const l = list.current!, stop = new AbortController(), { from, to } = range();
     l.clear();
     l.highlight = highlightOf(q);
-    setShown(0); setTrail({}); setNotes([]); setProblem(undefined); setBusy(true); setWaiting(0); setLoaded(0);
+    setShown(0); setTrail({}); setNotes([]); setStuck(''); setProblem(undefined); setBusy(true); setWaiting(0); setLoaded(0);
     const began = performance.now();
     const got: Line[] = [];
     let end = () => {};
@@ -74,6 +74,7 @@ export function Lines({ asks, q, total, error, counted }: { asks: string[]; q: s
             setShown(l.lines.length);
           },
           say: words => setNotes(n => [...new Set([...n, words])].slice(-3)),
+          stuck: setStuck,
         });
       });
     return () => { stop.abort(); end(); };
@@ -122,7 +123,7 @@ export function Lines({ asks, q, total, error, counted }: { asks: string[]; q: s
         <span class="n" role="status">{count(Math.max(total ?? 0, shown))} lines</span>
         <span class="mut">{busy ? 'searching…' : shown < (total ?? 0) ? `newest ${count(shown)} shown, ${took.toFixed(0)} ms` : `${took.toFixed(0)} ms`}</span>
         {more && <button class="btn sm" onClick={older} disabled={busy}>Older</button>}
-        <Partial {...merged(trail, counted ?? {})} warnings={notes} />
+        <Partial {...merged(trail, counted ?? {})} warnings={stuck ? [...notes, `the live tail stands still and is tried again: ${stuck}`] : notes} />
         <span class="sp" />
         <Switches>
           <button class={raw ? 'on' : ''} aria-pressed={raw} onClick={() => setRaw(!raw)}>As written</button>

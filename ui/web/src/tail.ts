@@ -1,5 +1,5 @@
 // The live tail: new lines as they are stored, none of them twice.
-import { form, type Line } from './api';
+import { call, form, Problem, type Line } from './api';
 
 /** overlap is how far a tail goes back behind the newest line, in ns: nodes do not store lines in one order. */
 const overlap = 1000n * 1000_000n;
@@ -35,7 +35,23 @@ class Seen {
   }
 }
 
-type To = { take: (l: Line[]) => void; say: (words: string) => void };
+/** events of a server that sends them, until it ends. */
+async function* events(body: ReadableStream<Uint8Array>): AsyncGenerator<{ kind: string; data: string }> {
+  const from = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader();
+  for (let have = ''; ;) {
+    const { done, value } = await from.read();
+    if (done) return;
+    const whole = (have + value).split('\n\n');
+    have = whole.pop()!;
+    for (const e of whole) {
+      const of = (field: string) => e.split('\n').flatMap(l => (l.startsWith(field + ': ') ? [l.slice(field.length + 2)] : [])).join('\n');
+      yield { kind: of('event'), data: of('data') };
+    }
+  }
+}
+
+/** To is who hears of a tail: its lines, what it leaves out, and why it stands still, '' when it goes on. */
+type To = { take: (l: Line[]) => void; say: (words: string) => void; stuck: (why: string) => void };
 
 /** tail goes on after the lines that are shown, oldest first, so that none falls
  * between, and begins anew there when the door was away. cut says that lines older
@@ -43,7 +59,8 @@ type To = { take: (l: Line[]) => void; say: (words: string) => void };
 export function tail(asks: string[], shown: Line[], cut: boolean, to: To): () => void {
   const seen = new Seen(), first = cut ? shown[0] : undefined, floor = first ? nanos(first.time) : 0n;
   for (const l of shown) seen.add(l);
-  let source: EventSource, frame = 0, again = 0, wait = 500, buffer: Line[] = [], before = new Set<string>();
+  const stop = new AbortController();
+  let frame = 0, again = 0, wait = 500, buffer: Line[] = [], before = new Set<string>();
   const flush = () => {
     cancelAnimationFrame(frame);
     frame = 0;
@@ -51,35 +68,39 @@ export function tail(asks: string[], shown: Line[], cut: boolean, to: To): () =>
     buffer = [];
     to.take(batch);
   };
-  const open = () => {
+  const line = (l: Line) => {
+    if (l.id && before.has(l.id) || !seen.add(l)) return;
+    buffer.push(l);
+    if (buffer.length >= 5000) flush(); // a page that nobody looks at has no frames
+    else frame ||= requestAnimationFrame(flush);
+  };
+  const words: Record<string, (d: any) => string> = {
+    dropped: () => 'lines came too fast for the tail, or its expression takes too long: some are left out here',
+    missing: d => `without new lines of ${(d.nodes as string[]).join(', ')}`,
+    hidden: d => `without lines of namespaces that you may not read: ${(d.namespaces as string[]).join(', ')}`,
+    error: d => d.error as string,
+  };
+  const open = async () => {
     before = seen.recent(); // a node that answers late tells them again, however late
     const back = seen.newest - overlap, after = back > floor || !first ? `${back}.0000000000000000-0` : `${floor}.${first.id}`; // many lines may have one time
-    source = new EventSource('/logs/api/v1/tail?' + form({ query: asks, ...(seen.newest ? { cursor: after } : {}) }));
-    source.onopen = () => (wait = 500);
-    source.onmessage = e => {
-      const l = JSON.parse(e.data as string) as Line;
-      if (l.id && before.has(l.id) || !seen.add(l)) return;
-      buffer.push(l);
-      if (buffer.length >= 5000) flush(); // a page that nobody looks at has no frames
-      else frame ||= requestAnimationFrame(flush);
-    };
-    const says = (kind: string, words: (data: any) => string) => source.addEventListener(kind, e => {
-      if (e instanceof MessageEvent) to.say(words(JSON.parse(e.data as string)));
-    });
-    says('dropped', () => 'lines came too fast for the tail, or its expression takes too long: some are left out here');
-    says('missing', d => `without new lines of ${(d.nodes as string[]).join(', ')}`);
-    says('hidden', d => `without lines of namespaces that you may not read: ${(d.namespaces as string[]).join(', ')}`);
-    says('error', d => d.error as string);
-    source.onerror = e => {
-      if (e instanceof MessageEvent) return;
-      source.close(); // its own retry would go on after the last line that came, not after the newest
-      again = window.setTimeout(open, wait);
-      wait = Math.min(2 * wait, 5000);
-    };
+    try {
+      const r = await call('/logs/api/v1/tail?' + form({ query: asks, ...(seen.newest ? { cursor: after } : {}) }), { signal: stop.signal });
+      wait = 500;
+      to.stuck('');
+      for await (const e of events(r.body!)) {
+        if (!e.kind && e.data) line(JSON.parse(e.data) as Line);
+        else if (words[e.kind]) to.say(words[e.kind]!(JSON.parse(e.data)));
+      }
+    } catch (e) {
+      if (e instanceof Problem && !stop.signal.aborted) to.stuck(e.message);
+    }
+    if (stop.signal.aborted) return;
+    again = window.setTimeout(open, wait);
+    wait = Math.min(2 * wait, 5000);
   };
   open();
   return () => {
-    source.close();
+    stop.abort();
     clearTimeout(again);
     cancelAnimationFrame(frame);
   };
