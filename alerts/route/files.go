@@ -38,6 +38,7 @@ func serverSetting(n *yaml.Node) string {
 			found = key
 		case key == "http_config", key == "tls_config":
 			found = beyond(value)
+		case ownKeys[key] && value.Kind == yaml.MappingNode: // a detail may be called log_file
 		default:
 			found = serverSetting(value)
 		}

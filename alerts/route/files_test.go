@@ -120,3 +120,18 @@ func TestANamespaceNamesNoFileOfTheServer(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAnAuthorCallsFileIsNoFile(t *testing.T) {
+	for receiver, want := range map[string]string{
+		"pagerduty_configs: [{routing_key: a, details: {log_file: b, http_config: {c: d}}}]":                         "",
+		"email_configs: [{to: 'a@b.example', from: 'c@d.example', smarthost: 'e.example:25', headers: {X_file: b}}]": "",
+		"pagerduty_configs: [{routing_key_file: a, details: {log_file: b}}]":                                         "routing_key_file",
+		"slack_configs: [{api_url: 'http://x.example', fields: [{title: a, value: b, c_file: d}]}]":                  "c_file",
+	} {
+		_, problems := Merge(mergeBase, []Own{{"shop", "team", "route: {receiver: a}\nreceivers: [{name: a, " + receiver + "}]"}})
+		err := problems["shop/team"]
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasSuffix(err.Error(), "names no files of the server: "+want)) {
+			t.Errorf("%s: %v, want %q", receiver, err, want)
+		}
+	}
+}
