@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	maxNamed = 50          // namespaces that are counted by name, the others as "others"
-	noName   = "(none)"    // stands for no namespace in a count
+	maxNamed = 50       // namespaces that are counted by name, the rest under theRest
+	noName   = "(none)" // stands for no namespace in a count; none can be called so
+	theRest  = "(others)"
 	reserve  = 50          // one part of so many of all series is for those of no namespace
 	tellWait = time.Minute // between two log lines about one namespace
 )
@@ -85,7 +86,7 @@ func (b *budget) name(namespace string, l labels.Labels, all int64) {
 	crowded := known == nil && len(b.over) >= maxNamed
 	offender, count := cmp.Or(namespace, noName), b.metrics.overrun
 	if crowded {
-		offender = "others"
+		offender = theRest
 	}
 	if all > 0 {
 		count = b.metrics.crowded

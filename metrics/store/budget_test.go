@@ -83,6 +83,21 @@ func TestWhoComesToAFullStoreIsNamed(t *testing.T) {
 	}
 }
 
+// What is counted together has a name that no namespace has.
+func TestNoNamespaceIsBlamedForTheRest(t *testing.T) {
+	s := open(t, t.TempDir(), func(c *Config) { c.SeriesLimit = 1 })
+	var batch []Sample
+	for i := range maxNamed + 11 { // the first is taken
+		batch = append(batch, Sample{Labels: labels.FromStrings("__name__", "x", "namespace", "n"+strconv.Itoa(i)), T: 1000, V: 1})
+	}
+	if _, err := s.Inlet("test").Append(context.Background(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if n := testutil.ToFloat64(s.metrics.crowded.WithLabelValues("(others)")); n != 10 || len(s.Offenders()) != maxNamed {
+		t.Errorf("%v counted together, %d by name", n, len(s.Offenders()))
+	}
+}
+
 func TestNamespacesLeaveRoomForWhatPerchSays(t *testing.T) {
 	s := open(t, t.TempDir(), func(c *Config) { c.SeriesLimit = 200 })
 	write := func(namespace string, n int) Appended {
