@@ -20,6 +20,7 @@ import (
 	"perch/controlplane/event"
 	"perch/metrics/exporter"
 	"perch/metrics/scrape"
+	"perch/metrics/target"
 )
 
 // collect scrapes the pods of this node, reads the machine, perch's own parts, the
@@ -74,12 +75,13 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 			}
 		},
 		Objects: func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
-		Resolve: clusterName(services, r.cfg.ClusterDomain), CutOff: tellCutOff(tell, pods), Wide: wideOnceKnown(factory),
+		Resolve: clusterName(services, r.cfg.ClusterDomain), CutOff: tellCutOff(tell, pods),
 	}
 	if cfg.File != "" {
 		parts.Refused = r.inForce("scrape-config")
 	}
 	jobs.parts(&parts)
+	knowingNamespaces(&parts, factory)
 	loop, err := scrape.New(cfg, parts, r.part("scrape"), r.reg)
 	if err != nil {
 		return nil, err
@@ -158,10 +160,18 @@ func of[T any](list func(labels.Selector) ([]T, error)) func() []T {
 	return func() []T { return all(list) }
 }
 
-// wideOnceKnown is wide for what is scraped. Until the namespaces are known all are:
-// series of the same target would change their labels at each start.
-func wideOnceKnown(factory informers.SharedInformerFactory) func(string) bool {
+// knowingNamespaces tells a scraper which namespaces are wide, and lets it ask for
+// targets of objects only when that is known: before, an object could make series of
+// a namespace that is not its own, or those of a wide one would be others.
+func knowingNamespaces(p *scrape.Parts, factory informers.SharedInformerFactory) {
 	known := factory.Core().V1().Namespaces()
 	list, synced := known.Lister(), known.Informer().HasSynced
-	return func(namespace string) bool { return !synced() || wide(list, namespace) }
+	p.Wide = func(namespace string) bool { return wide(list, namespace) }
+	jobs := p.Jobs
+	p.Jobs = func() ([]target.Job, []target.Dropped) {
+		if !synced() {
+			return nil, nil
+		}
+		return jobs()
+	}
 }
