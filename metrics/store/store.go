@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -180,6 +181,20 @@ func (s *Store) Offenders() []Offender { return s.budget.offenders() }
 
 // MaxTime is the newest sample's time in ms, math.MinInt64 when there is none.
 func (s *Store) MaxTime() int64 { return s.db.Head().MaxTime() }
+
+// Stopped says until when nothing of now is taken, because the newest sample is
+// further ahead of now than a late one may be behind it: the clock of this machine has
+// been set back. The zero time while samples are taken.
+func (s *Store) Stopped(now time.Time) time.Time {
+	newest := s.MaxTime()
+	if newest == math.MinInt64 {
+		return time.Time{}
+	}
+	if until := time.UnixMilli(newest).Add(-s.cfg.OutOfOrder); until.After(now) {
+		return until
+	}
+	return time.Time{}
+}
 
 // HoldWAL keeps the database from writing blocks, which deletes the WAL behind
 // them, as long as hold is true: somebody still reads there. Memory and WAL grow

@@ -89,6 +89,42 @@ func TestSamplesComeBackAfterReopen(t *testing.T) {
 	}
 }
 
+func TestAStoreWhoseClockWasAheadSaysUntilWhenItTakesNothing(t *testing.T) {
+	now := time.Now()
+	s := open(t, t.TempDir(), nil)
+	if until := s.Stopped(now); !until.IsZero() {
+		t.Errorf("without samples it takes nothing until %s", until)
+	}
+	in := s.Inlet("test")
+	put := func(at time.Time) Appended {
+		t.Helper()
+		got, err := in.Append(t.Context(), []Sample{{0, series("a", int(at.Unix())), at.UnixMilli(), 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	put(now)
+	for _, at := range []time.Time{now.Add(-s.cfg.OutOfOrder / 2), now, now.Add(time.Hour)} {
+		if until := s.Stopped(at); !until.IsZero() {
+			t.Errorf("at %s it takes nothing until %s", at, until)
+		}
+	}
+	app := s.Appender(t.Context()) // as of an hour when the clock was a day ahead
+	if _, err := app.Append(0, series("a", 0), now.Add(24*time.Hour).UnixMilli(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := put(now.Add(time.Second)); got.Stored != 0 {
+		t.Fatalf("a sample of now: %+v", got)
+	}
+	if until, want := s.Stopped(now), now.Add(24*time.Hour-s.cfg.OutOfOrder).Truncate(time.Millisecond); !until.Equal(want) {
+		t.Errorf("until %s, want %s", until, want)
+	}
+}
+
 func TestRefusedSamplesAreCountedAndTheRestIsStored(t *testing.T) {
 	now := time.Now().UnixMilli()
 	hour := time.Hour.Milliseconds()

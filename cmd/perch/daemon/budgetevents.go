@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,34 @@ func tellOffenders(store *metricstore.Store, node string, tell event.Tell) func(
 				now[o.Namespace] = was
 			}
 			known = now
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+// tellStopped makes an event and a log line when the store of this node takes nothing,
+// when that begins and every ten minutes while it goes on.
+func tellStopped(stopped func(time.Time) time.Time, node, dir string, tell event.Tell, log *slog.Logger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		var told time.Time
+		tick := time.NewTicker(10 * time.Second)
+		defer tick.Stop()
+		for {
+			switch now, until := time.Now(), stopped(time.Now()); {
+			case until.IsZero():
+				told = time.Time{}
+			case told.IsZero() || now.Sub(told) > 10*time.Minute:
+				told = now
+				message := fmt.Sprintf("node %s stores no metrics until %s: it has samples of a time to come, so its clock was ahead or is behind now. If the clock is right, to go on at once stop perch, move wal, wbl, chunks_head and blocks of that time out of %s, and start it: what was in memory only is lost",
+					node, until.UTC().Format(time.RFC3339), dir)
+				log.Error(message)
+				tell(event.Record{Component: "perch-metrics", Type: event.Warning, Reason: "MetricsStopped", Message: message,
+					Object: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node}})
+			}
 			select {
 			case <-ctx.Done():
 				return nil

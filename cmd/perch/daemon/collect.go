@@ -89,6 +89,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 	r.group.Go("scrape", loop.Run)
 	jobs.follow(r, loop)
 	r.group.Go("series budgets", tellOffenders(n.store, r.cfg.NodeName, tell))
+	r.group.Go("store's clock", tellStopped(n.store.Stopped, r.cfg.NodeName, n.store.Dir(), tell, r.part("metrics")))
 	return loop, nil
 }
 

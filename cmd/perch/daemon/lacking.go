@@ -21,12 +21,13 @@ import (
 // than a query looks back it has none of its own numbers either: what fired would seem
 // to have ended.
 type lacking struct {
-	self   string
-	nodes  corelisters.NodeLister
-	synced []cache.InformerSynced
-	silent func(want []string, now time.Time, patience time.Duration) []string // workers without recent samples
-	gather func(context.Context) error                                         // stores the state of objects
-	fewTo  time.Time                                                           // until then this machine's samples are too few
+	self    string
+	nodes   corelisters.NodeLister
+	synced  []cache.InformerSynced
+	silent  func(want []string, now time.Time, patience time.Duration) []string // workers without recent samples
+	gather  func(context.Context) error                                         // stores the state of objects
+	stopped func(now time.Time) time.Time                                       // until when the store takes nothing
+	fewTo   time.Time                                                           // until then this machine's samples are too few
 
 	sampled atomic.Bool
 }
@@ -72,11 +73,19 @@ func (l *lacking) now(context.Context) []string {
 		}
 	}
 	out := l.silent(workers, now, nodePatience)
+	if until := l.stopped(now); !until.IsZero() {
+		out = append(out, takesNothing(until))
+	}
 	if now.Before(l.fewTo) {
 		out = append(out, l.self)
 		slices.Sort(out)
 	}
 	return out
+}
+
+// takesNothing stands where names of nodes do.
+func takesNothing(until time.Time) string {
+	return "the store of this server, which takes none until " + until.UTC().Format(time.RFC3339) + ": its clock was ahead, or is behind now"
 }
 
 // run has the state of objects stored once they are read.

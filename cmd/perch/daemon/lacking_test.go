@@ -31,6 +31,8 @@ func TestAServerThatHasJustBegunSaysWhatItsAnswersLack(t *testing.T) {
 			}
 			return nil
 		}
+		var until time.Time
+		l.stopped = func(time.Time) time.Time { return until }
 		silent := []string{"n1"}
 		l.silent = func(want []string, _ time.Time, _ time.Duration) []string {
 			return slices.DeleteFunc(slices.Clone(want), func(n string) bool { return !slices.Contains(silent, n) })
@@ -68,6 +70,8 @@ func TestAServerThatHasJustBegunSaysWhatItsAnswersLack(t *testing.T) {
 		silent = nil
 		time.Sleep(time.Second)
 		lacks("all is there", "")
+		until = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+		lacks("the clock was set back", "the store of this server, which takes none until 2026-11-23T10:00:00Z: its clock was ahead, or is behind now")
 		if d := <-waited; d < 12*time.Second || d > 13*time.Second {
 			t.Errorf("rules waited for %s", d)
 		}
@@ -88,6 +92,7 @@ func TestAfterALongOutageAServersOwnNumbersAreMissingForAWhile(t *testing.T) {
 			}
 			l := newLacking("s1", informers.NewSharedInformerFactory(fake.NewClientset(), 0), newest, began)
 			l.silent = func([]string, time.Time, time.Duration) []string { return nil }
+			l.stopped = func(time.Time) time.Time { return time.Time{} }
 			l.sampled.Store(true)
 			if got := l.now(t.Context()); (len(got) == 1 && got[0] == "s1") != (c.few > 0) {
 				t.Errorf("%s away: %v is lacking", c.newest, got)

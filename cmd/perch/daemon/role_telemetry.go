@@ -230,7 +230,7 @@ func buildServerTelemetry(r role, api clients, factory informers.SharedInformerF
 	fromNodes.NodeOf = nodeOfCaller
 	nodesIn := stream.NewReceiver("nodes", fromNodes, n.store, r.part("samples"), r.reg)
 	lacks := newLacking(r.cfg.NodeName, factory, n.newest, time.Now())
-	lacks.silent, lacks.gather = nodesIn.Missing, n.state.Gather
+	lacks.silent, lacks.gather, lacks.stopped = nodesIn.Missing, n.state.Gather, n.store.Stopped
 	r.group.Go("lacking", lacks.run)
 
 	everywhere, err := r.shareSeries(api.rest, n, members, own)
