@@ -75,7 +75,7 @@ func (r role) collect(factory informers.SharedInformerFactory, pods corelisters.
 			}
 		},
 		Objects: func() ([]*corev1.Pod, []*corev1.Service) { return all(pods.List), all(services.List) },
-		Resolve: clusterName(services, r.cfg.ClusterDomain), CutOff: tellCutOff(tell, pods),
+		Resolve: r.clusterHost(services), CutOff: tellCutOff(tell, pods),
 	}
 	if cfg.File != "" {
 		parts.Refused = r.inForce("scrape-config")

@@ -22,7 +22,7 @@ func (r role) openProber(f informers.SharedInformerFactory) error {
 		return nil
 	}
 	cfg := prober.Default()
-	cfg.Resolve = clusterName(f.Core().V1().Services().Lister(), r.cfg.ClusterDomain)
+	cfg.Resolve = r.clusterHost(f.Core().V1().Services().Lister())
 	cfg.Open = func(ip netip.Addr) bool { return !target.Guarded(ip) }
 	p, err := prober.New(cfg, r.part("prober"), r.reg)
 	if err != nil {

@@ -107,23 +107,6 @@ func (s *scrapeJobs) follow(r role, l *scrape.Loop) {
 	})
 }
 
-// clusterName finds the address behind a name of a Service: the machine's own
-// resolver does not know the cluster's names.
-func clusterName(services corelisters.ServiceLister, domain string) func(string) (string, bool) {
-	return func(host string) (string, bool) {
-		host = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(host, "."), "."+domain), ".svc")
-		name, namespace, ok := strings.Cut(host, ".")
-		if !ok || strings.Contains(namespace, ".") {
-			return "", false
-		}
-		s, err := services.Services(namespace).Get(name)
-		if err != nil || s.Spec.ClusterIP == "" || s.Spec.ClusterIP == corev1.ClusterIPNone {
-			return "", false
-		}
-		return s.Spec.ClusterIP, true
-	}
-}
-
 // tellCutOff makes an event of a target whose answers are cut off.
 func tellCutOff(tell event.Tell, pods corelisters.PodLister) func(scrape.Status) {
 	return func(s scrape.Status) {
