@@ -86,6 +86,9 @@ func (o Object) settings() []wireSettings {
 		out = append(out, o.probe.settings())
 	case o.config != nil:
 		out = append(out, o.config.settings())
+		for i, h := range o.config.HTTPSDConfigs {
+			out = append(out, h.settings(i))
+		}
 	}
 	return out
 }

@@ -287,6 +287,7 @@ func FuzzObjects(f *testing.F) {
 	f.Add(ServiceMonitor, []byte(`{"selector":{},"endpoints":[{"port":"metrics","relabelings":[{"regex":"("}]}]}`))
 	f.Add(Probe, []byte(`{"targets":{"staticConfig":{"static":["a"]}},"params":[{"name":"","values":[""]}]}`))
 	f.Add(ScrapeConfig, []byte(`{"staticConfigs":[{"targets":["::::"]}],"kubernetesSDConfigs":[{"role":"pod"}],"bodySizeLimit":"1e999B"}`))
+	f.Add(ScrapeConfig, []byte(`{"httpSDConfigs":[{"url":"http://a","oauth2":{"tokenUrl":"b"}}],"dnsSDConfigs":[{"names":["a"],"type":"mx","port":-1}]}`))
 	f.Fuzz(func(t *testing.T, kind string, spec []byte) {
 		o := Read(kind, "red", "x", spec)
 		wrong, _ := o.Check()

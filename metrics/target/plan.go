@@ -27,6 +27,9 @@ type World struct {
 	Value func(Ref) (string, error)
 	// Account is for monitors that name the files of a pod's account.
 	Account Account
+	// Found answers what is known of a search of an object, by its Key; false: it was
+	// not asked yet. nil: none was.
+	Found func(key string) (Found, bool)
 	// Limit bounds the targets of all objects together; 0 = none.
 	Limit int
 }

@@ -19,13 +19,13 @@ type configSpec struct {
 		Targets []string          `json:"targets"`
 		Labels  map[string]string `json:"labels"`
 	} `json:"staticConfigs"`
-	KubernetesSDConfigs []discovery `json:"kubernetesSDConfigs"`
+	KubernetesSDConfigs []discovery  `json:"kubernetesSDConfigs"`
+	HTTPSDConfigs       []httpSearch `json:"httpSDConfigs"`
+	DNSSDConfigs        []dnsSearch  `json:"dnsSDConfigs"`
 
 	// These are known and not followed.
 	FileSDConfigs         []any `json:"fileSDConfigs"`
-	HTTPSDConfigs         []any `json:"httpSDConfigs"`
 	ConsulSDConfigs       []any `json:"consulSDConfigs"`
-	DNSSDConfigs          []any `json:"dnsSDConfigs"`
 	EC2SDConfigs          []any `json:"ec2SDConfigs"`
 	AzureSDConfigs        []any `json:"azureSDConfigs"`
 	GCESDConfigs          []any `json:"gceSDConfigs"`
@@ -105,15 +105,13 @@ func (s *configSpec) check(c *check) {
 	if v := strings.ToLower(s.Scheme); v != "" && v != "http" && v != "https" {
 		c.bad("spec.scheme", "%q, want http or https", s.Scheme)
 	}
-	for field, list := range map[string][]any{"fileSDConfigs": s.FileSDConfigs, "httpSDConfigs": s.HTTPSDConfigs, "dnsSDConfigs": s.DNSSDConfigs} {
-		c.does(len(list) > 0, "spec."+field, "this discovery is for static files (--scrape-config) only")
-	}
+	c.does(len(s.FileSDConfigs) > 0, "spec.fileSDConfigs", "objects do not read files of the machine; a file of --scrape-config may name them, and httpSDConfigs a service")
 	for field, list := range map[string][]any{"consulSDConfigs": s.ConsulSDConfigs, "ec2SDConfigs": s.EC2SDConfigs, "azureSDConfigs": s.AzureSDConfigs,
 		"gceSDConfigs": s.GCESDConfigs, "openstackSDConfigs": s.OpenStackSDConfigs, "digitalOceanSDConfigs": s.DigitalOceanSDConfigs, "kumaSDConfigs": s.KumaSDConfigs,
 		"eurekaSDConfigs": s.EurekaSDConfigs, "dockerSDConfigs": s.DockerSDConfigs, "dockerSwarmSDConfigs": s.DockerSwarmSDConfigs, "linodeSDConfigs": s.LinodeSDConfigs,
 		"hetznerSDConfigs": s.HetznerSDConfigs, "nomadSDConfigs": s.NomadSDConfigs, "puppetDBSDConfigs": s.PuppetDBSDConfigs, "lightSailSDConfigs": s.LightSailSDConfigs,
 		"ovhcloudSDConfigs": s.OVHCloudSDConfigs, "scalewaySDConfigs": s.ScalewaySDConfigs, "ionosSDConfigs": s.IonosSDConfigs} {
-		c.does(len(list) > 0, "spec."+field, "only staticConfigs and kubernetesSDConfigs are followed")
+		c.does(len(list) > 0, "spec."+field, "only staticConfigs, kubernetesSDConfigs, httpSDConfigs and dnsSDConfigs are followed")
 	}
 	c.does(s.ScrapeClassName != "", "spec.scrapeClassName", "there are no scrape classes")
 	if _, _, err := steps("spec.relabelings", s.Relabelings); err != nil {
@@ -142,6 +140,12 @@ func (s *configSpec) check(c *check) {
 			}
 			c.does(sel.Field != "", fmt.Sprintf("%s.selectors[%d].field", at, k), "select by label, or drop by relabelings")
 		}
+	}
+	for i, h := range s.HTTPSDConfigs {
+		h.check(c, i)
+	}
+	for i, d := range s.DNSSDConfigs {
+		d.check(c, i)
 	}
 	s.settings().check(c)
 }
@@ -182,14 +186,7 @@ func (p *planner) config(o Object) {
 	}
 	for _, st := range s.StaticConfigs {
 		for _, t := range st.Targets {
-			if _, _, err := net.SplitHostPort(t); err != nil {
-				t = net.JoinHostPort(t, map[bool]string{true: "443", false: "80"}[strings.EqualFold(s.Scheme, "https")])
-			}
-			b := base()
-			for k, v := range st.Labels {
-				b.Set(k, v)
-			}
-			found = append(found, candidate{labels: b.Set("__address__", t), node: p.Home, what: "target " + t})
+			found = append(found, p.addressed(o, base(), st.Labels, t))
 		}
 	}
 	for _, d := range s.KubernetesSDConfigs {
@@ -197,8 +194,15 @@ func (p *planner) config(o Object) {
 			found = append(found, p.discover(o, d, base)...)
 		}
 	}
+	more, told := p.searched(o, base)
+	found = append(found, more...)
+	for _, reason := range told {
+		p.left = append(p.left, Dropped{From: o.From(), Reason: reason, Partly: len(found) > 0})
+	}
 	if len(found) == 0 {
-		p.tell(o, "it finds no target")
+		if len(told) == 0 {
+			p.tell(o, "it finds no target")
+		}
 		return
 	}
 	p.add(o, o.pool(), s.settings(), found, run)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"perch/cmd/perch/daemon/config"
 	"perch/controlplane/event"
 	"perch/metrics/assign"
+	"perch/metrics/discovery"
 	"perch/metrics/scrape"
 	"perch/metrics/target"
 )
@@ -23,8 +25,9 @@ import (
 // scrapeJobs is what this node scrapes for objects: of its own desk on a server,
 // told by the server's on a worker.
 type scrapeJobs struct {
-	desk   *assign.Desk // servers
-	values *values      // servers
+	desk   *assign.Desk    // servers
+	values *values         // servers
+	found  *discovery.Loop // servers
 	client *assign.Client
 }
 
@@ -43,7 +46,14 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 			d.Changed()
 		}
 	}
-	objects, err := r.watchScrapeObjects(api.dynamic, changed)
+	var searches atomic.Pointer[discovery.Loop]
+	asked := func() { // what objects say, or may read
+		if l := searches.Load(); l != nil {
+			l.Changed()
+		}
+		changed()
+	}
+	objects, err := r.watchScrapeObjects(api.dynamic, asked)
 	if err != nil {
 		return nil, fmt.Errorf("watch objects that ask for scrapes: %w", err)
 	}
@@ -70,14 +80,30 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 		}
 	}
 	pods, services, nodes, endpoints := core.Pods().Lister(), core.Services().Lister(), core.Nodes().Lister(), core.Endpoints().Lister()
-	values, account := newValues(api.kube, changed), newScrapeAccount(api.kube, changed, r.part("targets"))
+	values, account := newValues(api.kube, asked), newScrapeAccount(api.kube, asked, r.part("targets"))
 	r.group.Go("scrape account", account.Run)
+	ofAccount := func() target.Account { return target.Account{CA: string(ca), Token: account.now()} }
+	found, err := discovery.New(discovery.Default(), discovery.Parts{
+		Searches: func() (out []target.Search) {
+			w := target.World{Value: values.value, Account: ofAccount()}
+			for _, o := range objects.list() {
+				out = append(out, o.Searches(w)...)
+			}
+			return out
+		},
+		Changed: changed, Resolve: r.clusterHost(core.Services().Lister()),
+		Cluster: clusterDNS(r.cfg), Domain: r.cfg.ClusterDomain, Machine: &net.Resolver{PreferGo: true},
+	}, r.part("discovery"), r.reg)
+	if err != nil {
+		return nil, err
+	}
+	searches.Store(found)
 	cfg := assign.Default()
 	cfg.Node = r.cfg.NodeName
 	made, err := assign.NewDesk(cfg, assign.Parts{
 		World: func() target.World {
 			return target.World{Pods: all(pods.List), Services: all(services.List), Nodes: all(nodes.List), Endpoints: all(endpoints.List),
-				Home: r.cfg.NodeName, Prober: proberHost, Value: values.value, Account: target.Account{CA: string(ca), Token: account.now()}, Limit: 20_000}
+				Home: r.cfg.NodeName, Prober: proberHost, Value: values.value, Account: ofAccount(), Found: found.Found, Limit: 20_000}
 		},
 		Objects: objects.list, Known: known, NodeOf: nodeOfCaller,
 	}, r.part("targets"), r.reg)
@@ -85,7 +111,7 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 		return nil, err
 	}
 	desk.Store(made)
-	return &scrapeJobs{desk: made, values: values}, nil
+	return &scrapeJobs{desk: made, values: values, found: found}, nil
 }
 
 // parts adds the jobs to what a scraper needs.
@@ -99,6 +125,7 @@ func (s *scrapeJobs) parts(p *scrape.Parts) {
 
 func (s *scrapeJobs) follow(r role, l *scrape.Loop) {
 	if s.desk != nil {
+		r.group.Go("discovery", s.found.Run)
 		r.group.Go("targets", s.desk.Run)
 		return
 	}
