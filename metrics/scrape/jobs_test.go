@@ -34,6 +34,8 @@ func apps(t *testing.T) (address string, sent, answers *atomic.Int64) {
 				return
 			}
 			fmt.Fprintf(w, "good{job=\"its own\",module=%q} 1\nnoise 1\n", r.URL.Query().Get("module"))
+		case "/token":
+			http.Error(w, "known to few\nand to them alone", http.StatusBadRequest)
 		case "/garbage":
 			_, _ = io.WriteString(w, "<html>\x00\xff not numbers</html>\n")
 		case "/million":
@@ -102,6 +104,29 @@ func jobOf(name, address, path, settings string) target.Job {
 	return target.Job{Name: name, From: "servicemonitor/red/" + name, Settings: target.Settings(settings), Targets: []target.Target{{
 		Scheme: "http", Address: address, Path: path, From: "servicemonitor/red/" + name, OfPod: true,
 		Labels: map[string]string{"job": name, "instance": address, "namespace": "red", "pod": name, "__param_module": "m"}}}}
+}
+
+func TestAServerOfTokensIsNotQuoted(t *testing.T) {
+	address, _, _ := apps(t)
+	asks := jobOf("asks", address, "/good", fmt.Sprintf("oauth2: {client_id: a, client_secret: b, token_url: 'http://%s/token'}\n", address))
+	l := runLoop(t, newStore(t), Default(), Parts{Jobs: func() ([]target.Job, []target.Dropped) { return []target.Job{asks}, nil }}, prometheus.NewRegistry())
+	var seen string
+	eventually(t, 30*time.Second, func() bool {
+		for _, s := range l.Here() {
+			seen = s.Error
+		}
+		return seen != ""
+	}, func() string { return "no target has failed" })
+	if !strings.Contains(seen, "400 Bad Request") || strings.Contains(seen, "few") {
+		t.Errorf("the listing says %q", seen)
+	}
+	for _, list := range l.TargetsActive() {
+		for _, tg := range list {
+			if err := tg.LastError(); err != nil && strings.Contains(err.Error(), "few") {
+				t.Errorf("the API says %v", err)
+			}
+		}
+	}
 }
 
 func TestWhatTargetsSendTooMuchIsCutOffCountedAndNamed(t *testing.T) {

@@ -105,11 +105,27 @@ func (l *Loop) active() map[string][]*scrape.Target {
 				l.gate.move(was, t)
 			}
 			now[key] = t
+			if err := t.LastError(); err != nil && strings.Contains(err.Error(), "\n") {
+				t.Report(t.LastScrape(), t.LastScrapeDuration(), firstLine{err})
+			}
 		}
 	}
 	l.newest = now
 	return out
 }
+
+// firstLine is an error without the rest of its text, in which a server of tokens says
+// what it likes: it may be one that who wrote the object could not read.
+type firstLine struct{ error }
+
+// Error implements error.
+func (e firstLine) Error() string {
+	text, _, _ := strings.Cut(e.error.Error(), "\n")
+	return text
+}
+
+// Unwrap is the error as it was.
+func (e firstLine) Unwrap() error { return e.error }
 
 func byURL(a, b Status) int {
 	return cmp.Or(cmp.Compare(a.URL, b.URL), cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Node, b.Node))
