@@ -2,6 +2,7 @@ package target
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -128,6 +129,43 @@ func TestATargetIsWhereItWasFound(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestANamespaceLeavesRoomForTheTargetsOfOthers(t *testing.T) {
+	static := func(namespace string, n int) Object {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("192.0.2.1:%d", 1000+i))
+		}
+		return object(t, ScrapeConfig, namespace, fmt.Sprintf("{staticConfigs: [{targets: [%s]}]}", strings.Join(list, ", ")))
+	}
+	all := []Object{static("a", 9), static("b", 5), static("c", 5)}
+	for _, c := range []struct {
+		limit, ofOne, ofNode int
+		want                 [3]int
+		why                  string
+	}{
+		{want: [3]int{9, 5, 5}},
+		{limit: 12, want: [3]int{9, 3, 0}, why: "all objects together have more than 12 targets"},
+		{limit: 12, ofOne: 6, want: [3]int{6, 5, 1}, why: `objects of namespace "a" have more than 6 targets`},
+		{ofOne: 6, ofNode: 4, want: [3]int{4, 4, 4}, why: `objects of namespace "c" have more than 4 targets on node n0`},
+	} {
+		jobs, left := Plan(World{Home: "n0", Limit: c.limit, OfOne: c.ofOne, OfNode: c.ofNode}, all)
+		var got [3]int
+		for _, j := range jobs {
+			got[strings.Index("abc", strings.Split(j.From, "/")[1])] = len(j.Targets)
+		}
+		out := 0
+		for _, d := range left {
+			out++
+			if c.why != "" && strings.Contains(d.Reason, c.why) {
+				c.why = ""
+			}
+		}
+		if got != c.want || out != 19-got[0]-got[1]-got[2] || c.why != "" {
+			t.Errorf("%d of all, %d of one, %d on a node: %v targets, %d left out, not told: %s", c.limit, c.ofOne, c.ofNode, got, out, c.why)
+		}
 	}
 }
 

@@ -30,8 +30,10 @@ type World struct {
 	// Found answers what is known of a search of an object, by its Key; false: it was
 	// not asked yet. nil: none was.
 	Found func(key string) (Found, bool)
-	// Limit bounds the targets of all objects together; 0 = none.
-	Limit int
+	// Limit bounds the targets of all objects together, OfOne those of the objects of
+	// one namespace, OfNode those of them on one node; 0 = none. So a namespace does
+	// not take the place of all others.
+	Limit, OfOne, OfNode int
 }
 
 // Job is one scrape pool: an endpoint of one object and its targets.
@@ -46,7 +48,8 @@ type Job struct {
 // it is left out or does nothing, with the reason. A broken object costs nothing
 // but itself.
 func Plan(w World, objects []Object) ([]Job, []Dropped) {
-	p := &planner{World: w, nodes: map[string]*corev1.Node{}, pods: map[string][]*corev1.Pod{}, services: map[string][]*corev1.Service{}, endpoints: map[string]*corev1.Endpoints{}}
+	p := &planner{World: w, nodes: map[string]*corev1.Node{}, pods: map[string][]*corev1.Pod{}, services: map[string][]*corev1.Service{}, endpoints: map[string]*corev1.Endpoints{},
+		ofOne: map[string]int{}, ofNode: map[[2]string]int{}}
 	for _, n := range w.Nodes {
 		p.nodes[n.Name] = n
 	}
@@ -88,6 +91,8 @@ type planner struct {
 	jobs      []Job
 	left      []Dropped
 	count     int
+	ofOne     map[string]int
+	ofNode    map[[2]string]int // by namespace and node
 }
 
 func (p *planner) tell(o Object, format string, a ...any) {
@@ -145,8 +150,8 @@ func (p *planner) add(o Object, name string, s wireSettings, candidates []candid
 		} else {
 			seen[key] = true
 		}
-		if p.count++; p.Limit > 0 && p.count > p.Limit {
-			p.tell(o, "%s is left out: all objects together have more than %d targets", t.Address, p.Limit)
+		if why := p.full(o.Namespace, t.Node); why != "" {
+			p.tell(o, "%s is left out: %s", t.Address, why)
 			continue
 		}
 		j.Targets = append(j.Targets, t)
@@ -155,6 +160,24 @@ func (p *planner) add(o Object, name string, s wireSettings, candidates []candid
 	if len(j.Targets) > 0 {
 		p.jobs = append(p.jobs, j)
 	}
+}
+
+// full says why a namespace's objects cannot have one more target on a node, and
+// counts it when they can.
+func (p *planner) full(namespace, node string) string {
+	on := [2]string{namespace, node}
+	switch {
+	case p.OfNode > 0 && p.ofNode[on] >= p.OfNode:
+		return fmt.Sprintf("objects of namespace %q have more than %d targets on node %s", namespace, p.OfNode, node)
+	case p.OfOne > 0 && p.ofOne[namespace] >= p.OfOne:
+		return fmt.Sprintf("objects of namespace %q have more than %d targets", namespace, p.OfOne)
+	case p.Limit > 0 && p.count >= p.Limit:
+		return fmt.Sprintf("all objects together have more than %d targets", p.Limit)
+	}
+	p.count++
+	p.ofOne[namespace]++
+	p.ofNode[on]++
+	return ""
 }
 
 // candidate is a target before relabelling.

@@ -103,7 +103,8 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 	made, err := assign.NewDesk(cfg, assign.Parts{
 		World: func() target.World {
 			return target.World{Pods: all(pods.List), Services: all(services.List), Nodes: all(nodes.List), Endpoints: all(endpoints.List),
-				Home: r.cfg.NodeName, Prober: proberHost, Value: values.value, Account: ofAccount(), Found: found.Found, Limit: 20_000}
+				Home: r.cfg.NodeName, Prober: proberHost, Value: values.value, Account: ofAccount(), Found: found.Found,
+				Limit: 20_000, OfOne: 15_000, OfNode: scrape.Default().TargetLimit * 3 / 4}
 		},
 		Objects: objects.list, Known: known, NodeOf: nodeOfCaller,
 	}, r.part("targets"), r.reg)
