@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"path"
 	"strings"
 	"sync"
@@ -15,8 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -29,6 +26,9 @@ type Config struct {
 	Read time.Duration // questions; 10 s
 	Act  time.Duration // changes; 2 min (StopContainer: grace + 30 s)
 	Pull time.Duration // one image; 30 min
+
+	// Silence is how long a connection may answer nothing that is asked; 1 min.
+	Silence time.Duration
 }
 
 // Client is a Service on the other side of a unix socket.
@@ -37,13 +37,17 @@ type Config struct {
 // wait within their deadline for a runtime that is restarting. Changes fail at
 // once with ErrUnavailable, because the caller must look again before it
 // repeats them. The connection comes back by itself, at most 1 s after the
-// runtime does.
+// runtime does; one that answers nothing for Silence is closed and opened anew.
+// 32 questions and 32 changes are under way at once, beside those that last
+// (PullImage, StopContainer, ExecSync); the others wait within their deadlines.
 type Client struct {
-	cfg   Config
-	conn  *grpc.ClientConn
-	pods  cri.RuntimeServiceClient
-	image cri.ImageServiceClient
-	log   *slog.Logger
+	cfg    Config
+	link   *link
+	conn   *grpc.ClientConn
+	events *grpc.ClientConn
+	pods   cri.RuntimeServiceClient
+	image  cri.ImageServiceClient
+	log    *slog.Logger
 
 	mu       sync.Mutex
 	shimLogs *bool // nil until asked
@@ -58,37 +62,28 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Client, erro
 	cfg.Read = cmp.Or(cfg.Read, 10*time.Second)
 	cfg.Act = cmp.Or(cfg.Act, 2*time.Minute)
 	cfg.Pull = cmp.Or(cfg.Pull, 30*time.Minute)
+	cfg.Silence = cmp.Or(cfg.Silence, time.Minute)
 	socket := strings.TrimPrefix(cfg.Endpoint, "unix://")
 	if !path.IsAbs(socket) {
 		return nil, fmt.Errorf("open runtime endpoint %q: want the absolute path of a unix socket", cfg.Endpoint)
 	}
 	m := newMetrics(reg)
-	conn, err := grpc.NewClient("passthrough:///runtime",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: 2 * time.Second,
-		}),
-		grpc.WithIdleTimeout(0),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			start := time.Now()
-			err := call(ctx, method, req, reply, cc, opts...)
-			m.observe(path.Base(method), time.Since(start), err)
-			return err
-		}),
-	)
+	calls := newLink(socket, cfg.Silence, m, log)
+	conn, err := calls.open()
 	if err != nil {
-		return nil, fmt.Errorf("open runtime endpoint %s: %w", socket, err)
+		return nil, err
 	}
-	return &Client{cfg: cfg, conn: conn, pods: cri.NewRuntimeServiceClient(conn), image: cri.NewImageServiceClient(conn), log: log}, nil
+	// Events have a connection of their own: the runtime does not go on removing what
+	// it cannot tell of, and must not wait for other answers to be read.
+	events, err := newLink(socket, cfg.Silence, m, log).open()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &Client{cfg: cfg, link: calls, conn: conn, events: events, pods: cri.NewRuntimeServiceClient(conn), image: cri.NewImageServiceClient(conn), log: log}, nil
 }
 
-// Close ends the connection and every call on it.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close ends the connections and every call on them.
+func (c *Client) Close() error { return errors.Join(c.conn.Close(), c.events.Close()) }
 
 // WaitReady waits until the runtime answers and says that it can run
 // containers. It does not wait for the network. It returns the last reason when
@@ -137,7 +132,7 @@ func (c *Client) Status(ctx context.Context) (*cri.RuntimeStatus, error) {
 
 // Events implements Node.
 func (c *Client) Events(ctx context.Context, fn func(*cri.ContainerEventResponse)) error {
-	stream, err := c.pods.GetContainerEvents(ctx, &cri.GetEventsRequest{}, grpc.WaitForReady(true))
+	stream, err := cri.NewRuntimeServiceClient(c.events).GetContainerEvents(ctx, &cri.GetEventsRequest{}, grpc.WaitForReady(true))
 	for err == nil {
 		var e *cri.ContainerEventResponse
 		if e, err = stream.Recv(); err == nil {

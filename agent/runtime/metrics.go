@@ -16,6 +16,9 @@ type metrics struct {
 	calls *prometheus.HistogramVec
 	fails *prometheus.CounterVec
 
+	waiting prometheus.Gauge
+	resets  prometheus.Counter
+
 	// The same under kubelet's names and words.
 	total, errors *prometheus.CounterVec
 	took          *prometheus.HistogramVec
@@ -33,12 +36,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Calls to the container runtime that failed, by gRPC code.",
 		}, []string{"method", "code"}),
 	}
+	m.waiting = prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_runtime_calls_waiting", Help: "Calls to the container runtime that wait because enough are under way."})
+	m.resets = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_runtime_connection_resets_total", Help: "Connections to the container runtime that were closed because they answered nothing."})
 	label := []string{"operation_type"}
 	m.total = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_runtime_operations_total", Help: "Calls to the container runtime."}, label)
 	m.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_runtime_operations_errors_total", Help: "Calls to the container runtime that failed."}, label)
 	m.took = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kubelet_runtime_operations_duration_seconds",
 		Help: "How long calls to the container runtime took.", Buckets: prometheus.ExponentialBuckets(.005, 2.5, 14)}, label)
-	reg.MustRegister(m.calls, m.fails, m.total, m.errors, m.took)
+	reg.MustRegister(m.calls, m.fails, m.waiting, m.resets, m.total, m.errors, m.took)
 	return m
 }
 
