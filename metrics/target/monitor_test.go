@@ -169,6 +169,31 @@ func TestANamespaceLeavesRoomForTheTargetsOfOthers(t *testing.T) {
 	}
 }
 
+func TestATargetDoesNotGrowWithoutEnd(t *testing.T) {
+	long := strings.Repeat("x", 20<<10)
+	double := strings.Repeat(`{sourceLabels: [a], targetLabel: a, replacement: "$1$1"}, `, 40)
+	for name, c := range map[string]struct{ spec, why string }{
+		"a label that doubles":   {`{staticConfigs: [{targets: ["192.0.2.1:1"], labels: {a: "12345678"}}], relabelings: [` + double + `]}`, "relabelings make labels of"},
+		"a long label":           {`{staticConfigs: [{targets: ["192.0.2.1:1"], labels: {a: ` + long + `}}]}`, "it has labels of"},
+		"a long label not kept":  {`{staticConfigs: [{targets: ["192.0.2.1:1"], labels: {__a: ` + long + `}}]}`, ""},
+		"a pace without a pause": {`{staticConfigs: [{targets: ["192.0.2.1:1"], labels: {__scrape_interval__: 1ms}}]}`, "want 1s or more"},
+		"a pace that is none":    {`{staticConfigs: [{targets: ["192.0.2.1:1"], labels: {__scrape_interval__: often}}]}`, "want 1s or more"},
+		"a pace":                 {`{staticConfigs: [{targets: ["192.0.2.1:1"], labels: {__scrape_interval__: 1s}}]}`, ""},
+		"a heavy replacement":    {`{staticConfigs: [{targets: ["192.0.2.1:1"]}], relabelings: [{sourceLabels: [a], targetLabel: a, replacement: "` + strings.Repeat("$1", 33) + `"}]}`, "spec.relabelings[0].replacement has more than 32 references"},
+		"a long replacement":     {`{staticConfigs: [{targets: ["192.0.2.1:1"]}], metricRelabelings: [{sourceLabels: [a], targetLabel: a, replacement: "` + strings.Repeat("x", 2000) + `"}]}`, "replacement has 2000 bytes"},
+		"many source labels":     {`{staticConfigs: [{targets: ["192.0.2.1:1"]}], relabelings: [{sourceLabels: [` + strings.Repeat("a, ", 65) + `], targetLabel: a}]}`, "65 of them"},
+	} {
+		jobs, left := Plan(World{Home: "n0"}, []Object{object(t, ScrapeConfig, "red", c.spec)})
+		told := ""
+		for _, d := range left {
+			told += d.Reason
+		}
+		if (len(jobs) == 1) != (c.why == "") || !strings.Contains(told, c.why) {
+			t.Errorf("%s: %d jobs, %.300q", name, len(jobs), told)
+		}
+	}
+}
+
 func TestPlan(t *testing.T) {
 	service := func(spec string) Object { return object(t, ServiceMonitor, "red", spec) }
 	pods := func(spec string) Object { return object(t, PodMonitor, "red", spec) }

@@ -6,7 +6,9 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/prometheus/common/model"
 	promlabels "github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	corev1 "k8s.io/api/core/v1"
@@ -180,6 +182,12 @@ func (p *planner) full(namespace, node string) string {
 	return ""
 }
 
+// bytesOf is the length of all labels, without making one text of them.
+func bytesOf(b *promlabels.Builder) (n int) {
+	b.Range(func(l promlabels.Label) { n += len(l.Name) + len(l.Value) })
+	return n
+}
+
 // candidate is a target before relabelling.
 type candidate struct {
 	labels *promlabels.Builder
@@ -189,13 +197,23 @@ type candidate struct {
 	home   string // the namespace of the pod or Service
 }
 
+// mostBytes is how long the labels of one target may be together, names and values;
+// those that stay and those that relabeling sees.
+const mostBytes, mostSeen = 16 << 10, 1 << 20
+
 func (c candidate) target(o Object, run []*relabel.Config) (Target, string) {
 	found := c.labels.Get("__address__")
-	if !relabel.ProcessBuilder(c.labels, run...) {
-		return Target{}, c.what + " is dropped by relabelings"
+	for _, step := range run { // one step could make a label of any length
+		if !relabel.ProcessBuilder(c.labels, step) {
+			return Target{}, c.what + " is dropped by relabelings"
+		}
+		if n := bytesOf(c.labels); n > mostSeen {
+			return Target{}, fmt.Sprintf("%s is left out: relabelings make labels of %d bytes of it, %d are allowed", c.what, n, mostSeen)
+		}
 	}
 	t := Target{From: o.From(), Node: c.node, Namespace: o.Namespace, Labels: map[string]string{}}
-	c.labels.Labels().Range(func(l promlabels.Label) {
+	size := 0
+	c.labels.Range(func(l promlabels.Label) {
 		switch {
 		case l.Name == "__address__":
 			t.Address = l.Value
@@ -205,8 +223,19 @@ func (c candidate) target(o Object, run []*relabel.Config) (Target, string) {
 			t.Path = l.Value
 		case strings.HasPrefix(l.Name, "__param_"), strings.HasPrefix(l.Name, "__scrape_"), !strings.HasPrefix(l.Name, "__"):
 			t.Labels[l.Name] = l.Value
+		default:
+			return
 		}
+		size += len(l.Name) + len(l.Value)
 	})
+	if size > mostBytes {
+		return Target{}, fmt.Sprintf("%s is left out: it has labels of %d bytes, %d are allowed", c.what, size, mostBytes)
+	}
+	if text := t.Labels[model.ScrapeIntervalLabel]; text != "" {
+		if d, err := model.ParseDuration(text); err != nil || time.Duration(d) < time.Second {
+			return Target{}, fmt.Sprintf("%s is left out: its label %s is %q, want 1s or more", c.what, model.ScrapeIntervalLabel, text)
+		}
+	}
 	if t.Address == "" {
 		return t, c.what + " has no address after relabelings"
 	}

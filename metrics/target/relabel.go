@@ -24,12 +24,32 @@ type relabeling struct {
 	Action       string   `json:"action"`
 }
 
+// heavy says why a step could make far longer labels than it finds; it is never so of
+// one that a person wrote.
+func (r relabeling) heavy() string {
+	const labels, references, bytes = 64, 32, 1 << 10
+	switch {
+	case len(r.SourceLabels) > labels:
+		return fmt.Sprintf("sourceLabels: %d of them, %d are allowed", len(r.SourceLabels), labels)
+	case r.Separator != nil && len(*r.Separator) > bytes:
+		return fmt.Sprintf("separator has %d bytes, %d are allowed", len(*r.Separator), bytes)
+	case r.Replacement != nil && len(*r.Replacement) > bytes:
+		return fmt.Sprintf("replacement has %d bytes, %d are allowed", len(*r.Replacement), bytes)
+	case r.Replacement != nil && strings.Count(*r.Replacement, "$") > references:
+		return fmt.Sprintf("replacement has more than %d references", references)
+	}
+	return ""
+}
+
 // steps reads relabelings: as Prometheus runs them and as it writes them.
 func steps(path string, list []relabeling) ([]*relabel.Config, []map[string]any, error) {
 	var run []*relabel.Config
 	var written []map[string]any
 	for i, r := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)
+		if why := r.heavy(); why != "" {
+			return nil, nil, fmt.Errorf("%s.%s", at, why)
+		}
 		c := relabel.DefaultRelabelConfig
 		c.NameValidationScheme = model.UTF8Validation
 		w := map[string]any{}
