@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,29 +56,13 @@ func (l *Loop) askDNS(ctx context.Context, s target.Search) (answer, error) {
 			continue
 		}
 		if len(groups) > 0 {
-			return l.bound(groups), nil
+			return fit(groups, l.cfg.Targets), nil
 		}
 	}
 	if unknown != nil {
 		return answer{}, unknown
 	}
 	return answer{note: fmt.Sprintf("%s has no record of type %s", s.Name, s.Type)}, nil
-}
-
-// bound puts the groups, each of one target, in an order.
-func (l *Loop) bound(groups []target.Group) answer {
-	slices.SortFunc(groups, func(a, b target.Group) int { return cmp.Compare(a.Targets[0], b.Targets[0]) })
-	out := answer{groups: groups}
-	if n := len(groups); n > l.cfg.Targets {
-		out.groups, out.note = groups[:l.cfg.Targets], fmt.Sprintf("the first %d of %d targets count", l.cfg.Targets, n)
-	}
-	for _, g := range out.groups {
-		out.bytes += int64(2*keptLeast + len(g.Targets[0]))
-		for k, v := range g.Labels {
-			out.bytes += int64(len(k) + len(v) + keptLeast)
-		}
-	}
-	return out
 }
 
 // ask gives no group where there is no such name or record.
