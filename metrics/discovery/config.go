@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
@@ -28,11 +29,15 @@ func Default() Config {
 
 // Parts are the collaborators.
 type Parts struct {
-	Searches func() []target.Search // of all objects, in an order that stays
-	Changed  func()                 // Found may answer differently; must not block
+	// Searches are those of all objects, in an order that stays. It may wait for what
+	// it reads of Secrets, and must end with ctx.
+	Searches func(ctx context.Context) []target.Search
+	Changed  func() // Found may answer differently; must not block
 
-	// Resolve finds the address behind a name of a Service; may be nil.
-	Resolve func(host string) (ip string, ok bool)
+	// Resolve finds the address behind a name of the cluster to connect to. ours: the
+	// name is one; then with err it is not found there, and nobody else is asked. nil:
+	// no name is one.
+	Resolve func(ctx context.Context, host string) (ip string, ours bool, err error)
 
 	// Cluster is asked for names of Domain, as a pod of the object's namespace would;
 	// nil: nobody is. Machine is asked for all others.

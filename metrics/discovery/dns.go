@@ -1,12 +1,10 @@
 package discovery
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,40 +44,20 @@ func (l *Loop) questions(namespace, name string) []question {
 	return append(out, question{machine, l.parts.Machine, name})
 }
 
-// askDNS gives the records of the first question that has any. Where none has, and
-// one of them was not answered, nothing is known.
+// askDNS gives the records of the first question that has any. Where one was not
+// answered nothing is known: a later one might find something else than what it
+// would have found.
 func (l *Loop) askDNS(ctx context.Context, s target.Search) (answer, error) {
-	var unknown error
 	for _, q := range l.questions(s.Namespace, s.Name) {
 		groups, err := q.ask(ctx, s)
 		if err != nil {
-			unknown = cmp.Or(unknown, err)
-			continue
+			return answer{}, err
 		}
 		if len(groups) > 0 {
-			return l.bound(groups), nil
+			return fit(groups, l.cfg.Targets), nil
 		}
-	}
-	if unknown != nil {
-		return answer{}, unknown
 	}
 	return answer{note: fmt.Sprintf("%s has no record of type %s", s.Name, s.Type)}, nil
-}
-
-// bound puts the groups, each of one target, in an order.
-func (l *Loop) bound(groups []target.Group) answer {
-	slices.SortFunc(groups, func(a, b target.Group) int { return cmp.Compare(a.Targets[0], b.Targets[0]) })
-	out := answer{groups: groups}
-	if n := len(groups); n > l.cfg.Targets {
-		out.groups, out.note = groups[:l.cfg.Targets], fmt.Sprintf("the first %d of %d targets count", l.cfg.Targets, n)
-	}
-	for _, g := range out.groups {
-		out.bytes += int64(2*keptLeast + len(g.Targets[0]))
-		for k, v := range g.Labels {
-			out.bytes += int64(len(k) + len(v) + keptLeast)
-		}
-	}
-	return out
 }
 
 // ask gives no group where there is no such name or record.
@@ -132,7 +110,7 @@ func (q question) ask(ctx context.Context, s target.Search) ([]target.Group, err
 		return nil, nil
 	case errors.As(err, &failed):
 		// It may name another server than the one that was asked.
-		return nil, fmt.Errorf("%s does not answer for %s: %s", q.who, q.name, failed.Err)
+		return nil, fmt.Errorf("%s does not answer for %s: %s", q.who, q.name, unnamed(failed))
 	}
-	return nil, fmt.Errorf("%s does not answer for %s: %w", q.who, q.name, err)
+	return nil, fmt.Errorf("%s does not answer for %s", q.who, q.name)
 }

@@ -162,6 +162,56 @@ func TestNamesAreFoundAsByAPodOfTheNamespace(t *testing.T) {
 	}
 }
 
+// TestAnAnswerToALaterQuestionDoesNotStandForOneThatIsMissing: while the cluster's DNS
+// is not there, a name of it must not become one of elsewhere.
+func TestAnAnswerToALaterQuestionDoesNotStandForOneThatIsMissing(t *testing.T) {
+	const first, second = "web.shop.red.svc.cluster.local.", "web.shop.svc.cluster.local."
+	cluster := &names{fails: map[string]bool{}, records: map[string][]string{}}
+	machine := &names{records: map[string][]string{"web.shop. A": {"192.0.2.66"}}}
+	l := loop(t, Default(), Parts{Cluster: cluster.resolver(t), Domain: "cluster.local", Machine: machine.resolver(t)})
+	s := target.Search{Namespace: "red", Name: "web.shop", Type: "A", Port: 9}
+	for _, c := range []struct {
+		fails   string
+		records map[string][]string
+		want    string // target or ! and the reason
+	}{
+		{"", nil, "192.0.2.66:9"},
+		{second, nil, "!the cluster's DNS does not answer for " + second + ": server misbehaving"},
+		{first, map[string][]string{second + " A": {"10.42.0.1"}}, "!the cluster's DNS does not answer for " + first},
+		{"", map[string][]string{second + " A": {"10.42.0.1"}}, "10.42.0.1:9"},
+	} {
+		cluster.mu.Lock()
+		cluster.fails, cluster.records = map[string]bool{c.fails: true}, c.records
+		cluster.mu.Unlock()
+		got, err := ask(t, l, s)
+		text := ""
+		if err != nil {
+			text = "!" + err.Error()
+		} else if len(got.groups) > 0 {
+			text = got.groups[0].Targets[0]
+		}
+		if !strings.HasPrefix(text, c.want) {
+			t.Errorf("%+v: %q", c, text)
+		}
+	}
+}
+
+// TestAServerOfNamesThatIsNotThereIsToldTheSameEachTime: the library's text has a port
+// in it that is another one each time.
+func TestAServerOfNamesThatIsNotThereIsToldTheSameEachTime(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		gone := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, "127.0.0.1:1")
+		}}
+		l := loop(t, Default(), Parts{Machine: gone})
+		_, err := ask(t, l, target.Search{Namespace: "red", Name: "db.test.", Type: "A", Port: 9})
+		if err == nil || err.Error() != "the machine's resolver does not answer for db.test.: the server of names refuses the connection" {
+			t.Errorf("%s: %v", network, err)
+		}
+	}
+}
+
 func TestWithoutTheClustersDNSTheMachineIsAskedForAll(t *testing.T) {
 	machine := &names{records: map[string][]string{"web.red.svc.cluster.local. A": {"192.0.2.66"}}}
 	l := loop(t, Default(), Parts{Machine: machine.resolver(t)})

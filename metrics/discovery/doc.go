@@ -5,7 +5,10 @@
 // It never decides what is a target, that is metrics/target, and reads no object
 // and no Secret itself. Who may write an object must not reach with it what only
 // this machine may: each connection is refused at the address it really goes to,
-// and DNS is asked of the servers given in Parts only.
+// where that is a loopback, link-local or metadata address (target.Guarded). The
+// machine's address in the network is reached, as by scrapes. DNS is asked of the
+// servers given in Parts only. Why an answer failed is told in words of our own:
+// those of the one who answered may be for others than who reads the object.
 //
 //	l, err := discovery.New(discovery.Default(), parts, log, reg)
 //	g.Go("discovery", l.Run)

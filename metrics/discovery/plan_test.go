@@ -38,7 +38,7 @@ func TestFromAnObjectToItsTargets(t *testing.T) {
 	changed := make(chan struct{}, 100)
 	w := target.World{Home: "n0"}
 	l, err := New(Default(), Parts{
-		Searches: func() (out []target.Search) {
+		Searches: func(context.Context) (out []target.Search) {
 			for _, o := range now() {
 				out = append(out, o.Searches(w)...)
 			}
@@ -88,7 +88,7 @@ func TestFromAnObjectToItsTargets(t *testing.T) {
 	objects = []target.Object{target.Read(target.ScrapeConfig, "red", "x", spec(`,"followRedirects":false`))}
 	mu.Unlock()
 	l.Changed() // asked at once, for it is another one
-	until(both, "spec.httpSDConfigs[0]: "+at+" answers with status 502; what it found at ")
+	until(both, "spec.httpSDConfigs[0]: ask "+at+": it answers with status 502; what it found at ")
 	mu.Lock()
 	objects = nil
 	mu.Unlock()

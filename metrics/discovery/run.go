@@ -28,15 +28,22 @@ type Loop struct {
 	stale   atomic.Bool
 
 	// open makes a search ready to be asked; another one in tests.
-	open func(ctx context.Context, s target.Search) (asker, error)
+	open func(s target.Search) (asker, error)
 
 	mu      sync.Mutex
 	entries map[string]*entry // by key of the search
-	out     map[string]string // those for which there is no room, with the reason
+	out     map[string]left   // those for which there is no room, by namespace
 	under   map[string]int    // questions under way, by namespace
 }
 
-// asker asks one search once. It ends with ctx.
+// left are searches of one namespace for which there is no room.
+type left struct {
+	count int
+	why   string // of the first
+}
+
+// asker asks one search once, and is not called again before it has. It ends with
+// ctx.
 type asker func(ctx context.Context) (answer, error)
 
 // answer is a good one.
@@ -75,15 +82,15 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if parts.Searches == nil || parts.Changed == nil || parts.Machine == nil {
 		return nil, errors.New("build discovery: parts are missing")
 	}
-	l := &Loop{cfg: cfg, parts: parts, log: log, metrics: newMetrics(reg), entries: map[string]*entry{}, out: map[string]string{}, under: map[string]int{}}
+	l := &Loop{cfg: cfg, parts: parts, log: log, metrics: newMetrics(reg), entries: map[string]*entry{}, out: map[string]left{}, under: map[string]int{}}
 	l.open = l.opened
 	return l, nil
 }
 
-// opened is a search over HTTP or DNS; what it opens ends with ctx.
-func (l *Loop) opened(ctx context.Context, s target.Search) (asker, error) {
+// opened is a search over HTTP or DNS.
+func (l *Loop) opened(s target.Search) (asker, error) {
 	if s.URL != "" {
-		return l.openHTTP(ctx, s)
+		return l.openHTTP(s)
 	}
 	return func(ctx context.Context) (answer, error) { return l.askDNS(ctx, s) }, nil
 }
@@ -95,14 +102,12 @@ func (l *Loop) Changed() { l.stale.Store(true) }
 func (l *Loop) Found(key string) (target.Found, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if why := l.out[key]; why != "" {
-		return target.Found{Failed: why}, true
-	}
 	e := l.entries[key]
-	if e == nil || !e.told {
-		return target.Found{}, false
+	if e == nil {
+		out := l.out[target.NamespaceOf(key)]
+		return target.Found{Failed: out.why}, out.count > 0
 	}
-	return e.found, true
+	return e.found, e.told
 }
 
 // look is how often it is seen what is due.
@@ -115,16 +120,16 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer asks.Wait()
 	defer stop()
 	results := make(chan result, l.cfg.AtOnce) // each that is under way has room
+	lists := make(chan []target.Search, 1)     // one is made at a time, which may wait for Secrets
+	listing := false
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	var listed time.Time
 	for {
 		now := time.Now()
-		if l.stale.Swap(false) || now.Sub(listed) >= l.cfg.List {
-			listed = now
-			if list := l.parts.Searches(); l.follow(ctx, now, list) {
-				l.parts.Changed()
-			}
+		if !listing && (l.stale.Swap(false) || now.Sub(listed) >= l.cfg.List) {
+			listed, listing = now, true
+			asks.Go(func() { lists <- l.parts.Searches(ctx) })
 		}
 		for _, e := range l.due(now) {
 			within, cancel := context.WithTimeout(ctx, min(l.cfg.Timeout, e.search.Every))
@@ -140,6 +145,14 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case list := <-lists:
+			listing = false
+			if ctx.Err() != nil {
+				return nil // it may be a part of them
+			}
+			if l.follow(time.Now(), list) {
+				l.parts.Changed()
+			}
 		case r := <-results:
 			if l.take(r, time.Now()) {
 				l.parts.Changed()
@@ -150,7 +163,7 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // follow makes the entries those of the list, and answers whether there is
 // anything to tell. Those that are there go before new ones where there is no room.
-func (l *Loop) follow(ctx context.Context, now time.Time, list []target.Search) bool {
+func (l *Loop) follow(now time.Time, list []target.Search) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	wanted := make(map[string]target.Search, len(list))
@@ -170,20 +183,25 @@ func (l *Loop) follow(ctx context.Context, now time.Time, list []target.Search) 
 		}
 		ofOne[e.search.Namespace]++
 	}
-	out := map[string]string{}
+	out := map[string]left{}
 	for _, s := range list {
 		key := s.Key()
-		s = wanted[key]
+		s, first := wanted[key]
+		if !first {
+			continue
+		}
+		delete(wanted, key)
 		e := l.entries[key]
 		if e == nil {
+			why := ""
 			switch {
-			case out[key] != "":
-				continue
 			case ofOne[s.Namespace] >= l.cfg.OfOne:
-				out[key] = fmt.Sprintf("it is left out: objects of namespace %q look for targets in more than %d places", s.Namespace, l.cfg.OfOne)
-				continue
+				why = fmt.Sprintf("it is left out: objects of namespace %q look for targets in more than %d places", s.Namespace, l.cfg.OfOne)
 			case len(l.entries) >= l.cfg.Searches:
-				out[key] = fmt.Sprintf("it is left out: all objects together look for targets in more than %d places", l.cfg.Searches)
+				why = fmt.Sprintf("it is left out: all objects together look for targets in more than %d places", l.cfg.Searches)
+			}
+			if why != "" {
+				out[s.Namespace] = left{out[s.Namespace].count + 1, cmp.Or(out[s.Namespace].why, why)}
 				continue
 			}
 			ofOne[s.Namespace]++
@@ -191,7 +209,7 @@ func (l *Loop) follow(ctx context.Context, now time.Time, list []target.Search) 
 			l.entries[key] = e
 		}
 		if e.search != s {
-			changed = l.renew(ctx, now, e, s) || changed
+			changed = l.renew(now, e, s) || changed
 		}
 	}
 	changed = changed || !maps.Equal(out, l.out)
@@ -201,12 +219,12 @@ func (l *Loop) follow(ctx context.Context, now time.Time, list []target.Search) 
 }
 
 // renew has a search asked at once that is new or another one; mu is held.
-func (l *Loop) renew(ctx context.Context, now time.Time, e *entry, s target.Search) bool {
+func (l *Loop) renew(now time.Time, e *entry, s target.Search) bool {
 	e.drop()
 	e.search, e.next, e.ask = s, now, nil
 	lacks := s.Lacks
 	if lacks == "" {
-		ask, err := l.open(ctx, s)
+		ask, err := l.open(s)
 		if err != nil {
 			lacks = err.Error()
 		}
@@ -291,7 +309,7 @@ func (l *Loop) take(r result, now time.Time) bool {
 // mostReason is how much is told of a failure.
 const mostReason = 300
 
-// brief is an error's first line: a server of tokens may have written the rest.
+// brief is an error's first line, and not all of a long one.
 func brief(err error) string {
 	text, _, _ := strings.Cut(err.Error(), "\n")
 	return strings.ToValidUTF8(text[:min(len(text), mostReason)], "")
@@ -342,6 +360,10 @@ func (l *Loop) count() {
 		targets += countOf(e.found.Groups)
 	}
 	l.metrics.searches.Set(float64(len(l.entries)))
-	l.metrics.leftOut.Set(float64(len(l.out)))
+	out := 0
+	for _, o := range l.out {
+		out += o.count
+	}
+	l.metrics.leftOut.Set(float64(out))
 	l.metrics.targets.Set(float64(targets))
 }

@@ -31,6 +31,9 @@ type desk struct {
 	answers map[string]func(context.Context) (answer, error)
 	most    int // questions at once
 	now     int
+
+	wait     chan struct{} // a list is not there before it is closed
+	listings int
 }
 
 func (d *desk) set(list ...target.Search) {
@@ -83,19 +86,30 @@ func run(t *testing.T, cfg Config, f func(d *desk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		d := &desk{t: t, asked: map[string][]time.Duration{}, answers: map[string]func(context.Context) (answer, error){}}
+		d := &desk{t: t, wait: make(chan struct{}), asked: map[string][]time.Duration{}, answers: map[string]func(context.Context) (answer, error){}}
+		close(d.wait)
 		reg := prometheus.NewRegistry()
 		l, err := New(cfg, Parts{
-			Searches: func() []target.Search { d.mu.Lock(); defer d.mu.Unlock(); return slices.Clone(d.list) },
-			Changed:  func() { d.mu.Lock(); defer d.mu.Unlock(); d.changes++ },
-			Machine:  &net.Resolver{},
+			Searches: func(ctx context.Context) []target.Search {
+				d.mu.Lock()
+				list, wait := slices.Clone(d.list), d.wait
+				d.listings++
+				d.mu.Unlock()
+				select {
+				case <-ctx.Done():
+				case <-wait:
+				}
+				return list
+			},
+			Changed: func() { d.mu.Lock(); defer d.mu.Unlock(); d.changes++ },
+			Machine: &net.Resolver{},
 		}, slog.New(slog.DiscardHandler), reg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		d.Loop = l
 		begin := time.Now()
-		l.open = func(_ context.Context, s target.Search) (asker, error) {
+		l.open = func(s target.Search) (asker, error) {
 			if s.Name == "unbuilt" {
 				return nil, errors.New("no certificate")
 			}
@@ -243,6 +257,53 @@ func TestAnAnswerToAnOlderQuestionDoesNotCount(t *testing.T) {
 	})
 }
 
+// TestAnswersAreTakenWhileTheListIsNotThere: to read a Secret may take seconds, while
+// the API is away.
+func TestAnswersAreTakenWhileTheListIsNotThere(t *testing.T) {
+	run(t, Default(), func(d *desk) {
+		s := named("red", "a", 10*time.Second)
+		d.set(s)
+		pass(2 * time.Second)
+		wait := make(chan struct{})
+		d.mu.Lock()
+		d.wait, d.listings = wait, 0
+		d.mu.Unlock()
+		d.answer("a", func(context.Context) (answer, error) { return good("later"), nil })
+		other := named("red", "b", time.Hour)
+		d.set(s, other)
+		pass(60 * time.Second)
+		d.finds(s, "later", "")
+		d.mu.Lock()
+		if d.listings != 1 {
+			t.Errorf("%d lists are made at once", d.listings)
+		}
+		d.mu.Unlock()
+		close(wait)
+		pass(2 * time.Second)
+		d.finds(other, "b", "")
+		d.mu.Lock()
+		d.wait = make(chan struct{}) // never: the loop's end does not wait for it
+		d.mu.Unlock()
+		d.Changed()
+		pass(2 * time.Second)
+	})
+}
+
+// TestASearchThatVanishesEndsItsQuestion, so that another one has its place.
+func TestASearchThatVanishesEndsItsQuestion(t *testing.T) {
+	cfg := Default()
+	cfg.AtOnce, cfg.AtOnceOfOne = 1, 1
+	run(t, cfg, func(d *desk) {
+		d.answer("hangs", func(ctx context.Context) (answer, error) { <-ctx.Done(); return answer{}, ctx.Err() })
+		d.set(named("red", "hangs", time.Hour))
+		pass(2 * time.Second)
+		next := named("red", "next", time.Hour)
+		d.set(next)
+		pass(2 * time.Second)
+		d.finds(next, "next", "")
+	})
+}
+
 func TestOneNamespaceDoesNotTakeTheRoomOfOthers(t *testing.T) {
 	cfg := Default()
 	cfg.AtOnce, cfg.AtOnceOfOne, cfg.Searches, cfg.OfOne = 3, 2, 12, 8
@@ -279,6 +340,16 @@ func TestOneNamespaceDoesNotTakeTheRoomOfOthers(t *testing.T) {
 		d.finds(more[3], "", "all objects together")
 		if n := testutil.ToFloat64(d.metrics.leftOut); n != 2 {
 			t.Errorf("%v are left out", n)
+		}
+		many := slices.Clone(list[:8])
+		for i := range 10_000 {
+			many = append(many, named("red", fmt.Sprint("more", i), time.Hour))
+		}
+		d.set(append(many, many...)...)
+		pass(2 * time.Second)
+		d.finds(many[len(many)-1], "", "more than 8 places")
+		if n, places := testutil.ToFloat64(d.metrics.leftOut), len(d.out); n != 10_000 || places != 1 {
+			t.Errorf("%v are left out, with %d reasons", n, places)
 		}
 	})
 }

@@ -3,8 +3,10 @@ package target
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +39,15 @@ func (s Search) Key() string {
 	return fmt.Sprintf("%s %s %s %d", s.From, s.Type, s.Name, s.Port)
 }
 
+// NamespaceOf is the namespace of the object whose search has the key; empty for
+// what is none.
+func NamespaceOf(key string) string {
+	from, _, _ := strings.Cut(key, " ")
+	_, rest, _ := strings.Cut(from, "/")
+	namespace, _, _ := strings.Cut(rest, "/")
+	return namespace
+}
+
 // Found is what is known of a search.
 type Found struct {
 	Groups []Group   // of the newest good answer
@@ -56,6 +67,16 @@ const (
 	everyHTTP   = time.Minute
 	everyDNS    = 30 * time.Second
 	fastestEver = 5 * time.Second
+)
+
+// What one object may have.
+const (
+	mostServices = 100     // httpSDConfigs
+	mostZones    = 100     // dnsSDConfigs
+	mostNames    = 200     // of all dnsSDConfigs; more of them are not asked for
+	longestURL   = 2 << 10 // bytes
+	longestText  = 4 << 10 // bytes of what is sent in headers
+	longestName  = 254     // bytes, with a dot at the end
 )
 
 // httpSearch is one of spec.httpSDConfigs.
@@ -85,6 +106,12 @@ func (h httpSearch) settings(i int) wireSettings {
 }
 
 func (h httpSearch) check(c *check, i int) {
+	if i >= mostServices {
+		if i == mostServices {
+			c.bad("spec.httpSDConfigs", "are more than %d", mostServices)
+		}
+		return
+	}
 	s := h.settings(i)
 	web := func(field, text string, needed bool) {
 		if text == "" && !needed {
@@ -92,8 +119,12 @@ func (h httpSearch) check(c *check, i int) {
 		}
 		u, err := url.Parse(text)
 		switch {
-		case err != nil || u.Host == "" || needed && u.Scheme != "http" && u.Scheme != "https":
-			c.bad(s.at(field), "%q, want an http or https URL", text)
+		case len(text) > longestURL:
+			c.bad(s.at(field), "is longer than %d bytes", longestURL)
+		case err != nil || u.Host == "": // it may have a password, who knows where
+			c.bad(s.at(field), "want an http or https URL")
+		case needed && u.Scheme != "http" && u.Scheme != "https":
+			c.bad(s.at(field), "%q, want an http or https URL", u.Redacted())
 		case GuardedAddress(u.Host):
 			c.bad(s.at(field), "%q is the machine that asks, which objects may not name; a file of --scrape-config may", u.Redacted())
 		}
@@ -104,17 +135,65 @@ func (h httpSearch) check(c *check, i int) {
 		web("oauth2.tokenUrl", h.OAuth2.TokenURL, true)
 		web("oauth2.proxyUrl", h.OAuth2.ProxyURL, false)
 	}
+	h.short(c, s.at)
 	pace(c, s.at("refreshInterval"), h.RefreshInterval)
 	s.check(c)
 }
 
+// short bounds what of the object is sent to others with each question.
+func (h httpSearch) short(c *check, at func(string) string) {
+	texts := map[string]string{"noProxy": h.NoProxy}
+	join := func(field string, all ...string) { texts[field] += strings.Join(all, " ") }
+	headers := func(field string, p proxySpec) {
+		for name := range p.ProxyConnectHeader {
+			join(field, name, " ")
+		}
+	}
+	headers("proxyConnectHeader", h.proxySpec)
+	if h.Authorization != nil {
+		join("authorization.type", h.Authorization.Type)
+	}
+	if h.TLSConfig != nil {
+		join("tlsConfig.serverName", h.TLSConfig.ServerName)
+	}
+	if o := h.OAuth2; o != nil {
+		headers("oauth2.proxyConnectHeader", o.proxySpec)
+		join("oauth2.noProxy", o.NoProxy)
+		join("oauth2.scopes", o.Scopes...)
+		for k, v := range o.EndpointParams {
+			join("oauth2.endpointParams", k, v)
+		}
+		if o.TLSConfig != nil {
+			join("oauth2.tlsConfig.serverName", o.TLSConfig.ServerName)
+		}
+	}
+	for _, field := range slices.Sorted(maps.Keys(texts)) {
+		if len(texts[field]) > longestText {
+			c.bad(at(field), "is longer than %d bytes", longestText)
+		}
+	}
+}
+
 func (d dnsSearch) check(c *check, i int) {
+	if i >= mostZones {
+		if i == mostZones {
+			c.bad("spec.dnsSDConfigs", "are more than %d", mostZones)
+		}
+		return
+	}
 	at := func(field string) string { return fmt.Sprintf("spec.dnsSDConfigs[%d].%s", i, field) }
 	if len(d.Names) == 0 {
 		c.bad(at("names"), "names nothing to ask for")
 	}
+	if len(d.Names) > mostNames {
+		c.bad(at("names"), "are more than %d", mostNames)
+		return
+	}
 	for k, n := range d.Names {
-		if n == "" || len(n) > 254 || strings.ContainsAny(n, "/: \t\n") {
+		switch {
+		case len(n) > longestName:
+			c.bad(at(fmt.Sprintf("names[%d]", k)), "is longer than %d bytes", longestName)
+		case n == "" || strings.ContainsAny(n, "/: \t\n"):
 			c.bad(at(fmt.Sprintf("names[%d]", k)), "%q is no name of DNS", n)
 		}
 	}
@@ -122,7 +201,7 @@ func (d dnsSearch) check(c *check, i int) {
 	switch kind {
 	case "A", "AAAA", "SRV", "MX", "NS":
 	default:
-		c.bad(at("type"), "%q, want A, AAAA, SRV, MX or NS", d.Type)
+		c.bad(at("type"), "%.20q, want A, AAAA, SRV, MX or NS", d.Type)
 		return
 	}
 	switch {
@@ -141,42 +220,51 @@ func pace(c *check, path, text string) {
 	if every, why := duration(text); why != "" {
 		c.bad(path, "%s", why)
 	} else if every > 0 && time.Duration(every) < fastestEver {
-		c.bad(path, "%s is shorter than %s", text, fastestEver)
+		// Prometheus would take it.
+		c.idle = append(c.idle, fmt.Sprintf("%s is %s, which is too often: asked every %s", path, text, fastestEver))
 	}
 }
 
 // every is what check has seen to be a time.
 func every(text string, otherwise time.Duration) time.Duration {
 	d, _ := duration(text)
-	return cmp.Or(time.Duration(d), otherwise)
+	return max(cmp.Or(time.Duration(d), otherwise), fastestEver)
 }
 
 // searches are those of the object without what is to be read of Secrets; by is
-// where each of them stands in spec.httpSDConfigs, -1 for DNS.
-func (o Object) searches() (out []Search, by []int) {
+// where each of them stands in spec.httpSDConfigs, -1 for DNS. Of names the first
+// count, cut is how many there are where that are not all.
+func (o Object) searches() (out []Search, by []int, cut int) {
 	if o.config == nil {
-		return nil, nil
+		return nil, nil, 0
 	}
 	for i, h := range o.config.HTTPSDConfigs {
 		out, by = append(out, Search{From: o.From(), Namespace: o.Namespace, Field: fmt.Sprintf("spec.httpSDConfigs[%d]", i), Every: every(h.RefreshInterval, everyHTTP), URL: h.URL}), append(by, i)
 	}
+	names := 0
 	for i, d := range o.config.DNSSDConfigs {
 		port := uint16(0)
 		if kind := d.kind(); kind != "SRV" && d.Port != nil {
 			port = uint16(*d.Port) //nolint:gosec // see check
 		}
 		for k, name := range d.Names {
+			if names++; names > mostNames {
+				continue
+			}
 			out, by = append(out, Search{From: o.From(), Namespace: o.Namespace, Field: fmt.Sprintf("spec.dnsSDConfigs[%d].names[%d]", i, k), Every: every(d.RefreshInterval, everyDNS),
 				Name: name, Type: d.kind(), Port: port}), append(by, -1)
 		}
 	}
-	return out, by
+	if names > mostNames {
+		cut = names
+	}
+	return out, by, cut
 }
 
 // Searches are the questions that somebody has to ask for the object; none of one
 // that is broken. Keys of Secrets are read in its namespace only.
 func (o Object) Searches(w World) []Search {
-	out, by := o.searches()
+	out, by, _ := o.searches()
 	if len(out) == 0 {
 		return nil
 	}
@@ -203,7 +291,10 @@ func (o Object) Searches(w World) []Search {
 // searched are the targets found by others for the object, and what there is to
 // tell of each search.
 func (p *planner) searched(o Object, base func() *promlabels.Builder) (out []candidate, told []string) {
-	list, _ := o.searches()
+	list, _, cut := o.searches()
+	if cut > 0 {
+		told = append(told, fmt.Sprintf("spec.dnsSDConfigs: the first %d of %d names are asked for", mostNames, cut))
+	}
 	seen := map[string]bool{}
 	for _, s := range list {
 		if seen[s.Key()] {

@@ -94,6 +94,7 @@ func TestWhatIsAskedForAnObject(t *testing.T) {
 	for name, c := range map[string]struct{ spec, want string }{
 		"defaults":        {`{httpSDConfigs: [{url: "http://sd/x"}], dnsSDConfigs: [{names: [a, b]}, {names: [c], type: aaaa, port: 9}]}`, "http://sd/x 1m0s {}\n;SRV a 0 30s ;SRV b 0 30s ;AAAA c 9 30s "},
 		"what they say":   {`{httpSDConfigs: [{url: "https://sd", refreshInterval: 5s, followRedirects: false, enableHTTP2: false}], dnsSDConfigs: [{names: [a], refreshInterval: 1m30s, port: 7}]}`, "https://sd 5s enable_http2: false\nfollow_redirects: false\n;SRV a 0 1m30s "},
+		"too often":       {`{httpSDConfigs: [{url: "https://sd", refreshInterval: 1s}], dnsSDConfigs: [{names: [a], refreshInterval: 4s}]}`, "https://sd 5s {}\n;SRV a 0 5s "},
 		"with a password": {`{httpSDConfigs: [{url: "http://sd", basicAuth: {username: {name: login, key: user}, password: {name: login, key: word}}}]}`, "http://sd 1m0s basic_auth:\n  password: 'pa: ss'\n  username: u\n"},
 		"without it":      {`{httpSDConfigs: [{url: "http://sd", authorization: {credentials: {name: gone, key: x}}}]}`, "http://sd 1m0s  spec.httpSDConfigs[0].authorization.credentials: Secret red/gone key x is not there"},
 		"by a proxy":      {`{httpSDConfigs: [{url: "http://sd", proxyUrl: "http://proxy:3128", noProxy: x}]}`, "http://sd 1m0s no_proxy: x\nproxy_url: http://proxy:3128\n"},
@@ -126,33 +127,104 @@ func TestWhatIsAskedForAnObject(t *testing.T) {
 	}
 }
 
+func long(n int) string { return strings.Repeat("x", n) }
+
+func words(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("a,", n), ",") + "]" }
+
+// keys are names of 1000 bytes.
+func keys(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf("%d%s: [{}]", i, long(999)))
+	}
+	return strings.Join(out, ",")
+}
+
+func services(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf(`{url: "http://sd/%d"}`, i))
+	}
+	return strings.Join(out, ",")
+}
+
+func zones(n, names int) string {
+	return strings.TrimSuffix(strings.Repeat(`{names: `+words(names)+`},`, n), ",")
+}
+
+// TestTheNamesOfAnObjectAreBounded: of all its dnsSDConfigs together.
+func TestTheNamesOfAnObjectAreBounded(t *testing.T) {
+	w := world()
+	w.Found = func(string) (Found, bool) { return Found{Good: time.Unix(1, 0)}, true }
+	for spec, want := range map[string]struct {
+		asked int
+		told  string
+	}{
+		`{dnsSDConfigs: [` + zones(2, 100) + `]}`:                                      {200, "it finds no target"},
+		`{dnsSDConfigs: [` + zones(3, 100) + `], httpSDConfigs: [{url: "http://sd"}]}`: {201, "spec.dnsSDConfigs: the first 200 of 300 names are asked for"},
+	} {
+		o := object(t, ScrapeConfig, "red", spec)
+		if n := len(o.Searches(w)); n != want.asked {
+			t.Errorf("%d are asked for, want %d", n, want.asked)
+		}
+		_, left := Plan(w, []Object{o})
+		if len(left) != 1 || !strings.Contains(left[0].Reason, want.told) {
+			t.Errorf("left %v, want %q", left, want.told)
+		}
+	}
+}
+
+func TestTheNamespaceOfAKey(t *testing.T) {
+	for _, s := range []Search{{From: "scrapeconfig/red/x", URL: "http://a/b c"}, {From: "scrapeconfig/red/x.y", Name: "web", Type: "A"}} {
+		if got := NamespaceOf(s.Key()); got != "red" {
+			t.Errorf("%q: %q", s.Key(), got)
+		}
+	}
+	if got := NamespaceOf("x"); got != "" {
+		t.Errorf("of what is no key: %q", got)
+	}
+}
+
 func TestWhatOfASearchIsRefused(t *testing.T) {
 	const web, dns = `{httpSDConfigs: [`, `{dnsSDConfigs: [`
 	for spec, want := range map[string]string{
-		web + `{}]}`:                                                `spec.httpSDConfigs[0].url: "", want an http or https URL`,
+		web + `{}]}`:                                                "spec.httpSDConfigs[0].url: want an http or https URL",
 		web + `{url: "file:///etc/x"}]}`:                            "want an http or https URL",
 		web + `{url: "unix:///run/x"}]}`:                            "want an http or https URL",
 		web + `{url: "http://127.0.0.1:9000/"}]}`:                   `"http://127.0.0.1:9000/" is the machine that asks`,
 		web + `{url: "http://u:topsecret@localhost"}]}`:             `"http://u:xxxxx@localhost" is the machine that asks`,
 		web + `{url: "http://169.254.169.254/latest"}]}`:            "is the machine that asks",
-		web + `{url: "http://sd", refreshInterval: 4s}]}`:           "spec.httpSDConfigs[0].refreshInterval: 4s is shorter than 5s",
+		web + `{url: "ftp://u:topsecret@h/"}]}`:                     `"ftp://u:xxxxx@h/", want an http or https URL`,
+		web + `{url: "http://u:topsecret@h:port/"}]}`:               "url: want an http or https URL",
+		web + `{url: "u:topsecret@h"}]}`:                            "url: want an http or https URL",
+		web + `{url: "http://sd/` + long(2048) + `"}]}`:             "spec.httpSDConfigs[0].url: is longer than 2048 bytes",
+		web + `{url: "http://sd", noProxy: ` + long(4097) + `}]}`:   "spec.httpSDConfigs[0].noProxy: is longer than 4096 bytes",
 		web + `{url: "http://sd", refreshInterval: soon}]}`:         `"soon" is no time`,
 		web + `{url: "http://sd", proxyUrl: "http://[::1]:3128"}]}`: "spec.httpSDConfigs[0].proxyUrl: \"http://[::1]:3128\" is the machine",
 		web + `{url: "http://sd", oauth2: {clientId: {}, clientSecret: {}, tokenUrl: "http://localhost/t"}}]}`: "spec.httpSDConfigs[0].oauth2.tokenUrl: \"http://localhost/t\" is the machine",
 		web + `{url: "http://sd", basicAuth: {}, authorization: {}}]}`:                                         "spec.httpSDConfigs[0].authorization: basicAuth, authorization",
+		web + `{url: "http://sd", authorization: {type: ` + long(4097) + `}}]}`:                                "spec.httpSDConfigs[0].authorization.type: is longer",
+		web + `{url: "http://sd", tlsConfig: {serverName: ` + long(4097) + `}}]}`:                              "spec.httpSDConfigs[0].tlsConfig.serverName: is longer",
+		web + `{url: "http://sd", proxyConnectHeader: {` + keys(5) + `}}]}`:                                    "spec.httpSDConfigs[0].proxyConnectHeader: is longer",
+		web + `{url: "http://sd", oauth2: {tokenUrl: "http://t", scopes: ` + words(3000) + `}}]}`:              "spec.httpSDConfigs[0].oauth2.scopes: is longer",
+		web + `{url: "http://sd", oauth2: {tokenUrl: "http://t", endpointParams: {a: ` + long(4097) + `}}}]}`:  "spec.httpSDConfigs[0].oauth2.endpointParams: is longer",
+		web + services(101) + `]}`:                  "spec.httpSDConfigs: are more than 100",
+		dns + zones(101, 1) + `]}`:                  "spec.dnsSDConfigs: are more than 100",
+		dns + zones(1, 201) + `]}`:                  "spec.dnsSDConfigs[0].names: are more than 200",
+		dns + `{names: [` + long(255) + `]}]}`:      "spec.dnsSDConfigs[0].names[0]: is longer than 254 bytes",
 		dns + `{}]}`:                                "spec.dnsSDConfigs[0].names: names nothing",
 		dns + `{names: [""]}]}`:                     `spec.dnsSDConfigs[0].names[0]: "" is no name of DNS`,
 		dns + `{names: ["a:53"]}]}`:                 "is no name of DNS",
 		dns + `{names: [a], type: TXT}]}`:           `spec.dnsSDConfigs[0].type: "TXT", want A, AAAA, SRV, MX or NS`,
 		dns + `{names: [a], type: A}]}`:             "spec.dnsSDConfigs[0].port: is needed",
 		dns + `{names: [a], port: 65536}]}`:         "65536 is no port",
-		dns + `{names: [a], refreshInterval: 1s}]}`: "1s is shorter than 5s",
+		dns + `{names: [a], refreshInterval: 0s}]}`: `"0s" is no time`,
 		dns + `{names: [a], port: x}]}`:             "spec.dnsSDConfigs.port is a string",
 	} {
 		o := object(t, ScrapeConfig, "red", spec)
 		wrong, _ := o.Check()
-		if text := strings.Join(wrong, "; "); !strings.Contains(text, want) || strings.Contains(text, "topsecret") {
-			t.Errorf("%s: %q, want %q", spec, text, want)
+		if text := strings.Join(wrong, "; "); !strings.Contains(text, want) || strings.Contains(text, "topsecret") || len(text) > 1000 {
+			t.Errorf("%.100s: %.1000q, want %q", spec, text, want)
 		}
 		if list := o.Searches(world()); len(list) > 0 {
 			t.Errorf("%s: asks %v", spec, list)
@@ -162,6 +234,10 @@ func TestWhatOfASearchIsRefused(t *testing.T) {
 		web + `{url: "http://sd", tlsConfig: {caFile: /etc/x}}]}`: "spec.httpSDConfigs[0].tlsConfig.caFile: files of the machine are not read",
 		web + `{url: "http://sd", bearerTokenFile: /etc/x}]}`:     `unknown field "spec.httpSDConfigs[0].bearerTokenFile" does nothing`,
 		web + `{url: "http://sd"}]}`:                              "",
+		web + `{url: "http://sd", refreshInterval: 1s}]}`:         "spec.httpSDConfigs[0].refreshInterval is 1s, which is too often: asked every 5s",
+		dns + `{names: [a], refreshInterval: 4900ms}]}`:           "spec.dnsSDConfigs[0].refreshInterval is 4900ms, which is too often: asked every 5s",
+		web + services(100) + `]}`:                                "",
+		dns + zones(100, 2) + `]}`:                                "",
 	} {
 		wrong, idle := object(t, ScrapeConfig, "red", spec).Check()
 		if text := strings.Join(idle, "; "); len(wrong) > 0 || (want == "") != (text == "") || !strings.Contains(text, want) {
