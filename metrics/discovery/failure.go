@@ -42,10 +42,10 @@ func (e *unreached) Error() string {
 		return e.to + " is the machine that asks, which objects may not name"
 	case errors.As(e.err, &name):
 		return e.to + ": " + unnamed(name)
-	case errors.Is(e.err, errUnnamed):
-		return e.to + ": " + errUnnamed.Error()
 	case isLate(e.err):
 		return late
+	case errors.Is(e.err, errUnnamed):
+		return e.to + ": " + errUnnamed.Error()
 	case errors.As(e.err, &number):
 		return e.to + ": " + number.Error()
 	}

@@ -109,7 +109,12 @@ func TestProbes(t *testing.T) {
 	host := strings.TrimPrefix(plain.URL, "http://")
 	_, port, _ := net.SplitHostPort(host)
 	cfg := Default()
-	cfg.Resolve = func(name string) (string, bool) { return "127.0.0.1", name == "shop.red.svc" }
+	cfg.Resolve = func(_ context.Context, name string) (string, bool, error) {
+		if name == "gone.red.svc" {
+			return "", true, errors.New("it is not there")
+		}
+		return "127.0.0.1", name == "shop.red.svc", nil
+	}
 	p := open(t, cfg)
 	for name, c := range map[string]struct {
 		ask     string
@@ -120,6 +125,7 @@ func TestProbes(t *testing.T) {
 			`probe_http_duration_seconds\{phase="connect"\} [0-9.e-]+`, `probe_http_redirects 0`, `probe_duration_seconds`, `probe_dns_lookup_time_seconds`}},
 		"a page without scheme and module": {ask: "target=" + host + "/ok", want: []string{`probe_success 1`}},
 		"a name of the cluster":            {ask: "target=http://shop.red.svc:" + port + "/ok", want: []string{`probe_success 1`}},
+		"a name that the cluster lacks":    {ask: "target=http://gone.red.svc:" + port + "/ok", want: []string{`probe_success 0`, `probe_ip_protocol 0`}},
 		"another status":                   {ask: "target=" + plain.URL + "/fail", want: []string{`probe_success 0`, `probe_http_status_code 418`}},
 		"a redirect":                       {ask: "target=" + plain.URL + "/there", want: []string{`probe_success 1`, `probe_http_redirects 1`}},
 		"redirects without end":            {ask: "target=" + plain.URL + "/loop", want: []string{`probe_success 0`, `probe_http_redirects 11`}},
@@ -193,7 +199,9 @@ func TestWhatMayNotBeAskedIsNot(t *testing.T) {
 	t.Cleanup(s.Close)
 	cfg := Default()
 	cfg.Open = func(ip netip.Addr) bool { return !ip.IsLoopback() }
-	cfg.Resolve = func(name string) (string, bool) { return "127.0.0.1", name == "me.red.svc" }
+	cfg.Resolve = func(_ context.Context, name string) (string, bool, error) {
+		return "127.0.0.1", name == "me.red.svc", nil
+	}
 	p := open(t, cfg)
 	host := strings.TrimPrefix(s.URL, "http://")
 	_, port, _ := net.SplitHostPort(host)

@@ -23,8 +23,9 @@ type Config struct {
 	Timeout time.Duration // where the request says none
 	Body    int64         // bytes of an HTTP answer that are read
 
-	// Resolve finds the address behind a name of the cluster; may be nil.
-	Resolve func(host string) (ip string, ok bool)
+	// Resolve finds the address behind a name of the cluster. The machine's resolver is
+	// asked for those that are not ours, not for those it does not find. May be nil.
+	Resolve func(ctx context.Context, host string) (ip string, ours bool, err error)
 	// Open says whether an address may be asked; nil: all.
 	Open func(netip.Addr) bool
 }
@@ -166,7 +167,11 @@ func (p *Prober) look(ctx context.Context, host string) (netip.Addr, error) {
 		return ip.Unmap(), nil
 	}
 	if p.cfg.Resolve != nil {
-		if text, ok := p.cfg.Resolve(host); ok {
+		text, ours, err := p.cfg.Resolve(ctx, host)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if ours {
 			ip, err := netip.ParseAddr(text)
 			if err != nil {
 				return ip, fmt.Errorf("resolve %s: %w", host, err)

@@ -147,8 +147,9 @@ type Parts struct {
 	// listing; may be nil.
 	Others func() ([]Status, []target.Dropped)
 
-	// Resolve finds the address behind a name of a Service; may be nil.
-	Resolve func(host string) (ip string, ok bool)
+	// Resolve finds the address behind a name of the cluster. Who else knows names is
+	// asked for those that are not ours, not for those it does not find. May be nil.
+	Resolve func(ctx context.Context, host string) (ip string, ours bool, err error)
 
 	// Wide answers whether objects that live in a namespace may make series of any
 	// namespace; others make those of the namespace in which a target was found. nil:

@@ -32,7 +32,10 @@ func (l *Loop) dial(ctx context.Context, network, address string) (net.Conn, err
 	}
 	to := address
 	if host, port, err := net.SplitHostPort(address); err == nil && l.parts.Resolve != nil {
-		if ip, ok := l.parts.Resolve(host); ok {
+		switch ip, ours, err := l.parts.Resolve(ctx, host); {
+		case err != nil:
+			return nil, err
+		case ours:
 			to = net.JoinHostPort(ip, port)
 		}
 	}

@@ -229,8 +229,10 @@ func TestObjectsMayNotNameTheMachineThatScrapes(t *testing.T) {
 	cfg := Default()
 	cfg.Own = []Own{{Name: "own", Address: address, Path: "/many", Labels: map[string]string{"job": "own", "instance": "n1"}}} // perch itself may
 	l := runLoop(t, s, cfg, Parts{
-		Jobs:    func() ([]target.Job, []target.Dropped) { return []target.Job{static, other}, nil },
-		Resolve: func(host string) (string, bool) { return "169.254.169.254", host == "shop.red.svc" },
+		Jobs: func() ([]target.Job, []target.Dropped) { return []target.Job{static, other}, nil },
+		Resolve: func(_ context.Context, host string) (string, bool, error) {
+			return "169.254.169.254", host == "shop.red.svc", nil
+		},
 	}, nil)
 	eventually(t, 2*time.Minute, func() bool {
 		const no = "the machine that scrapes, which objects may not name"

@@ -208,7 +208,7 @@ func (s clientSpec) check(c *check, at func(string) string) {
 		c.bad(at("authorization"), "basicAuth, authorization, oauth2, bearerTokenSecret and bearerTokenFile exclude each other")
 	}
 	if file := s.file(at); file != "" {
-		c.idle = append(c.idle, file+", so nothing is scraped there")
+		c.idle = append(c.idle, file+", so nothing is asked there")
 	}
 	if s.Authorization != nil && strings.EqualFold(s.Authorization.Type, "basic") {
 		c.bad(at("authorization.type"), "is Basic, use basicAuth")
@@ -227,7 +227,7 @@ func (s clientSpec) check(c *check, at func(string) string) {
 
 func (p proxySpec) check(c *check, at func(string) string) {
 	if u, err := url.Parse(p.ProxyURL); err != nil || p.ProxyURL != "" && u.Host == "" {
-		c.bad(at("proxyUrl"), "%q is no URL", p.ProxyURL)
+		c.bad(at("proxyUrl"), "is no URL") // it may have a password
 	}
 }
 

@@ -3,11 +3,12 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -43,33 +44,33 @@ func clusterDNS(cfg config.Config) *net.Resolver {
 
 // clusterHost finds more than clusterName: pods behind a headless Service, and what
 // else the cluster's DNS knows in its domain.
-func (r role) clusterHost(services corelisters.ServiceLister) func(string) (string, bool) {
+func (r role) clusterHost(services corelisters.ServiceLister) func(context.Context, string) (string, bool, error) {
 	return knownHost(clusterName(services, r.cfg.ClusterDomain), clusterDNS(r.cfg), r.cfg.ClusterDomain)
 }
 
-// knownHost asks named first, and dns for names of the cluster only.
-func knownHost(named func(string) (string, bool), dns *net.Resolver, domain string) func(string) (string, bool) {
-	return func(host string) (string, bool) {
+// knownHost asks named first, and dns for names of the cluster. These are ours, found
+// or not: another resolver might answer for them what it likes, and would be told what
+// is asked for.
+func knownHost(named func(string) (string, bool), dns *net.Resolver, domain string) func(context.Context, string) (ip string, ours bool, err error) {
+	return func(ctx context.Context, host string) (string, bool, error) {
 		if ip, ok := named(host); ok {
-			return ip, true
+			return ip, true, nil
 		}
 		host = strings.ToLower(strings.TrimSuffix(host, "."))
 		if strings.HasSuffix(host, ".svc") {
 			host += "." + domain
 		}
 		if !strings.HasSuffix(host, "."+domain) {
-			return "", false
+			return "", false, nil
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), clusterDNSWait)
-		defer cancel()
 		ips, err := dns.LookupNetIP(ctx, "ip", host+".")
-		if err != nil || len(ips) == 0 {
-			return "", false
+		if err == nil && len(ips) == 0 {
+			err = errors.New("it has no address")
+		}
+		if err != nil {
+			return "", true, fmt.Errorf("resolve %s: %w", host, err)
 		}
 		slices.SortStableFunc(ips, func(a, b netip.Addr) int { return cmp.Compare(a.Unmap().BitLen(), b.Unmap().BitLen()) }) // IPv4 first
-		return ips[0].Unmap().String(), true
+		return ips[0].Unmap().String(), true, nil
 	}
 }
-
-// clusterDNSWait is less than a scrape may take.
-const clusterDNSWait = 3 * time.Second

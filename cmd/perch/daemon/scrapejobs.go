@@ -84,9 +84,12 @@ func (r role) openScrapeJobs(api clients, f informers.SharedInformerFactory) (*s
 	r.group.Go("scrape account", account.Run)
 	ofAccount := func() target.Account { return target.Account{CA: string(ca), Token: account.now()} }
 	found, err := discovery.New(discovery.Default(), discovery.Parts{
-		Searches: func() (out []target.Search) {
+		Searches: func(ctx context.Context) (out []target.Search) {
 			w := target.World{Value: values.value, Account: ofAccount()}
 			for _, o := range objects.list() {
+				if ctx.Err() != nil {
+					return nil
+				}
 				out = append(out, o.Searches(w)...)
 			}
 			return out
