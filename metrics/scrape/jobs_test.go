@@ -35,7 +35,9 @@ func apps(t *testing.T) (address string, sent, answers *atomic.Int64) {
 			}
 			fmt.Fprintf(w, "good{job=\"its own\",module=%q} 1\nnoise 1\n", r.URL.Query().Get("module"))
 		case "/token":
-			http.Error(w, "known to few\nand to them alone", http.StatusBadRequest)
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"error": "known to few", "error_description": "the few"}`)
 		case "/garbage":
 			_, _ = io.WriteString(w, "<html>\x00\xff not numbers</html>\n")
 		case "/million":
@@ -117,12 +119,13 @@ func TestAServerOfTokensIsNotQuoted(t *testing.T) {
 		}
 		return seen != ""
 	}, func() string { return "no target has failed" })
-	if !strings.Contains(seen, "400 Bad Request") || strings.Contains(seen, "few") {
+	const want = "the server of tokens gives none, with status 400"
+	if seen != want {
 		t.Errorf("the listing says %q", seen)
 	}
 	for _, list := range l.TargetsActive() {
 		for _, tg := range list {
-			if err := tg.LastError(); err != nil && strings.Contains(err.Error(), "few") {
+			if err := tg.LastError(); err == nil || err.Error() != want {
 				t.Errorf("the API says %v", err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/scrape"
+	"golang.org/x/oauth2"
 
 	"perch/metrics/target"
 )
@@ -64,9 +65,7 @@ func (l *Loop) Here() []Status {
 			last := l.gate.of(t)
 			s.Refused, s.Foreign = last.refused, last.foreign
 			err := t.LastError()
-			if err != nil {
-				s.Error = err.Error()
-			}
+			s.Error = unquoted(err)
 			if s.CutOff = cutOff(err, s.Refused); s.CutOff == cutSeries {
 				s.Error = fmt.Sprintf("%d series refused: its namespace or this node has as many as it may", s.Refused)
 			}
@@ -105,27 +104,26 @@ func (l *Loop) active() map[string][]*scrape.Target {
 				l.gate.move(was, t)
 			}
 			now[key] = t
-			if err := t.LastError(); err != nil && strings.Contains(err.Error(), "\n") {
-				t.Report(t.LastScrape(), t.LastScrapeDuration(), firstLine{err})
-			}
 		}
 	}
 	l.newest = now
 	return out
 }
 
-// firstLine is an error without the rest of its text, in which a server of tokens says
-// what it likes: it may be one that who wrote the object could not read.
-type firstLine struct{ error }
-
-// Error implements error.
-func (e firstLine) Error() string {
-	text, _, _ := strings.Cut(e.error.Error(), "\n")
-	return text
+// unquoted says what is wrong without the words of a server of tokens: it may be one
+// that who wrote the object could not read.
+func unquoted(err error) string {
+	var tokens *oauth2.RetrieveError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &tokens) && tokens.Response != nil:
+		return fmt.Sprintf("the server of tokens gives none, with status %d", tokens.Response.StatusCode)
+	case errors.As(err, &tokens), strings.Contains(err.Error(), "oauth2: "):
+		return "the server of tokens gives none"
+	}
+	return err.Error()
 }
-
-// Unwrap is the error as it was.
-func (e firstLine) Unwrap() error { return e.error }
 
 func byURL(a, b Status) int {
 	return cmp.Or(cmp.Compare(a.URL, b.URL), cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Node, b.Node))
@@ -221,6 +219,15 @@ func (l *Loop) Dropped() []target.Dropped {
 // nodes are among them.
 func (l *Loop) TargetsActive() map[string][]*scrape.Target {
 	out := l.active()
+	for pool, list := range out {
+		for i, t := range list {
+			if err := t.LastError(); err != nil && unquoted(err) != err.Error() {
+				s := Status{Pool: pool, URL: l.shown(t), Labels: t.Labels(labels.NewBuilder(labels.EmptyLabels())).Map(), Health: string(scrape.HealthBad),
+					Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), Error: unquoted(err)}
+				list[i] = s.target()
+			}
+		}
+	}
 	if l.parts.Others != nil {
 		rows, _ := l.parts.Others()
 		for _, s := range rows {
