@@ -47,7 +47,7 @@ func shortPods(ctx context.Context, s *soak) error {
 			return err
 		}
 		done += n
-		now, err := s.uses(ctx)
+		now, err := s.uses(ctx, func(string) error { return nil })
 		if err != nil {
 			return err
 		}
@@ -78,20 +78,13 @@ func shortPods(ctx context.Context, s *soak) error {
 // settled says what the roles hold after a collection, and keeps profiles of their
 // heaps in out/soak/ROLE-WHEN.prof, which tell of what that is.
 func (s *soak) settled(ctx context.Context, when string) (map[string]use, error) {
-	roles, err := s.roles(ctx)
-	if err != nil {
-		return nil, err
-	}
 	dir := filepath.Join(s.root, "out", "soak")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("keep profiles: %w", err)
 	}
-	for role := range roles {
-		if err := s.keepHeap(ctx, role, filepath.Join(dir, role+"-"+when+".prof")); err != nil {
-			return nil, err
-		}
-	}
-	uses, err := s.uses(ctx)
+	uses, err := s.uses(ctx, func(role string) error {
+		return s.keepHeap(ctx, role, filepath.Join(dir, role+"-"+when+".prof"))
+	})
 	if err != nil {
 		return nil, err
 	}

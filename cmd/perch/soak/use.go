@@ -23,8 +23,9 @@ func (u use) String() string {
 	return fmt.Sprintf("%d MB, %d of them objects, %d goroutines, %d files, %d series", u.resident, u.heap, u.goroutines, u.files, u.series)
 }
 
-// uses are all roles'. Collect first for heaps without garbage.
-func (c cluster) uses(ctx context.Context) (map[string]use, error) {
+// uses are all roles'. When a heap is counted before is called with its role, and what
+// that leaves is the heap without garbage.
+func (c cluster) uses(ctx context.Context, before func(role string) error) (map[string]use, error) {
 	roles, err := c.roles(ctx)
 	if err != nil {
 		return nil, err
@@ -32,6 +33,12 @@ func (c cluster) uses(ctx context.Context) (map[string]use, error) {
 	out := map[string]use{}
 	for name, pid := range roles {
 		var u use
+		if err := before(name); err != nil {
+			return nil, err
+		}
+		if err := c.shown(ctx, name, &u); err != nil { // at once: what is allocated since counts, too
+			return nil, err
+		}
 		if u.resident, err = anonymous(pid); err != nil {
 			return nil, err
 		}
@@ -45,8 +52,8 @@ func (c cluster) uses(ctx context.Context) (map[string]use, error) {
 				u.files++
 			}
 		}
-		if err := c.shown(ctx, name, &u); err != nil {
-			return nil, err
+		if u.heap == 0 || u.goroutines == 0 || u.files == 0 || u.series == 0 {
+			return nil, fmt.Errorf("%s does not show all that is compared: %s", name, u)
 		}
 		out[name] = u
 	}
@@ -115,7 +122,11 @@ const endedBytes = 39
 // about as much again is resident as its objects take.
 func grown(before, after map[string]use) (out []string) {
 	for role, b := range before {
-		a := after[role]
+		a, still := after[role]
+		if !still {
+			out = append(out, role+": it is gone")
+			continue
+		}
 		table := (a.ended - b.ended) * endedBytes >> 20
 		for _, v := range []struct {
 			what      string
@@ -123,7 +134,7 @@ func grown(before, after map[string]use) (out []string) {
 			slack     int
 			inPercent int
 		}{
-			{"MB of objects", b.heap, a.heap, 24 + table, 0}, {"MB", b.resident, a.resident, 64 + 2*table, 25}, {"goroutines", b.goroutines, a.goroutines, 20, 10},
+			{"MB of objects", b.heap, a.heap, 16 + table, 0}, {"MB", b.resident, a.resident, 64 + 2*table, 25}, {"goroutines", b.goroutines, a.goroutines, 20, 10},
 			{"open files", b.files, a.files, 20, 10}, {"series", b.series, a.series, 100, 5},
 		} {
 			if most := v.was + v.slack + v.was*v.inPercent/100; v.is > most {

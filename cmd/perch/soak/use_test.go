@@ -13,10 +13,10 @@ func TestWhatGrewIsNamed(t *testing.T) {
 		want string
 	}{
 		{"nothing", was, ""},
-		{"a little", use{heap: 74, ended: 1_000, goroutines: 130, files: 31, series: 1_150}, ""},
-		{"objects", use{heap: 75, ended: 1_000}, "r: 75 MB of objects, were 50 and may be 74"},
-		{"as much as a million ended series explain", use{heap: 111, ended: 1_001_000}, ""},
-		{"more than that", use{heap: 112, ended: 1_001_000}, "r: 112 MB of objects, were 50 and may be 111"},
+		{"a little", use{heap: 66, ended: 1_000, goroutines: 130, files: 31, series: 1_150}, ""},
+		{"objects", use{heap: 67, ended: 1_000}, "r: 67 MB of objects, were 50 and may be 66"},
+		{"as much as a million ended series explain", use{heap: 103, ended: 1_001_000}, ""},
+		{"more than that", use{heap: 104, ended: 1_001_000}, "r: 104 MB of objects, were 50 and may be 103"},
 		{"memory that is no object's", use{resident: 190, ended: 1_000}, "r: 190 MB, were 100 and may be 189"},
 		{"goroutines", use{goroutines: 131}, "r: 131 goroutines, were 100 and may be 130"},
 		{"files", use{files: 32}, "r: 32 open files, were 10 and may be 31"},
@@ -26,6 +26,12 @@ func TestWhatGrewIsNamed(t *testing.T) {
 		if got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
+	}
+}
+
+func TestARoleThatIsGoneHasNotShrunk(t *testing.T) {
+	if got := grown(map[string]use{"r": {heap: 50}}, map[string]use{}); len(got) != 1 || got[0] != "r: it is gone" {
+		t.Errorf("%q", got)
 	}
 }
 
