@@ -183,14 +183,15 @@ func (s *Store) Offenders() []Offender { return s.budget.offenders() }
 func (s *Store) MaxTime() int64 { return s.db.Head().MaxTime() }
 
 // Stopped says until when nothing of now is taken, because the newest sample is
-// further ahead of now than a late one may be behind it: the clock of this machine has
-// been set back. The zero time while samples are taken.
+// further ahead of now than a late one may be behind it, of a series that is there or
+// of a new one: the clock of this machine has been set back. The zero time while
+// samples are taken.
 func (s *Store) Stopped(now time.Time) time.Time {
 	newest := s.MaxTime()
 	if newest == math.MinInt64 {
 		return time.Time{}
 	}
-	if until := time.UnixMilli(newest).Add(-s.cfg.OutOfOrder); until.After(now) {
+	if until := time.UnixMilli(newest).Add(-max(s.cfg.OutOfOrder, s.cfg.BlockDuration/2)); until.After(now) {
 		return until
 	}
 	return time.Time{}

@@ -92,6 +92,7 @@ func TestSamplesComeBackAfterReopen(t *testing.T) {
 func TestAStoreWhoseClockWasAheadSaysUntilWhenItTakesNothing(t *testing.T) {
 	now := time.Now()
 	s := open(t, t.TempDir(), nil)
+	worker := open(t, t.TempDir(), func(c *Config) { c.OutOfOrder = 10 * time.Minute })
 	if until := s.Stopped(now); !until.IsZero() {
 		t.Errorf("without samples it takes nothing until %s", until)
 	}
@@ -110,7 +111,18 @@ func TestAStoreWhoseClockWasAheadSaysUntilWhenItTakesNothing(t *testing.T) {
 			t.Errorf("at %s it takes nothing until %s", at, until)
 		}
 	}
-	app := s.Appender(t.Context()) // as of an hour when the clock was a day ahead
+	app := worker.Appender(t.Context())
+	if _, err := app.Append(0, series("a", 0), now.Add(20*time.Minute).UnixMilli(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := worker.Inlet("test").Append(t.Context(), []Sample{{0, series("a", 1), now.UnixMilli(), 1}})
+	if until := worker.Stopped(now); err != nil || got.Stored != 1 || !until.IsZero() {
+		t.Errorf("a new series of a worker: %+v, %v; it takes nothing until %s", got, err, until)
+	}
+	app = s.Appender(t.Context()) // as of an hour when the clock was a day ahead
 	if _, err := app.Append(0, series("a", 0), now.Add(24*time.Hour).UnixMilli(), 1); err != nil {
 		t.Fatal(err)
 	}

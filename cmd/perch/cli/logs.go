@@ -97,7 +97,7 @@ func logsCommand(s Streams) *cobra.Command {
 	f.Bool("all-containers", true, "lines of all containers, which is so without it too; -c chooses one")
 	f.Bool("ignore-errors", false, "go on when a node does not answer, which is so without it too")
 	f.Int("max-log-requests", 0, "no meaning here: all lines come in one request")
-	f.Bool("all-pods", true, "lines of all pods of a workload, which is so without it too")
+	allPods := f.Bool("all-pods", false, "lines of all pods of a workload, which is so without it too; with --prefix")
 	f.Duration("pod-running-timeout", 0, "no meaning here: lines are shown whether a pod runs or not, and -f shows those of pods that come")
 	f.Bool("insecure-skip-tls-verify-backend", false, "no meaning here: lines come from the store, not from a kubelet")
 	f.StringVar(&o.grep, "grep", "", "lines that match this regular expression")
@@ -114,6 +114,7 @@ func logsCommand(s Streams) *cobra.Command {
 		if o.limitBytes > 0 {
 			s.Out = &limited{s.Out, o.limitBytes}
 		}
+		o.prefix = o.prefix || *allPods
 		o.whole = o.tail < 0 && (c.Flags().Changed("tail") || o.since != "" || o.sinceTime != "" || o.at != "")
 		w, err := a.web(c.Context())
 		if err != nil {

@@ -49,6 +49,15 @@ func TestAStoreThatTakesNothingIsToldOfNowAndAgain(t *testing.T) {
 		if len(told) != 2 || !strings.HasPrefix(told[0], "MetricsStopped n1 node n1 stores no metrics until 2000-01-01T00:15:00Z") || !strings.Contains(told[0], "/d/metrics") {
 			t.Errorf("told %q", told)
 		}
+		synctest.Wait()
+		ends = time.Now().Add(time.Minute)
+		time.Sleep(5 * time.Second)
+		ends = time.Now() // once is not told
+		time.Sleep(time.Minute)
+		if len(told) != 2 {
+			t.Errorf("a small step is told: %q", told)
+		}
+		synctest.Wait()
 		ends = time.Now().Add(time.Minute)
 		time.Sleep(time.Minute)
 		if len(told) != 3 {

@@ -139,6 +139,10 @@ func spentHash(secret string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// explainLimit is how long a request may wait for its reason: no limit of requests
+// stands before Explain.
+const explainLimit = 5 * time.Second
+
 // Explain answers requests that carry a spent or expired join token with the
 // reason, which the API server's plain "Unauthorized" would not give, and
 // refuses a whole join token where a bearer token belongs. Everything else goes
@@ -156,7 +160,10 @@ func (b *Bootstrap) Explain(next http.Handler) http.Handler {
 			return
 		}
 		if id, secret, ok := strings.Cut(text, "."); ok && pki.ValidBootstrap(id, secret) {
-			if _, v, reason, err := b.judge(r.Context(), text); err == nil && v == refused {
+			ctx, cancel := context.WithTimeout(r.Context(), explainLimit)
+			_, v, reason, err := b.judge(ctx, text)
+			cancel()
+			if err == nil && v == refused {
 				unauthorized(w, reason)
 				return
 			}

@@ -38,15 +38,19 @@ class Seen {
 /** events of a server that sends them, until it ends. */
 async function* events(body: ReadableStream<Uint8Array>): AsyncGenerator<{ kind: string; data: string }> {
   const from = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader();
-  for (let have = ''; ;) {
-    const { done, value } = await from.read();
-    if (done) return;
-    const whole = (have + value).split('\n\n');
-    have = whole.pop()!;
-    for (const e of whole) {
-      const of = (field: string) => e.split('\n').flatMap(l => (l.startsWith(field + ': ') ? [l.slice(field.length + 2)] : [])).join('\n');
-      yield { kind: of('event'), data: of('data') };
+  try {
+    for (let have = ''; ;) {
+      const { done, value } = await from.read();
+      if (done) return;
+      const whole = (have + value).split('\n\n');
+      have = whole.pop()!;
+      for (const e of whole) {
+        const of = (field: string) => e.split('\n').flatMap(l => (l.startsWith(field + ': ') ? [l.slice(field.length + 2)] : [])).join('\n');
+        yield { kind: of('event'), data: of('data') };
+      }
     }
+  } finally {
+    from.cancel().catch(() => {}); // it may have ended by itself
   }
 }
 
@@ -92,7 +96,7 @@ export function tail(asks: string[], shown: Line[], cut: boolean, to: To): () =>
         else if (words[e.kind]) to.say(words[e.kind]!(JSON.parse(e.data)));
       }
     } catch (e) {
-      if (e instanceof Problem && !stop.signal.aborted) to.stuck(e.message);
+      if (e instanceof Problem || e instanceof SyntaxError) to.stuck(e.message); // else it broke off
     }
     if (stop.signal.aborted) return;
     again = window.setTimeout(open, wait);
