@@ -279,6 +279,10 @@ func duration(text string) (model.Duration, string) {
 	return d, ""
 }
 
+// longestLabel is less than a label of the database may have (16 MiB), with what steps
+// add of their own: a longer one ends the process. A label is as long as a body at most.
+const longestLabel = 15 << 20
+
 // errAbsent is what World.Value answers for a key that is not there.
 var errAbsent = errors.New("is not there")
 
@@ -361,6 +365,12 @@ func (s wireSettings) text(value func(Ref) (string, error)) (Settings, error) {
 		return "", err
 	} else if len(list) > 0 {
 		m["metric_relabel_configs"] = list
+	}
+	if n := growth(s.metricRelabelings); n > 1 {
+		limit := units.Base2Bytes(longestLabel / n)
+		if own, err := units.ParseBase2Bytes(l.BodySizeLimit); err != nil || own <= 0 || own > limit {
+			m["body_size_limit"] = fmt.Sprintf("%dB", limit)
+		}
 	}
 	s.client.into(m, r, s.at, s.account)
 	if r.err != nil {
