@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -57,13 +58,19 @@ func (n *names) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 // resolver asks a server of its own, over UDP and TCP at one port.
 func (n *names) resolver(t *testing.T) *net.Resolver {
 	t.Helper()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0") //nolint:noctx // of a test
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String()) //nolint:noctx // of a test
-	if err != nil {
-		t.Skip("the port is another's over TCP")
+	var udp net.PacketConn
+	var tcp net.Listener
+	for deadline := time.Now().Add(10 * time.Second); tcp == nil; { // the port may be another's over TCP
+		var err error
+		if udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil { //nolint:noctx // of a test
+			t.Fatal(err)
+		}
+		if tcp, err = net.Listen("tcp", udp.LocalAddr().String()); err != nil { //nolint:noctx // of a test
+			_ = udp.Close()
+			if tcp = nil; time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
 	}
 	for _, s := range []*dns.Server{{PacketConn: udp, Handler: n}, {Listener: tcp, Handler: n}} {
 		up := make(chan struct{})

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/oauth2"
+	"perch/metrics/target"
 )
 
 var (
@@ -84,18 +84,13 @@ func failure(ctx context.Context, err error) error {
 	if ctx.Err() != nil || !errors.As(err, &where) && isLate(err) {
 		return errors.New(late)
 	}
-	var tokens *oauth2.RetrieveError
 	switch {
 	case where != nil:
 		return errors.New(where.Error())
 	case errors.Is(err, errLong):
 		return errLong
-	case errors.As(err, &tokens) && tokens.Response != nil:
-		return fmt.Errorf("the server of tokens gives none, with status %d", tokens.Response.StatusCode)
-	case strings.HasPrefix(err.Error(), "oauth2: "):
-		return errors.New("the server of tokens gives none")
 	}
-	for _, why := range []string{ofTLS(err), ofHTTP(err)} {
+	for _, why := range []string{target.NoToken(err), ofTLS(err), ofHTTP(err)} {
 		if why != "" {
 			return errors.New(why)
 		}

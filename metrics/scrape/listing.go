@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/scrape"
-	"golang.org/x/oauth2"
 
 	"perch/metrics/target"
 )
@@ -65,7 +64,9 @@ func (l *Loop) Here() []Status {
 			last := l.gate.of(t)
 			s.Refused, s.Foreign = last.refused, last.foreign
 			err := t.LastError()
-			s.Error = unquoted(err)
+			if err != nil {
+				s.Error = cmp.Or(target.NoToken(err), err.Error())
+			}
 			if s.CutOff = cutOff(err, s.Refused); s.CutOff == cutSeries {
 				s.Error = fmt.Sprintf("%d series refused: its namespace or this node has as many as it may", s.Refused)
 			}
@@ -108,21 +109,6 @@ func (l *Loop) active() map[string][]*scrape.Target {
 	}
 	l.newest = now
 	return out
-}
-
-// unquoted says what is wrong without the words of a server of tokens: it may be one
-// that who wrote the object could not read.
-func unquoted(err error) string {
-	var tokens *oauth2.RetrieveError
-	switch {
-	case err == nil:
-		return ""
-	case errors.As(err, &tokens) && tokens.Response != nil:
-		return fmt.Sprintf("the server of tokens gives none, with status %d", tokens.Response.StatusCode)
-	case errors.As(err, &tokens), strings.Contains(err.Error(), "oauth2: "):
-		return "the server of tokens gives none"
-	}
-	return err.Error()
 }
 
 func byURL(a, b Status) int {
@@ -221,9 +207,9 @@ func (l *Loop) TargetsActive() map[string][]*scrape.Target {
 	out := l.active()
 	for pool, list := range out {
 		for i, t := range list {
-			if err := t.LastError(); err != nil && unquoted(err) != err.Error() {
+			if why := target.NoToken(t.LastError()); why != "" {
 				s := Status{Pool: pool, URL: l.shown(t), Labels: t.Labels(labels.NewBuilder(labels.EmptyLabels())).Map(), Health: string(scrape.HealthBad),
-					Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), Error: unquoted(err)}
+					Last: t.LastScrape(), Took: t.LastScrapeDuration().Seconds(), Error: why}
 				list[i] = s.target()
 			}
 		}
