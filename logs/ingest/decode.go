@@ -2,14 +2,12 @@ package ingest
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"strconv"
-	"unicode/utf8"
+	"slices"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/tinylib/msgp/msgp"
@@ -285,8 +283,9 @@ func seconds(b []byte) int64 {
 }
 
 // fill takes an entry's map apart: the line becomes the body, the rest fields.
-// When nothing is the line, the whole map is, as JSON. It tells how many fields
-// were more than entry.MaxFields and are left out.
+// When nothing is the line, the whole map is, as JSON. Both are cut with a marker
+// where they are too long. It tells how many fields were more than entry.MaxFields
+// and are left out.
 func fill(r *record.Record, fields []byte) (left int, err error) {
 	n, b, err := msgp.ReadMapHeaderBytes(fields)
 	if err != nil {
@@ -294,52 +293,55 @@ func fill(r *record.Record, fields []byte) (left int, err error) {
 	}
 	best := len(entry.BodyKeys())
 	at := -1
+	room := roomBeside(r)
 	for range n {
-		key, rest, err := readText(b)
+		key, rest, err := readKey(b, 0)
 		if err != nil {
 			return 0, errFormat
 		}
-		var value string
-		var raw []byte
-		switch msgp.NextType(rest) {
-		case msgp.StrType, msgp.BinType:
-			if raw, b, err = readText(rest); err != nil {
-				return 0, errFormat
-			}
-			for rank, k := range entry.BodyKeys()[:best] {
-				if string(key) == k {
-					if at >= 0 { // a worse one is only a field
-						left += entry.Add(r, entry.BodyKeys()[best], string(r.Body))
-					}
-					best, at = rank, rank
-					r.Body = trimEnd(raw)
-					raw = nil
-					break
-				}
-			}
-			if raw == nil {
-				continue
-			}
-			value = string(raw)
-		default:
-			after, err := msgp.Skip(rest)
+		if b, err = msgp.Skip(rest); err != nil {
+			return 0, errFormat
+		}
+		kind := msgp.NextType(rest)
+		plain := kind == msgp.StrType || kind == msgp.BinType
+		if plain {
+			raw, _, err := readText(rest)
 			if err != nil {
 				return 0, errFormat
 			}
-			if value, err = jsonOf(rest[:len(rest)-len(after)]); err != nil {
-				return 0, errFormat
+			if rank := slices.IndexFunc(entry.BodyKeys()[:best], func(k string) bool { return string(key) == k }); rank >= 0 {
+				if at >= 0 { // a worse one is only a field
+					left += entry.Add(r, entry.BodyKeys()[best], room.text(r.Body))
+				}
+				best, at = rank, rank
+				r.Body = trimEnd(raw)
+				continue
 			}
-			b = after
+			rest = raw
+		} else {
+			rest = rest[:len(rest)-len(b)]
 		}
-		left += entry.Add(r, string(key), value)
+		if len(r.Fields) >= entry.MaxFields {
+			left++
+			continue
+		}
+		value := ""
+		if plain {
+			value = room.text(rest)
+		} else if value, err = room.json(rest); err != nil {
+			return 0, errFormat
+		}
+		left += entry.Add(r, name(key), value)
 	}
 	if at < 0 {
-		text, err := jsonOf(fields)
+		text, err := jsonOf(fields, record.MaxBody)
 		if err != nil {
 			return 0, errFormat
 		}
-		r.Body, r.Fields, left = []byte(text), nil, 0
+		r.Body, r.Fields, left = text, nil, 0
+		return 0, nil
 	}
+	entry.Cut(r)
 	return left, nil
 }
 
@@ -357,124 +359,23 @@ func fillMeta(r *record.Record, meta []byte) (left int, err error) {
 	if err != nil {
 		return 0, errFormat
 	}
+	room := roomBeside(r)
 	for range n {
-		key, rest, err := readText(b)
+		key, rest, err := readKey(b, 0)
 		if err != nil {
 			return 0, errFormat
 		}
-		after, err := msgp.Skip(rest)
-		if err != nil {
+		if b, err = msgp.Skip(rest); err != nil {
 			return 0, errFormat
 		}
 		value := ""
 		if text, _, err := readText(rest); err == nil {
-			value = string(text)
-		} else if value, err = jsonOf(rest[:len(rest)-len(after)]); err != nil {
+			value = room.text(text)
+		} else if value, err = room.json(rest[:len(rest)-len(b)]); err != nil {
 			return 0, errFormat
 		}
-		b = after
-		left += entry.Add(r, "metadata."+string(key), value)
+		left += entry.Add(r, "metadata."+name(key), value)
 		entry.Level(r, string(key), value)
 	}
 	return left, nil
-}
-
-// jsonOf writes a msgpack value as JSON; numbers and truth values plain.
-func jsonOf(b []byte) (string, error) {
-	out, rest, err := appendJSON(nil, b, 0)
-	if err != nil || len(rest) > 0 {
-		return "", errFormat
-	}
-	return string(out), nil
-}
-
-const maxDepth = 32
-
-func appendJSON(dst, b []byte, depth int) (out, rest []byte, err error) {
-	if depth > maxDepth {
-		return nil, nil, errFormat
-	}
-	switch msgp.NextType(b) {
-	case msgp.StrType, msgp.BinType:
-		v, rest, err := readText(b)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !utf8.Valid(v) && msgp.NextType(b) == msgp.BinType {
-			v = []byte(base64.StdEncoding.EncodeToString(v))
-		}
-		return appendString(dst, v), rest, nil
-	case msgp.MapType:
-		n, b, err := msgp.ReadMapHeaderBytes(b)
-		if err != nil {
-			return nil, nil, err
-		}
-		dst = append(dst, '{')
-		for i := range n {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			key, after, err := readText(b)
-			if err != nil {
-				return nil, nil, err
-			}
-			dst = append(appendString(dst, key), ':')
-			if dst, b, err = appendJSON(dst, after, depth+1); err != nil {
-				return nil, nil, err
-			}
-		}
-		return append(dst, '}'), b, nil
-	case msgp.ArrayType:
-		n, b, err := msgp.ReadArrayHeaderBytes(b)
-		if err != nil {
-			return nil, nil, err
-		}
-		dst = append(dst, '[')
-		for i := range n {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			if dst, b, err = appendJSON(dst, b, depth+1); err != nil {
-				return nil, nil, err
-			}
-		}
-		return append(dst, ']'), b, nil
-	case msgp.NilType:
-		rest, err := msgp.ReadNilBytes(b)
-		return append(dst, "null"...), rest, err
-	case msgp.BoolType:
-		v, rest, err := msgp.ReadBoolBytes(b)
-		return strconv.AppendBool(dst, v), rest, err
-	case msgp.IntType:
-		v, rest, err := msgp.ReadInt64Bytes(b)
-		return strconv.AppendInt(dst, v, 10), rest, err
-	case msgp.UintType:
-		v, rest, err := msgp.ReadUint64Bytes(b)
-		return strconv.AppendUint(dst, v, 10), rest, err
-	case msgp.Float64Type, msgp.Float32Type:
-		v, rest, err := msgp.ReadFloat64Bytes(b)
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return append(dst, "null"...), rest, err
-		}
-		return strconv.AppendFloat(dst, v, 'g', -1, 64), rest, err
-	}
-	rest, err = msgp.Skip(b) // extensions have no JSON
-	return append(dst, "null"...), rest, err
-}
-
-const hexDigits = "0123456789abcdef"
-
-func appendString(dst, s []byte) []byte {
-	dst = append(dst, '"')
-	for _, c := range s {
-		switch {
-		case c == '"' || c == '\\':
-			dst = append(dst, '\\', c)
-		case c < 0x20:
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		default:
-			dst = append(dst, c)
-		}
-	}
-	return append(dst, '"')
 }

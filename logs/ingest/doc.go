@@ -14,6 +14,9 @@
 // only becomes fields. It never acknowledges what the sink has not taken; chunks
 // seen before are acknowledged again without storing them twice. An entry that
 // is not [time, map] is left out and counted, the others of its chunk are stored.
+// No line is lost for what stands beside it: keys that are no text become their
+// JSON, values more than 32 deep a marker, and what is longer than a record may have
+// is cut with one before it is written (json.go).
 //
 // A sender that begins with TLS gets it. In the Forward protocol the server speaks
 // first where a key must be shown, so a stranger that is silent for helloWait is

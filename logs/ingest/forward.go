@@ -377,9 +377,6 @@ func (f *Forward) recordsOf(from origin, tag string, packed []byte, records []re
 		} else {
 			r.Fields = append(r.Fields, common...)
 		}
-		if len(r.Body) > record.MaxBody {
-			r.Body = record.Cut(r.Body, 0)
-		}
 		size += recordBytes + int64(len(r.Body))
 		for _, x := range r.Fields {
 			size += fieldBytes + int64(len(x.Key)+len(x.Value))

@@ -355,7 +355,7 @@ func TestABadEntryDoesNotTakeTheGoodOnesWithIt(t *testing.T) {
 	f := start(t, m, nil, nil)
 	c := dial(t, f)
 	notMap := append(msgp.AppendInt(msgp.AppendArrayHeader(nil, 2), 9), 0xc0)
-	badKey := append(msgp.AppendInt(msgp.AppendArrayHeader(nil, 2), 9), 0x81, 0x01, 0x01)
+	noPair := msgp.AppendInt(msgp.AppendArrayHeader(nil, 1), 9)
 	group := append(msgp.AppendArrayHeader(nil, 2), 0x92, 0xd7, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0x80, 0x80)
 	many := msgp.AppendMapHeader(msgp.AppendInt(msgp.AppendArrayHeader(nil, 2), 9), entry.MaxFields+3)
 	many = msgp.AppendString(msgp.AppendString(many, "log"), "many")
@@ -366,7 +366,7 @@ func TestABadEntryDoesNotTakeTheGoodOnesWithIt(t *testing.T) {
 	meta = msgp.AppendInt(msgp.AppendArrayHeader(meta, 2), 9)
 	meta = msgp.AppendString(msgp.AppendString(msgp.AppendMapHeader(meta, 1), "source"), "otel")
 	meta = msgp.AppendString(msgp.AppendString(msgp.AppendMapHeader(meta, 1), "log"), "meta")
-	body := slices.Concat(anEntry("one", 0), notMap, badKey, group, anEntry("two", 1), many, meta, []byte{0x92, 0x01}) // the last is cut short
+	body := slices.Concat(anEntry("one", 0), notMap, noPair, group, anEntry("two", 1), many, meta, []byte{0x92, 0x01}) // the last is cut short
 	if _, err := c.Write(packed("c", "text", false, body)); err != nil {
 		t.Fatal(err)
 	}
@@ -526,6 +526,7 @@ func FuzzDecode(f *testing.F) {
 	m := msgp.AppendArrayHeader(nil, 3)
 	m = msgp.AppendString(m, "t")
 	f.Add(append(m, anEntry("x", 2)[1:]...))
+	f.Add(packed("c", "text", false, slices.Concat([]byte{0x92, 9}, odd())))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		whole := newExtent()
 		need, bad := whole.pass(b, 1<<20)
@@ -551,6 +552,9 @@ func FuzzDecode(f *testing.F) {
 			_, err := fill(&r, fields)
 			if err == nil && meta != nil {
 				_, err = fillMeta(&r, meta)
+			}
+			if len(r.Body) > record.MaxBody+64 || len(r.Fields) > entry.MaxFields {
+				t.Fatalf("a line of %d bytes, %d fields", len(r.Body), len(r.Fields))
 			}
 			return err
 		})

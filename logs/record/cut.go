@@ -9,12 +9,17 @@ func Cut(body []byte, dropped int64) []byte {
 		dropped += int64(len(body) - MaxBody)
 		body = body[:MaxBody:MaxBody]
 	}
-	if dropped == 0 {
-		return body
+	return Marked(body, dropped)
+}
+
+// Marked returns b, followed by a marker that says how many bytes are missing.
+func Marked(b []byte, missing int64) []byte {
+	if missing == 0 {
+		return b
 	}
-	body = append(body, " …[cut: "...)
-	body = strconv.AppendInt(body, dropped, 10)
-	return append(body, " bytes more]"...)
+	b = append(b, " …[cut: "...)
+	b = strconv.AppendInt(b, missing, 10)
+	return append(b, " bytes more]"...)
 }
 
 // CutFields returns fields of which the values have no more than MaxFields bytes
