@@ -157,14 +157,14 @@ func (s *Store) indexNext(p *partition, n int, words [][]byte) {
 // writable returns the partition for the next block, closing the current one
 // when it is old or large. Called with cutting held.
 func (s *Store) writable() (*partition, error) {
-	now := time.Now().UTC()
+	now := s.judge(time.Now()).UTC()
 	s.mu.RLock()
 	var p *partition
 	if n := len(s.parts); n > 0 {
 		p = s.parts[n-1]
 	}
 	s.mu.RUnlock()
-	if p != nil && !p.lent && (!s.roll || len(p.metas) == 0) && !decideRoll(now, p.start, p.file.Size(), len(p.metas), s.cfg) {
+	if p != nil && !p.lent && (!s.roll || len(p.metas) == 0) && !decideRoll(now, begunAt(p.start, p.opened, now), p.file.Size(), len(p.metas), s.cfg) {
 		return p, nil
 	}
 	var vocab *index.Vocabulary

@@ -132,7 +132,7 @@ func TestBlocksThatWereLetGoOfAnswerAsBefore(t *testing.T) {
 	rare := index.Need{Op: index.Word, Text: "req7919"} // of line 1
 	answers := func() string {
 		use, closed := s.Use(), []partitionUse{}
-		closed, _, _ = s.uses(s.cfg.policy())
+		closed, _, _ = s.uses(s.cfg.policy(), time.Now())
 		files, err := s.Files()
 		if err != nil || len(closed) != 1 {
 			t.Fatal(err, closed)

@@ -43,6 +43,8 @@ type Store struct {
 	learner *index.Learner // of the partition being written; nil when it has a vocabulary
 	roll    bool           // the next block opens a partition
 
+	clock clock
+
 	maintaining sync.Mutex // held by checkpoint; guards what follows
 	kept        uint64     // first entry of the write-ahead log that the last checkpoint needs
 	retained    time.Time  // when it was looked for what is due; belongs to Run
@@ -82,6 +84,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, erro
 	}
 	s := newStore(cfg.within(), log, reg)
 	s.lock = lock
+	s.clock.used(lastUsed(cfg.Dir))
 	if err := s.load(reg); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log store %s: %w", cfg.Dir, err), s.closeFiles())
 	}
@@ -93,6 +96,7 @@ func newStore(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Store {
 		cfg: cfg, log: log, m: newMetrics(reg), wake: make(chan struct{}, 1),
 		sources: map[uint64]*source{}, byPointer: map[*record.Stream]*source{},
 		positions: map[fileKey]record.Position{}, followers: map[*Follower]struct{}{}, most: mostKnown(cfg.RetentionBytes),
+		clock: clock{began: time.Now()},
 	}
 }
 

@@ -17,11 +17,12 @@ import (
 
 // partition is a directory of blocks that arrived within one stretch of time.
 type partition struct {
-	dir   string
-	name  string
-	start time.Time
-	file  *block.File
-	lent  bool // of another store's copy: only read
+	dir    string
+	name   string
+	start  time.Time
+	file   *block.File
+	lent   bool      // of another store's copy: only read
+	opened time.Time // by this process
 
 	// Guarded by Store.mu:
 	count int                // of blocks
@@ -57,7 +58,7 @@ func openPartition(dir, name string, codec *block.Codec, verified int64) (*parti
 	if err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
-	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start}
+	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start, opened: time.Now()}
 	p.asked.Store(time.Now().UnixNano())
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
@@ -96,7 +97,7 @@ func lend(dir, name string, codec *block.Codec, verified int64) (*partition, int
 	if err != nil {
 		return nil, 0, fmt.Errorf("open partition %s: %w", name, err)
 	}
-	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start, lent: true}
+	p := &partition{dir: filepath.Join(partitionsDir(dir), name), name: name, start: start, opened: time.Now(), lent: true}
 	p.asked.Store(time.Now().UnixNano())
 	file, metas, lost, err := block.OpenRead(p.blocksFile(), codec, verified)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -161,6 +162,15 @@ func (p *partition) bytes() int64 {
 		return nil
 	})
 	return total
+}
+
+// written is when its blocks were written last; zero if that is not known.
+func (p *partition) written() time.Time {
+	info, err := p.file.Stat()
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // take keeps the partition open until drop.

@@ -56,10 +56,11 @@ func (s *Store) maintain(ctx context.Context, now time.Time) {
 	if much || now.Sub(s.retained) >= retainEvery {
 		s.retained = now
 		s.fresh.Store(0)
-		if err := s.closeOld(now); err != nil {
+		at := s.judge(now)
+		if err := s.closeOld(at); err != nil {
 			s.log.Error("partition was not closed", "err", err)
 		}
-		s.retain(now)
+		s.retain(at)
 	}
 	s.letGo(now)
 	s.measure()
@@ -163,13 +164,13 @@ func (s *Store) sealDue(now time.Time) {
 
 // uses is what retention and sealing look at: the closed partitions, the one being
 // written, and the bytes of that and of the write-ahead log.
-func (s *Store) uses(by policy) (closed []partitionUse, open partitionUse, current int64) {
+func (s *Store) uses(by policy, now time.Time) (closed []partitionUse, open partitionUse, current int64) {
 	s.mu.RLock()
 	parts := s.parts
 	s.mu.RUnlock()
 	current = s.wal.Bytes()
 	for i, p := range parts {
-		u := partitionUse{name: p.name, start: p.start, bytes: p.bytes(), sealed: p.isSealed(), retry: p.waits()}
+		u := partitionUse{name: p.name, start: begunAt(p.start, p.opened, now), bytes: p.bytes(), sealed: p.isSealed(), retry: p.waits()}
 		if len(by.namespaces) > 0 {
 			u.namespaces = map[string]int64{}
 			for name, have := range s.namespaces(p) {
@@ -179,7 +180,7 @@ func (s *Store) uses(by policy) (closed []partitionUse, open partitionUse, curre
 		if i == len(parts)-1 {
 			return closed, u, current + u.bytes
 		}
-		u.end = parts[i+1].start
+		u.end = closedAt(parts[i+1].start, p.written(), now)
 		closed = append(closed, u)
 	}
 	return closed, open, current
@@ -192,7 +193,7 @@ func (s *Store) closeOld(now time.Time) error {
 	old := false
 	if n := len(s.parts); n > 0 {
 		p := s.parts[n-1]
-		old = !p.lent && decideRoll(now, p.start, 0, p.count, s.cfg)
+		old = !p.lent && decideRoll(now, begunAt(p.start, p.opened, now), 0, p.count, s.cfg)
 	}
 	s.mu.RUnlock()
 	if !old {
@@ -206,7 +207,7 @@ func (s *Store) retain(now time.Time) {
 	s.tidying.Lock()
 	defer s.tidying.Unlock()
 	by := s.cfg.policy()
-	closed, _, current := s.uses(by)
+	closed, _, current := s.uses(by, now)
 	for _, r := range decideRemovals(now.UTC(), closed, current, by) {
 		p := s.replace(r.name, nil)
 		if p == nil {

@@ -63,9 +63,10 @@ func (s *Store) rollNow() error {
 func (s *Store) rewriteDue(ctx context.Context, now time.Time, rest int) error {
 	s.rewriting.Lock()
 	defer s.rewriting.Unlock()
+	now = s.judge(now)
 	for ctx.Err() == nil {
 		by := s.cfg.policy()
-		closed, open, _ := s.uses(by)
+		closed, open, _ := s.uses(by, now)
 		if name, ok := decideRollFor(now.UTC(), open.start, closed, open.namespaces, by, s.cfg); ok {
 			if err := s.rollNow(); err != nil {
 				return err
