@@ -103,10 +103,12 @@ func (t *Tail) begin(a *attempt, path string, info fs.FileInfo) (*file, error) {
 			t.shut(f)
 			return nil, fmt.Errorf("read log %s: %w", path, err)
 		}
-		if have == p.Print && max(p.Stdout, p.Stderr) <= info.Size() {
+		// A machine that lost its power may have lost the file's end, which was stored.
+		size, whole := info.Size(), max(p.Stdout, p.Stderr) <= info.Size()
+		if have == p.Print && (whole || info.ModTime().Before(t.cfg.Booted)) {
 			f.print = p.Print
-			f.done = [2]int64{p.Stdout, p.Stderr}
-			f.read = min(p.Stdout, p.Stderr)
+			f.done = [2]int64{min(p.Stdout, size), min(p.Stderr, size)}
+			f.read = min(f.done[0], f.done[1])
 		}
 	}
 	return f, nil

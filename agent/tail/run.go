@@ -38,12 +38,24 @@ type Config struct {
 	// one is counted after its files are gone.
 	Ledgers int
 	Linger  time.Duration
+	// Booted is when the machine started: a file that was not written since may be
+	// shorter than it was when its lines were stored.
+	Booted time.Time
 }
 
 // Default returns the configuration for a node.
 func Default(dir, node string) Config {
 	return Config{Dir: dir, Node: node, Poll: 2 * time.Second, Settle: 30 * time.Millisecond, Finish: 10 * time.Second, Traces: true, Hold: 100 * time.Millisecond,
-		OpenFiles: 1024, Ledgers: 2000, Linger: time.Minute}
+		OpenFiles: 1024, Ledgers: 2000, Linger: time.Minute, Booted: booted()}
+}
+
+// booted is when the machine started, by the clock of now; zero if that is not known.
+func booted() time.Time {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(up.Nano()))
 }
 
 // Validate names all problems at once.

@@ -162,6 +162,36 @@ func startWith(t *testing.T, cfg Config, m *memory) running {
 	return running{tl, reg, stop}
 }
 
+// A machine that loses its power keeps what the store has, and not always the end of
+// the file it was read from.
+func TestAFileWhoseEndIsGoneIsNotReadAnew(t *testing.T) {
+	dir, m := t.TempDir(), newMemory()
+	tl := start(t, dir, m)
+	c := newWriter(t, dir, podName)
+	for _, line := range []string{"one", "two", "three"} {
+		c.say("stdout", "F", line)
+		c.say("stderr", "F", line)
+	}
+	m.until(t, 6)
+	tl.stop()
+	info, err := c.f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.f.Truncate(info.Size() - 70); err != nil { // in the middle of the last but one
+		t.Fatal(err)
+	}
+	cfg := quick(dir)
+	cfg.Booted = time.Now().Add(time.Hour) // nothing was written since
+	tl = startWith(t, cfg, m)
+	eventually(t, "never drained", func() bool { return testutil.ToFloat64(tl.m.files) == 1 && tl.Drained(dir) })
+	c.say("stdout", "F", "four")
+	have := m.until(t, 7)
+	if n := tl.sum(); len(have) != 7 || have[6] != "stdout four" || n.read != 7 || n.dropped != [reasonCount]int64{} {
+		t.Errorf("%q, counted %+v", have, n)
+	}
+}
+
 // writer is a runtime that writes a log file.
 type writer struct {
 	t   *testing.T
