@@ -87,7 +87,9 @@ func (e *Engine) Tail(ctx context.Context, r Request, emit func(TailEvent) error
 			if !ok {
 				return errors.New("log store was closed")
 			}
-			f.Took(&n)
+			if !f.Took(&n) {
+				continue
+			}
 			l := liveLine(&n)
 			if _, ok := shown[l.Cursor]; ok {
 				delete(shown, l.Cursor)

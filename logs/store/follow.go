@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"sync"
 	"sync/atomic"
 
 	"perch/logs/record"
@@ -21,6 +22,9 @@ type Follower struct {
 	lines   chan Numbered
 	waiting atomic.Int64 // bytes of lines
 	dropped atomic.Int64
+
+	mu    sync.Mutex
+	wants map[uint64]bool // what want said, by stream; guarded by mu
 }
 
 // followBytes of lines may wait for one follower, and followAll for all of them.
@@ -28,6 +32,9 @@ const (
 	followBytes = 8 << 20
 	followAll   = 64 << 20
 )
+
+// followStreams are as many as a follower remembers whether it wants them.
+const followStreams = 1 << 16
 
 // size is about the memory that a waiting line takes.
 func (n *Numbered) size() int64 {
@@ -40,9 +47,19 @@ func (n *Numbered) size() int64 {
 
 // Follow starts to receive new lines of wanted streams. When buffer lines wait, or
 // fewer that are large, or many bytes for all followers together, further ones are
-// dropped and counted.
+// dropped and counted. What want answers holds for a stream, and want may take long:
+// nobody else waits for it.
 func (s *Store) Follow(buffer int, want func(*record.Stream) bool) *Follower {
-	f := &Follower{s: s, want: want, lines: make(chan Numbered, buffer)}
+	f := &Follower{s: s, want: want, lines: make(chan Numbered, buffer), wants: map[uint64]bool{}}
+	s.mu.RLock()
+	known := make(map[uint64]*record.Stream, len(s.sources))
+	for hash, src := range s.sources {
+		known[hash] = src.stream
+	}
+	s.mu.RUnlock()
+	for hash, stream := range known {
+		f.asked(hash, stream)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -56,8 +73,38 @@ func (s *Store) Follow(buffer int, want func(*record.Stream) bool) *Follower {
 // Lines is closed when the follower or the store is. Who takes one says so: Took.
 func (f *Follower) Lines() <-chan Numbered { return f.lines }
 
-// Took makes room for further lines.
-func (f *Follower) Took(n *Numbered) { f.waiting.Add(-n.size()) }
+// Took makes room for further lines, and tells whether this one is wanted: of a
+// stream that is new nobody has asked before.
+func (f *Follower) Took(n *Numbered) bool {
+	f.waiting.Add(-n.size())
+	return f.asked(n.Hash, n.Stream)
+}
+
+// asked is what want says of a stream, which it is asked once.
+func (f *Follower) asked(hash uint64, stream *record.Stream) bool {
+	f.mu.Lock()
+	is, known := f.wants[hash]
+	f.mu.Unlock()
+	if known {
+		return is
+	}
+	is = f.want(stream)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.wants) >= followStreams {
+		clear(f.wants)
+	}
+	f.wants[hash] = is
+	return is
+}
+
+// mayWant is false for a stream that want has refused.
+func (f *Follower) mayWant(hash uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	is, known := f.wants[hash]
+	return is || !known
+}
 
 // Dropped returns how many lines were dropped since it was asked last.
 func (f *Follower) Dropped() int64 { return f.dropped.Swap(0) }
@@ -99,7 +146,7 @@ func (s *Store) publish(records []record.Record) {
 		n := Numbered{Record: records[i], Hash: src.hash, Number: number}
 		copied := false
 		for f := range s.followers {
-			if !f.want(src.stream) {
+			if !f.mayWant(src.hash) {
 				continue
 			}
 			if waiting := f.waiting.Load(); len(f.lines) == cap(f.lines) || waiting > 0 && (waiting+n.size() > followBytes || all+n.size() > followAll) {

@@ -79,3 +79,48 @@ func TestAllFollowersTogetherHoldFewBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What a follower asks of a stream may take as long as it likes, lines are taken
+// meanwhile; it is asked once of a stream, and before its lines if they are old.
+func TestNobodyWaitsForWhatAFollowerAsks(t *testing.T) {
+	s := open(t, Default(t.TempDir()))
+	st := streams(3)
+	add := func(i int) {
+		t.Helper()
+		if err := s.Append(t.Context(), []record.Record{{Time: 1, Stream: st[i], Body: []byte("x")}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(0)
+	asked := map[string]int{}
+	goOn := make(chan struct{})
+	f := s.Follow(100, func(x *record.Stream) bool {
+		if asked[x.Pod]++; x.Pod == st[1].Pod {
+			<-goOn
+		}
+		return x.Pod != st[0].Pod
+	})
+	for range 10 {
+		add(0)
+		add(1)
+		add(2)
+	}
+	if n := len(f.Lines()); n != 20 {
+		t.Errorf("%d lines wait, want those of the two streams that were not refused", n)
+	}
+	close(goOn)
+	f.Close()
+	for n := range f.Lines() {
+		if !f.Took(&n) {
+			t.Errorf("a line of %s is not wanted", n.Stream.Pod)
+		}
+	}
+	for i, x := range st {
+		if asked[x.Pod] != 1 {
+			t.Errorf("stream %d was asked about %d times", i, asked[x.Pod])
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
