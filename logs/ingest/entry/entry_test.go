@@ -3,6 +3,7 @@ package entry
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -58,9 +59,43 @@ func TestFieldsBeyondTheCapAreCounted(t *testing.T) {
 	}
 }
 
+// Names of objects stand before those of their members: what that takes has a limit.
+func TestNamesAreNotRepeatedWithoutEnd(t *testing.T) {
+	members := strings.Repeat(`"a":1,`, 2000)
+	members = members[:len(members)-1]
+	wide := strings.Repeat(`"":{"":1},`, 2000)
+	for _, c := range []struct {
+		what, doc string
+		fields    int
+		left      int
+		value     string // of the first field
+	}{
+		{"a long name", `{"` + strings.Repeat("x", 1<<20) + `":{` + members + `},"msg":"x"}`, 1, 0, "{" + members + "}"},
+		{"a shorter one", `{"` + strings.Repeat("x", maxPrefix) + `":{` + members + `},"msg":"x"}`, MaxFields, 2000 - MaxFields, "1"},
+		{"several", strings.Repeat(`{"`+strings.Repeat("x", 500)+`":`, 6) + `{` + members + `}` + strings.Repeat("}", 5) + `,"msg":"x"}`, 1, 0, strings.Repeat(`{"`+strings.Repeat("x", 500)+`":`, 3) + `{` + members + `}` + strings.Repeat("}", 3)},
+		{"objects within", `{"` + strings.Repeat("x", maxPrefix) + `":{` + wide[:len(wide)-1] + `},"msg":"x"}`, 0, 0, ""},
+	} {
+		var r record.Record
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		have, ok := FromJSON(&r, []byte(c.doc))
+		runtime.ReadMemStats(&after)
+		if used := int(after.TotalAlloc - before.TotalAlloc); used > 4*len(c.doc)+MaxFields*4*maxPrefix {
+			t.Errorf("%s: %d bytes were taken for %d", c.what, used, len(c.doc))
+		}
+		if c.fields == 0 {
+			continue
+		}
+		if !ok || string(r.Body) != "x" || len(r.Fields) != c.fields || have.Left != c.left || r.Fields[0].Value != c.value {
+			t.Errorf("%s: %v, %q, %d fields, %d left, first %.100q", c.what, ok, r.Body, len(r.Fields), have.Left, r.Fields[0].Value)
+		}
+	}
+}
+
 func FuzzFromJSON(f *testing.F) {
 	f.Add([]byte(`{"time":"2026-11-20T10:00:00Z","msg":"hi","a":{"b":[1,"x"]},"n":-1e5}`))
 	f.Add([]byte(`{"a":"\"","b":{}}`))
+	f.Add([]byte(`{"` + strings.Repeat("x", maxPrefix) + `":{"a":{"b":1,"b":2}},"msg":"x"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := record.Record{}
 		_, ok := FromJSON(&r, b)

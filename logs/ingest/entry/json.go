@@ -15,7 +15,8 @@ type Read struct {
 }
 
 // FromJSON fills time, level, body and fields of r from an object. Objects
-// within become fields with dots in their names. When nothing is the line, the
+// within become fields with dots in their names, unless they are deeper than 8 or
+// their own name is longer than 1 KiB. When nothing is the line, the
 // whole object is. ok is false for what is no object; r is then unchanged.
 func FromJSON(r *record.Record, doc []byte) (have Read, ok bool) {
 	doc = bytes.Trim(doc, " \t\r\n") // what JSON takes for space
@@ -40,14 +41,20 @@ type walker struct {
 	left  int
 }
 
-const maxDepth = 8 // deeper objects are values as they stand
+const (
+	maxDepth  = 8       // deeper objects are values as they stand
+	maxPrefix = 1 << 10 // bytes of an object's name; those of longer ones are too
+)
 
 // object goes through a valid object.
 func (w *walker) object(prefix string, b []byte, depth int) {
 	b = skipSpace(b[1:])
 	for b[0] != '}' {
 		n := extent(b)
-		key := prefix + text(b[:n])
+		key := ""
+		if depth == 0 || !w.full() {
+			key = prefix + text(b[:n])
+		}
 		b = skipSpace(skipSpace(b[n:])[1:])
 		n = extent(b)
 		w.value(key, b[:n], depth)
@@ -57,9 +64,16 @@ func (w *walker) object(prefix string, b []byte, depth int) {
 	}
 }
 
+// full tells that members of objects within are only counted: they get no name.
+func (w *walker) full() bool { return len(w.r.Fields) >= MaxFields }
+
 func (w *walker) value(key string, v []byte, depth int) {
-	if v[0] == '{' && depth < maxDepth && !bytes.Equal(v, []byte("{}")) {
+	if v[0] == '{' && depth < maxDepth && len(key) <= maxPrefix && !bytes.Equal(v, []byte("{}")) {
 		w.object(key+".", v, depth+1)
+		return
+	}
+	if depth > 0 && w.full() { // neither the line nor its time has such a name
+		w.left++
 		return
 	}
 	if timeKey(key) && !w.timed {
