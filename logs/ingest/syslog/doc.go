@@ -2,7 +2,9 @@
 // (counted by octets or ended by a newline) and UDP.
 //
 // It owns the parsing and the limits of its door. The sender's host, program and
-// process are fields; who it is decides the injected Identify, by address.
+// process are fields; who it is decides the injected Identify, by address. Of
+// structured data 128 fields are kept, and none whose id or name is longer than 256
+// bytes (RFC 5424 allows 32); the line stays, what is left out is counted.
 //
 // Syslog has no acknowledgement. Over TCP the door stops reading while lines
 // cannot be stored or the sender is over its limits, so nothing is lost while

@@ -12,7 +12,7 @@ import (
 
 // Parse fills a record from one message without its framing. What is no syslog
 // is a line as it stands. now gives RFC 3164's times their year and zone. left
-// counts fields beyond the cap.
+// counts fields beyond the cap and those whose id or name is longer than 256 bytes.
 func Parse(r *record.Record, b []byte, now time.Time) (left int) {
 	b = bytes.TrimRight(b, "\r\n\x00")
 	r.Time, r.Body = now.UnixNano(), b
@@ -102,7 +102,7 @@ func (m *message) modern(b []byte) bool {
 		}
 		at = t.UnixNano()
 	}
-	data, rest, ok := structured(m.rest)
+	rest, ok := structured(m.rest, nil)
 	if !ok {
 		return false
 	}
@@ -112,53 +112,77 @@ func (m *message) modern(b []byte) bool {
 	for i, key := range []string{"host", "app", "procid", "msgid"} {
 		m.add(key, head[i+1])
 	}
-	for _, f := range data {
-		m.add(f.Key, f.Value)
-	}
+	structured(m.rest, m.pair)
 	m.r.Body = bytes.TrimPrefix(bytes.TrimPrefix(rest, []byte{' '}), []byte("\xef\xbb\xbf"))
 	return true
 }
 
-// structured reads - or [id name="value" …][…]. Names get their id before them.
-func structured(b []byte) (out []record.Field, rest []byte, ok bool) {
+// structured reads - or [id name="value" …][…] and gives the pairs to fn, values as
+// they are written. fn may be nil.
+func structured(b []byte, fn func(id, name, value []byte)) (rest []byte, ok bool) {
 	if len(b) > 0 && b[0] == '-' {
-		return nil, b[1:], true
+		return b[1:], true
 	}
 	if len(b) == 0 || b[0] != '[' {
-		return nil, nil, false
+		return nil, false
 	}
 	for len(b) > 0 && b[0] == '[' {
 		n := bytes.IndexAny(b, " ]")
 		if n < 2 {
-			return nil, nil, false
+			return nil, false
 		}
-		id := string(b[1:n])
+		id := b[1:n]
 		for b = b[n:]; len(b) > 0 && b[0] == ' '; {
 			b = bytes.TrimLeft(b, " ")
 			name, after, ok := bytes.Cut(b, []byte(`="`))
 			if !ok || len(name) == 0 || bytes.ContainsAny(name, " ]\"") {
-				return nil, nil, false
+				return nil, false
 			}
-			var value []byte
 			i := 0
 			for ; i < len(after) && after[i] != '"'; i++ {
-				if after[i] == '\\' && i+1 < len(after) && (after[i+1] == '"' || after[i+1] == '\\' || after[i+1] == ']') {
+				if escape(after[i:]) {
 					i++
 				}
-				value = append(value, after[i])
 			}
 			if i == len(after) {
-				return nil, nil, false
+				return nil, false
 			}
-			out = append(out, record.Field{Key: id + "." + string(name), Value: string(value)})
+			if fn != nil {
+				fn(id, name, after[:i])
+			}
 			b = after[i+1:]
 		}
 		if len(b) == 0 || b[0] != ']' {
-			return nil, nil, false
+			return nil, false
 		}
 		b = b[1:]
 	}
-	return out, b, true
+	return b, true
+}
+
+// escape tells whether the first byte only says that the second is not the value's end.
+func escape(b []byte) bool {
+	return b[0] == '\\' && len(b) > 1 && (b[1] == '"' || b[1] == '\\' || b[1] == ']')
+}
+
+// pair makes a field of a pair: its name has the id before it. Those with longer
+// names than any sensible sender has, or beyond the cap, are counted and left out.
+func (m *message) pair(id, name, value []byte) {
+	switch {
+	case len(value) == 0 || string(value) == "-":
+		return
+	case len(m.r.Fields) >= entry.MaxFields || len(id) > maxName || len(name) > maxName:
+		m.left++
+		return
+	}
+	plain := make([]byte, 0, len(value))
+	for i := 0; i < len(value); i++ {
+		if escape(value[i:]) {
+			i++
+		}
+		plain = append(plain, value[i])
+	}
+	m.add(string(id)+"."+string(name), string(plain))
 }
 
 // plain reads RFC 3164 after its priority: time host program[process]: text.
@@ -187,7 +211,10 @@ func (m *message) plain(b []byte, now time.Time) {
 	m.program(m.rest)
 }
 
-const maxTag = 64 // bytes of a program's name
+const (
+	maxTag  = 64  // bytes of a program's name
+	maxName = 256 // of an id or a name in structured data: RFC 5424 allows 32
+)
 
 // program reads "name[process]: text" or "name: text".
 func (m *message) program(b []byte) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"perch/logs/ingest/entry"
 	"perch/logs/record"
 )
 
@@ -48,6 +50,36 @@ func TestMessages(t *testing.T) {
 		}
 		if at := time.Unix(0, r.Time).UTC().Format(time.RFC3339Nano); string(r.Body) != c.body || at != c.at || strings.Join(fields, " ") != c.fields || r.Level != c.level {
 			t.Errorf("%s: %q at %s, %s, %q", c.name, r.Body, at, r.Level, fields)
+		}
+	}
+}
+
+// An id stands before each of its names: what that takes has a limit, and the line stays.
+func TestDataOfAnyLengthLeavesTheLine(t *testing.T) {
+	id := func(n int) string { return "[" + strings.Repeat("i", n) }
+	for _, c := range []struct {
+		what, data   string
+		fields, left int // of the data
+	}{
+		{"a long id", id(512<<10) + strings.Repeat(` a="1"`, 80000) + "]", 0, 80000},
+		{"one beside it", id(maxName+1) + ` a="1"][x y="z"]`, 1, 1},
+		{"a longest id", id(maxName) + strings.Repeat(` a="1"`, 5000) + "]", entry.MaxFields - 3, 5000 - entry.MaxFields + 3},
+		{"a long name", "[x " + strings.Repeat("n", maxName+1) + `="1" a="2"]`, 1, 1},
+		{"long values", "[x" + strings.Repeat(` a="`+strings.Repeat(`\"`, 1000)+`"`, 500) + "]", entry.MaxFields - 3, 500 - entry.MaxFields + 3},
+		{"a datagram", id(8000) + strings.Repeat(` a="1"`, 128) + "]", 0, 128},
+		{"data that says nothing", "[x" + strings.Repeat(` a="-"`, 500) + "]", 0, 0},
+	} {
+		msg := []byte("<165>1 2026-01-01T22:14:15.003Z h p - - " + c.data + " the line")
+		var r record.Record
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		left := Parse(&r, msg, time.Unix(1e9, 0))
+		runtime.ReadMemStats(&after)
+		if used := int(after.TotalAlloc - before.TotalAlloc); used > 2*len(msg)+entry.MaxFields*4*maxName {
+			t.Errorf("%s: %d bytes were taken for %d", c.what, used, len(msg))
+		}
+		if string(r.Body) != "the line" || len(r.Fields) != 3+c.fields || left != c.left {
+			t.Errorf("%s: %.100q, %d fields, %d left", c.what, r.Body, len(r.Fields), left)
 		}
 	}
 }
@@ -239,10 +271,11 @@ func TestOneAddressDoesNotTakeAllConnections(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`<165>1 2003-10-11T22:14:15.003Z h a 1 m [x y="z"] text`))
 	f.Add([]byte("<34>Oct 11 22:14:15 h su[1]: text"))
+	f.Add([]byte(`<34>1 - h a - - [` + strings.Repeat("i", maxName+1) + ` a="\]"][x ` + strings.Repeat("n", maxName) + `="1"] text`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r record.Record
 		Parse(&r, b, time.Unix(1e9, 0))
-		if r.Time == 0 || len(r.Body) > len(b) {
+		if r.Time == 0 || len(r.Body) > len(b) || len(r.Fields) > entry.MaxFields {
 			t.Fatalf("%d %q", r.Time, r.Body)
 		}
 		in := bufio.NewReaderSize(strings.NewReader(string(b)), 16)
