@@ -43,10 +43,12 @@ type Keeper struct {
 	m    *keepMetrics
 	free func(dir string) (int64, error)
 
-	mu     sync.Mutex // guards what follows
-	copies map[copyKey]*held
-	opened map[copyKey]*opened
-	serial int // names scratch directories
+	mu      sync.Mutex // guards what follows
+	copies  map[copyKey]*held
+	opened  map[copyKey]*opened
+	opening int           // as many more have their place
+	freed   chan struct{} // closed when there may be room for another
+	serial  int           // names scratch directories
 }
 
 // Store is the Identity of this node's own store.
@@ -58,7 +60,7 @@ type copyKey struct{ owner, id string }
 
 // NewKeeper opens the copies in cfg.Dir.
 func NewKeeper(cfg KeepConfig, log *slog.Logger, reg prometheus.Registerer) (*Keeper, error) {
-	k := &Keeper{cfg: cfg, log: log, m: newKeepMetrics(reg), free: freeBytes, copies: map[copyKey]*held{}, opened: map[copyKey]*opened{}}
+	k := &Keeper{cfg: cfg, log: log, m: newKeepMetrics(reg), free: freeBytes, copies: map[copyKey]*held{}, opened: map[copyKey]*opened{}, freed: make(chan struct{})}
 	if err := errors.Join(os.MkdirAll(cfg.Dir, 0o700), os.RemoveAll(cfg.Scratch)); err != nil {
 		return nil, fmt.Errorf("open copies of logs: %w", err)
 	}

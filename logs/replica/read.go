@@ -71,43 +71,69 @@ func (k *Keeper) Reads() http.Handler {
 }
 
 // open opens a copy as it is now, or takes the one that is open when nothing was
-// added since.
+// added since. When as many as may be are in use it waits for one.
 func (k *Keeper) open(ctx context.Context, key copyKey) (*opened, error) {
+	for {
+		o, again, err := k.openNow(ctx, key)
+		if !again {
+			return o, err
+		}
+	}
+}
+
+// openNow is open; again is true when the copy was closed just before it was taken.
+func (k *Keeper) openNow(ctx context.Context, key copyKey) (_ *opened, again bool, _ error) {
+	has, err := k.place(ctx, key)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() {
+		if has {
+			k.mu.Lock()
+			k.opening--
+			k.wake()
+			k.mu.Unlock()
+		}
+	}()
 	h, err := k.take(key, false)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if h == nil {
-		return nil, fmt.Errorf("open copy of %s: it is not here", key.owner)
+		return nil, false, fmt.Errorf("open copy of %s: it is not here", key.owner)
 	}
 	defer h.mu.Unlock() // no shipment meanwhile, and no second opening
 	if !h.meta.Committed {
-		return nil, fmt.Errorf("open copy of %s: not enough of it is here yet", key.owner)
+		return nil, false, fmt.Errorf("open copy of %s: not enough of it is here yet", key.owner)
 	}
 	k.mu.Lock()
 	o := k.opened[key]
 	if o != nil && o.at.Equal(h.meta.At) {
 		o.users++
 		k.mu.Unlock()
-		return o, nil
+		return o, false, nil
+	}
+	if o == nil && !has {
+		k.mu.Unlock()
+		return nil, true, nil
 	}
 	if o != nil {
 		k.retire(key, o)
 	}
-	if len(k.opened) >= k.cfg.Opened && !k.makeRoom() {
-		k.mu.Unlock()
-		return nil, fmt.Errorf("open copy of %s: %d copies are open, the most at the same time", key.owner, k.cfg.Opened)
+	if !has { // the place of the one that was open
+		k.opening++
+		has = true
 	}
 	k.serial++
 	scratch := filepath.Join(k.cfg.Scratch, strconv.Itoa(k.serial))
 	k.mu.Unlock()
 	if err := ctx.Err(); err != nil { // it waited for the one before
-		return nil, err
+		return nil, false, err
 	}
 	log := k.log.With("node", key.owner)
 	s, err := store.OpenCopy(h.dir, store.Default(scratch), log)
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(scratch))
+		return nil, false, errors.Join(err, os.RemoveAll(scratch))
 	}
 	o = &opened{store: s, at: h.meta.At, scratch: scratch, users: 1, last: time.Now(),
 		handler: query.Handler(query.New(s, log), func(_ context.Context, r *http.Request) (query.Access, error) {
@@ -119,7 +145,39 @@ func (k *Keeper) open(ctx context.Context, key copyKey) (*opened, error) {
 	k.mu.Unlock()
 	k.m.opens.Inc()
 	k.log.Info("copy opened", "node", key.owner, "at", o.at)
-	return o, nil
+	return o, false, nil
+}
+
+// place waits for a place among those that are open, which opening counts until the
+// copy is one of them; has is false when it is.
+func (k *Keeper) place(ctx context.Context, key copyKey) (has bool, _ error) {
+	for {
+		k.mu.Lock()
+		if _, open := k.opened[key]; open {
+			k.mu.Unlock()
+			return false, nil
+		}
+		for len(k.opened)+k.opening >= k.cfg.Opened && k.makeRoom() {
+		}
+		if len(k.opened)+k.opening < k.cfg.Opened {
+			k.opening++
+			k.mu.Unlock()
+			return true, nil
+		}
+		freed := k.freed
+		k.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return false, fmt.Errorf("open copy of %s: %d copies are in use, the most at the same time: %w", key.owner, k.cfg.Opened, ctx.Err())
+		}
+	}
+}
+
+// wake lets those who wait for a place look again. Called with mu held.
+func (k *Keeper) wake() {
+	close(k.freed)
+	k.freed = make(chan struct{})
 }
 
 // release ends one use of an opened copy.
@@ -128,9 +186,13 @@ func (k *Keeper) release(o *opened) {
 	defer k.mu.Unlock()
 	o.users--
 	o.last = time.Now()
-	if o.stale && o.users == 0 {
+	if o.users > 0 {
+		return
+	}
+	if o.stale {
 		k.close(o)
 	}
+	k.wake()
 }
 
 // retire takes an opened copy out of use. Called with mu held.

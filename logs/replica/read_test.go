@@ -1,10 +1,13 @@
 package replica
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -82,6 +85,65 @@ func TestAnOpenedCopyIsAsOfOneTime(t *testing.T) {
 	f.k.closeIdle(time.Now().Add(time.Hour))
 	if left, err := os.ReadDir(f.cfg.Scratch); err != nil || len(left) != 0 || len(f.k.opened) != 0 {
 		t.Errorf("an idle copy stays open: %v, %v", left, err)
+	}
+}
+
+// Of more copies than may be open all are read, one after the other; who goes does
+// not wait.
+func TestACopyWaitsUntilAnotherIsRead(t *testing.T) {
+	f := openFollower(t)
+	var keys []copyKey
+	for range f.k.cfg.Opened + 2 {
+		dir := t.TempDir()
+		s := openStore(t, dir)
+		defer s.Close()
+		sh := newShipper(t, dir, s, func() []Member { return []Member{f.member("follower")} })
+		write(t, s, 0, 10)
+		steps(t, sh, 4)
+		keys = append(keys, copyKey{"owner", sh.id})
+	}
+	most := f.k.cfg.Opened
+	var used []*opened
+	for _, key := range keys[:most] {
+		o, err := f.k.open(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used = append(used, o)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := f.k.open(gone, keys[most]); !errors.Is(err, context.Canceled) {
+		t.Fatalf("one more than may be open: %v", err)
+	}
+	if again, err := f.k.open(gone, keys[0]); err != nil || again != used[0] {
+		t.Fatalf("one that is open: %v", err)
+	}
+	f.k.release(used[0])
+	var all sync.WaitGroup
+	for range 5 {
+		for _, key := range keys {
+			all.Go(func() {
+				o, err := f.k.open(t.Context(), key)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				f.k.mu.Lock()
+				if n := len(f.k.opened); n > most {
+					t.Errorf("%d are open", n)
+				}
+				f.k.mu.Unlock()
+				f.k.release(o)
+			})
+		}
+	}
+	for _, o := range used {
+		f.k.release(o)
+	}
+	all.Wait()
+	if f.k.opening != 0 {
+		t.Errorf("%d are said to be opened", f.k.opening)
 	}
 }
 

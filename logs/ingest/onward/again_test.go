@@ -55,11 +55,12 @@ func TestAChunkWithoutAnAnswerIsSentAgainAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	st := &record.Stream{Namespace: "shop", Pod: "a", Node: "n1"}
+	st, at := &record.Stream{Namespace: "shop", Pod: "a", Node: "n1"}, int64(1.7e18)
 	put := func(n int) {
 		t.Helper()
 		for range n {
-			if err := s.Append(context.Background(), []record.Record{{Time: 1.7e18, Stream: st, Body: []byte("line")}}, nil); err != nil {
+			at++
+			if err := s.Append(context.Background(), []record.Record{{Time: at, Stream: st, Body: []byte("line")}}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -83,7 +84,9 @@ func TestAChunkWithoutAnAnswerIsSentAgainAsItWas(t *testing.T) {
 			return "nothing"
 		}
 	}
-	name := func(first, n int) string { return fmt.Sprintf("%016x-%d-%d", st.Hash(), first, n) }
+	name := func(first, n int) string {
+		return fmt.Sprintf("%016x-%d-%d-%d", st.Hash(), first, n, int64(1.7e18)+int64(first)+1)
+	}
 	put(5)
 	stop := begin()
 	have := []string{next()} // which is not answered

@@ -261,7 +261,7 @@ func (o *Onward) piece(ctx context.Context, p *store.Piece, turn time.Time) (mor
 			most = min(most, n)
 		}
 		body, n := o.pack(p.Stream, lines, int(next-p.First), most)
-		if err := o.send(ctx, p.Stream, p.Hash, next, n, body); err != nil {
+		if err := o.send(ctx, p.Stream, chunkID(p.Hash, next, n, lines.Times[next-p.First]), n, body); err != nil {
 			err = fmt.Errorf("send %d lines on to %s: %w", n, o.cfg.Address, err)
 			if o.tried[p.Hash] != n {
 				err = errors.Join(err, o.remember(context.WithoutCancel(ctx), p.Hash, next, n))

@@ -75,8 +75,15 @@ func newConn(c net.Conn) *conn {
 	return &conn{Conn: c, in: in}
 }
 
+// chunkID names n lines of a stream. Their number in it and the time of the first are
+// both in it: of a stream that had no line for so long that nothing of it is left, and
+// of a store that was set up anew, numbers come again.
+func chunkID(hash, first uint64, n int, at int64) string {
+	return fmt.Sprintf("%016x-%d-%d-%d", hash, first, n, at)
+}
+
 // send sends one chunk and waits for its acknowledgement.
-func (o *Onward) send(ctx context.Context, s *record.Stream, hash, first uint64, n int, body []byte) error {
+func (o *Onward) send(ctx context.Context, s *record.Stream, id string, n int, body []byte) error {
 	if o.c == nil {
 		c, err := o.dial(ctx)
 		if err != nil {
@@ -90,7 +97,6 @@ func (o *Onward) send(ctx context.Context, s *record.Stream, hash, first uint64,
 	if err := o.c.SetDeadline(time.Now().Add(o.cfg.Timeout)); err != nil {
 		return err
 	}
-	id := fmt.Sprintf("%016x-%d-%d", hash, first, n)
 	tag := o.cfg.Tag
 	for _, part := range []string{s.Namespace, s.Pod, s.Container} {
 		if part != "" {
