@@ -18,6 +18,7 @@ type pair struct {
 const (
 	maxFields    = 256 // of one line
 	maxJSONDepth = 16
+	maxName      = 1 << 10 // bytes of a name that is put together; longer ones are none
 )
 
 // AppendLineFields adds the fields a line says: those of a JSON object, else
@@ -58,7 +59,7 @@ func appendJSONFields(dst []pair, b []byte) []pair {
 		return dst
 	}
 	s := jsonScanner{b: b, out: dst}
-	if s.object("", 0) {
+	if s.object(0) {
 		s.space()
 		if s.at == len(b) {
 			return s.out
@@ -68,9 +69,10 @@ func appendJSONFields(dst []pair, b []byte) []pair {
 }
 
 type jsonScanner struct {
-	b   []byte
-	at  int
-	out []pair
+	b    []byte
+	at   int
+	out  []pair
+	keys [maxJSONDepth + 1]string // of the member that is read and of the objects around it
 }
 
 func (s *jsonScanner) space() {
@@ -87,7 +89,7 @@ func (s *jsonScanner) take(c byte) bool {
 	return false
 }
 
-func (s *jsonScanner) object(path string, depth int) bool {
+func (s *jsonScanner) object(depth int) bool {
 	if depth > maxJSONDepth || !s.take('{') {
 		return false
 	}
@@ -105,11 +107,9 @@ func (s *jsonScanner) object(path string, depth int) bool {
 		if !s.take(':') {
 			return false
 		}
-		if path != "" {
-			key = path + "." + key
-		}
+		s.keys[depth] = key
 		s.space()
-		if !s.value(key, depth) {
+		if !s.value(depth) {
 			return false
 		}
 		s.space()
@@ -122,29 +122,47 @@ func (s *jsonScanner) object(path string, depth int) bool {
 	}
 }
 
-func (s *jsonScanner) add(key, value string) {
+// add puts the member that is read at the end. Only now it gets its name: objects
+// within may be many, fields are not.
+func (s *jsonScanner) add(value string, depth int) {
 	if len(s.out) < maxFields {
-		s.out = append(s.out, pair{key, value})
+		s.out = append(s.out, pair{dotted(s.keys[:depth+1]...), value})
 	}
 }
 
-func (s *jsonScanner) value(key string, depth int) bool {
+// dotted is a name of several parts, "" when it would be too long: a field without
+// a name takes its room among those of the line, and nobody can ask for it.
+func dotted(parts ...string) string {
+	for len(parts) > 1 && parts[0] == "" {
+		parts = parts[1:]
+	}
+	size := len(parts) - 1
+	for _, p := range parts {
+		size += len(p)
+	}
+	if len(parts) > 1 && size > maxName {
+		return ""
+	}
+	return strings.Join(parts, ".")
+}
+
+func (s *jsonScanner) value(depth int) bool {
 	if s.at == len(s.b) {
 		return false
 	}
 	switch s.b[s.at] {
 	case '{':
-		return s.object(key, depth+1)
+		return s.object(depth + 1)
 	case '"':
 		v, ok := s.text()
-		s.add(key, v)
+		s.add(v, depth)
 		return ok
 	case '[':
 		start := s.at
 		if !s.array(depth + 1) {
 			return false
 		}
-		s.add(key, string(s.b[start:s.at]))
+		s.add(string(s.b[start:s.at]), depth)
 		return true
 	}
 	start := s.at
@@ -154,7 +172,7 @@ func (s *jsonScanner) value(key string, depth int) bool {
 	if s.at == start {
 		return false
 	}
-	s.add(key, string(s.b[start:s.at]))
+	s.add(string(s.b[start:s.at]), depth)
 	return true
 }
 

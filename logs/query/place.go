@@ -67,7 +67,7 @@ func nextMark(v string) (before string, hole int, after string) {
 
 // locate finds a field in the lines of a template.
 func locate(field string, template []byte) place {
-	if otherShape(template) {
+	if otherShape(template) || len(field) > maxName/markSize { // whether a name is too long depends on the variables
 		return place{}
 	}
 	if !named(field, template) && !bytes.Contains(template, []byte(`] "`)) { // no access log either

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"perch/logs/block"
@@ -77,6 +78,9 @@ func FuzzPlace(f *testing.F) {
 	}
 	for i, l := range append(linesOf(f, "testdata/lines.txt"), linesOf(f, "testdata/shapes.lines.txt")...) {
 		f.Add(l.Body, uint64(i))
+	}
+	for i, n := range []int{300, 500, 900, 1010, 1030} { // names with variables, about as long as they may be
+		f.Add([]byte(`{"a":1,"`+strings.Repeat("k1_", n/3)+`":{"b":{"c1":2}},"status":5}`), uint64(i))
 	}
 	codec, err := block.NewCodec()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -491,11 +492,49 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// Names of objects and ids stand before the names within: what that takes of a line
+// has a limit, whoever wrote it.
+func TestNamesWithinAreNotRepeatedWithoutEnd(t *testing.T) {
+	long, members := strings.Repeat("x", 20<<10), strings.Repeat(`"":1,`, 4000)
+	for _, c := range []struct {
+		what, line string
+		want       string // a field that is found
+	}{
+		{"a long name", `{"b":"2","` + long + `":{` + members + `"a":1}}`, "b=2"},
+		{"and a field behind it", `{"` + long + `":{"a":1},"b":"2"}`, "b=2"},
+		{"a shorter one", `{"` + long[:maxName-2] + `":{"a":1,` + members + `"b":1}}`, long[:maxName-2] + ".a=1"},
+		{"objects within", `{"b":"2","` + long[:maxName-2] + `":{` + strings.Repeat(`"":{"":{}},`, 4000) + `"a":1}}`, "b=2"},
+		{"no name before", `{"":{"":{"a":{"":{"b":1}}}}}`, "a..b=1"},
+		{"a long alone", `{"` + long + `":1}`, long + "=1"},
+		{"syslog", `<1>1 2026-11-20T10:00:03Z h a 1 m [` + long + strings.Repeat(` a="1"`, 4000) + "] text", "host=h"},
+		{"syslog with a shorter id", `<1>1 2026-11-20T10:00:03Z h a 1 m [` + long[:maxName-2] + ` a="1"] text`, long[:maxName-2] + ".a=1"},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got := AppendLineFields(nil, []byte(c.line))
+		runtime.ReadMemStats(&after)
+		if used := int(after.TotalAlloc - before.TotalAlloc); used > 4*len(c.line)+maxFields*(2*maxName) {
+			t.Errorf("%s: %d bytes were taken for %d", c.what, used, len(c.line))
+		}
+		if !slices.ContainsFunc(got, func(p pair) bool { return p.Key+"="+p.Value == c.want }) {
+			t.Errorf("%s: %.60s is not found", c.what, c.want)
+		}
+		counts := map[string]int64{}
+		(&Line{Stream: &record.Stream{}, Body: []byte(c.line)}).countFields("", counts)
+		for name := range counts {
+			if name == "" || len(name) > maxName && name != long {
+				t.Errorf("%s: a field of %d bytes is counted", c.what, len(name))
+			}
+		}
+	}
+}
+
 func FuzzFields(f *testing.F) {
 	for _, l := range append(linesOf(f, "testdata/lines.txt"), linesOf(f, "testdata/shapes.lines.txt")...) {
 		f.Add(l.Body)
 	}
 	f.Add([]byte(`{"a":{"b":[1,{"c":2}],"d":"\u00e9\ud83d\ude00"},"e":null}`))
+	f.Add([]byte(`{"` + strings.Repeat("x", maxName-2) + `":{"a":{"":1},"b":1},"c":1}`))
 	f.Add([]byte(`x a=1 b="c d" e=`))
 	f.Add([]byte(`<1>1 a b c d e [x y="z][`))
 	f.Add([]byte("2026/11/20 10:00:03 [a] 1#1: *"))

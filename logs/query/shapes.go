@@ -383,7 +383,7 @@ func (c *cutter) structured(dst []pair) []pair {
 			}
 			c.b = c.b[s.at:]
 			if len(dst) < maxFields {
-				dst = append(dst, pair{id + "." + string(key), v})
+				dst = append(dst, pair{dotted(id, string(key)), v})
 			}
 		}
 		c.like("]")

@@ -74,8 +74,8 @@ func (e *Engine) countLabels(ctx context.Context, r *Request, counts map[string]
 func (l *Line) countFields(name string, counts map[string]int64) {
 	fields := AppendLineFields(appendJSONFields(nil, l.Fields), l.Body)
 	for i, f := range fields {
-		if slices.ContainsFunc(fields[:i], func(g pair) bool { return g.Key == f.Key }) {
-			continue // the first counts
+		if f.Key == "" || slices.ContainsFunc(fields[:i], func(g pair) bool { return g.Key == f.Key }) {
+			continue // the first counts, and what has a name
 		}
 		if _, label := l.Stream.Label(f.Key); name == "" && !label && f.Key != "level" {
 			counts[f.Key]++
