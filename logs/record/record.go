@@ -31,6 +31,10 @@ const MaxBody = 256 << 10
 // stored. CutFields cuts those that have more.
 const MaxFields = 1 << 20
 
+// BatchBytes is after how many bytes, by Record.Size, those who gather records hand
+// them over: a store refuses a hundred MiB at once, and would each time they come again.
+const BatchBytes = 1 << 20
+
 // Stream names one source of lines. Two records with equal streams are stored
 // beside each other.
 type Stream struct {
@@ -108,6 +112,15 @@ type Record struct {
 	Level  Level // Unknown is detected when the record is stored
 	Body   []byte
 	Fields []Field // of pushed records; container output has none
+}
+
+// Size is how many bytes body and fields have.
+func (r *Record) Size() int {
+	n := len(r.Body)
+	for _, f := range r.Fields {
+		n += len(f.Key) + len(f.Value)
+	}
+	return n
 }
 
 // Position says how much of a source file is stored. It becomes durable in the

@@ -22,7 +22,7 @@ const (
 	// events is kept: its offset is a resource version.
 	eventsFile = "kubernetes-events"
 	// eventsWindow is how long events are gathered that are stored together, and
-	// eventsAtOnce how many.
+	// eventsAtOnce how many, if they are not long: see atOnce.
 	eventsWindow = 20 * time.Millisecond
 	eventsAtOnce = 5000
 )
@@ -56,9 +56,11 @@ func (l *lines) keepEvents(f informers.SharedInformerFactory) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			for some := range slices.Chunk(eventsAfter(before, events), eventsAtOnce) {
-				newest = max(newest, some[len(some)-1].version)
-				l.storeEvents(ctx, some, newest)
+			for rest := eventsAfter(before, events); len(rest) > 0; {
+				n := atOnce(rest)
+				newest = max(newest, rest[n-1].version)
+				l.storeEvents(ctx, rest[:n], newest)
+				rest = rest[n:]
 			}
 		}
 	})
@@ -107,6 +109,19 @@ func eventsAfter(before int64, events []*corev1.Event) (out []versionedEvent) {
 	}
 	slices.SortFunc(out, func(a, b versionedEvent) int { return cmp.Compare(a.version, b.version) })
 	return out
+}
+
+// atOnce is how many of the events, one at least, are stored together: together they
+// have no more than a batch may, however long they are.
+func atOnce(events []versionedEvent) int {
+	size := 0
+	for i, e := range events {
+		r := eventRecord(e.Event)
+		if size += r.Size(); i > 0 && (size > record.BatchBytes || i == eventsAtOnce) {
+			return i
+		}
+	}
+	return len(events)
 }
 
 // storeEvents stores events and the version of the newest together; it tries until

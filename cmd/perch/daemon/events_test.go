@@ -3,6 +3,7 @@ package daemon
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -41,4 +42,26 @@ func TestTheFirstListOfEventsIsStoredInItsOrder(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestLongEventsAreStoredFewAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		what      string
+		n, length int // events and bytes of each
+		want      []int
+	}{
+		{"short ones", eventsAtOnce + 1, 100, []int{eventsAtOnce, 1}},
+		{"long ones", 9, 250_000, []int{4, 4, 1}},
+		{"longer than a batch", 2, 2 << 20, []int{1, 1}},
+	} {
+		event := &corev1.Event{Message: strings.Repeat("x", c.length), InvolvedObject: corev1.ObjectReference{Name: strings.Repeat("n", 50)}}
+		var got []int
+		for rest := slices.Repeat([]versionedEvent{{event, 1}}, c.n); len(rest) > 0; {
+			n := atOnce(rest)
+			got, rest = append(got, n), rest[n:]
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
+	}
 }

@@ -10,8 +10,8 @@
 // cannot be stored or the sender is over its limits, so nothing is lost while
 // both live; what is in flight when either dies is lost or, when the sender
 // repeats it, doubled. Over UDP lines are lost whenever the kernel's buffer is
-// full: perch_syslog_udp_lost_total counts those it tells about, and those that
-// wait too long to be stored.
+// full: perch_syslog_udp_lost_total counts those it tells about, and those for which
+// there is no room because others wait to be stored: 4,096, or 32 MiB.
 //
 // Each connection has one goroutine within Run, UDP two. Start reading at
 // Syslog.Run in syslog.go; messages are taken apart in parse.go.

@@ -268,6 +268,33 @@ func TestOneAddressDoesNotTakeAllConnections(t *testing.T) {
 	}
 }
 
+// A store refuses what is too large for good, and memory has an end: so long datagrams
+// are stored fewer at once, and fewer wait.
+func TestLongDatagramsAreStoredFewAtOnce(t *testing.T) {
+	const size = 60 << 10
+	most, all := 0, 0
+	s := &Syslog{cfg: Default("", ""), m: newMetrics(prometheus.NewRegistry()), parts: Parts{Sink: func(_ context.Context, records []record.Record, _ []record.Position) error {
+		most, all = max(most, len(records)), all+len(records)
+		return nil
+	}}}
+	queue := &waiting{records: make(chan record.Record, s.cfg.Queue)}
+	n := 0
+	for queue.put(record.Record{Body: make([]byte, size-100), Fields: []record.Field{{Key: "k", Value: strings.Repeat("v", 99)}}}) {
+		n++
+	}
+	if n != waitingBytes/size {
+		t.Errorf("%d datagrams wait", n)
+	}
+	close(queue.records)
+	s.storeDatagrams(t.Context(), queue)
+	if all != n || most != record.BatchBytes/size+1 || queue.bytes.Load() != 0 {
+		t.Errorf("%d of %d were stored, %d at once; %d bytes wait", all, n, most, queue.bytes.Load())
+	}
+	if lost := testutil.ToFloat64(s.m.lost.WithLabelValues("buffer")); lost != 0 {
+		t.Errorf("%v were lost", lost)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`<165>1 2003-10-11T22:14:15.003Z h a 1 m [x y="z"] text`))
 	f.Add([]byte("<34>Oct 11 22:14:15 h su[1]: text"))

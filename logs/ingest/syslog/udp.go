@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,16 +16,60 @@ import (
 	"perch/logs/record"
 )
 
-const datagramBytes = 64 << 10
+const (
+	datagramBytes = 64 << 10
+	waitingBytes  = 32 << 20 // of records that wait to be stored
+)
+
+// waiting are records that wait to be stored, by number and by size.
+type waiting struct {
+	records chan record.Record
+	bytes   atomic.Int64
+}
+
+// put tells whether there was room for r.
+func (w *waiting) put(r record.Record) bool {
+	size := int64(r.Size())
+	if w.bytes.Add(size) <= waitingBytes {
+		select {
+		case w.records <- r:
+			return true
+		default:
+		}
+	}
+	w.bytes.Add(-size)
+	return false
+}
+
+// gather adds r, which was taken, and those that wait behind it as long as a batch
+// has room. Their memory is the caller's from now on.
+func (w *waiting) gather(records []record.Record, r record.Record) []record.Record {
+	for size := 0; ; {
+		records = append(records, r)
+		size += r.Size()
+		w.bytes.Add(-int64(r.Size()))
+		if len(records) >= batchLines || size >= record.BatchBytes {
+			return records
+		}
+		var ok bool
+		select {
+		case r, ok = <-w.records:
+		default:
+		}
+		if !ok {
+			return records
+		}
+	}
+}
 
 // datagrams reads and stores datagrams until the socket is closed. Reading does
 // not wait for storing: what waits is bounded, what does not fit is counted.
 func (s *Syslog) datagrams(ctx context.Context) {
-	queue := make(chan record.Record, s.cfg.Queue)
+	queue := &waiting{records: make(chan record.Record, s.cfg.Queue)}
 	var storing sync.WaitGroup
 	storing.Go(func() { s.storeDatagrams(ctx, queue) })
 	defer storing.Wait()
-	defer close(queue)
+	defer close(queue.records)
 	s.countDrops()
 	known := map[netip.Addr]*record.Stream{} // of the last seconds
 	asked := time.Now()
@@ -68,28 +113,17 @@ func (s *Syslog) datagrams(ctx context.Context) {
 		s.parts.Sources.Take("syslog", a.String(), now, 1, n)
 		r := record.Record{Stream: stream}
 		s.m.fields.Add(float64(Parse(&r, append([]byte(nil), b[:n]...), now)))
-		select {
-		case queue <- r:
-		default:
+		if !queue.put(r) {
 			s.m.lost.WithLabelValues("buffer").Inc()
 		}
 	}
 }
 
-func (s *Syslog) storeDatagrams(ctx context.Context, queue <-chan record.Record) {
+func (s *Syslog) storeDatagrams(ctx context.Context, queue *waiting) {
 	var records []record.Record
-	for r := range queue {
-		records = append(records[:0], r)
-		for more := true; more && len(records) < batchLines; {
-			select {
-			case r, ok := <-queue:
-				if more = ok; ok {
-					records = append(records, r)
-				}
-			default:
-				more = false
-			}
-		}
+	for r := range queue.records {
+		clear(records)
+		records = queue.gather(records[:0], r)
 		if s.keep(ctx, records) != nil {
 			s.m.lost.WithLabelValues("buffer").Add(float64(len(records)))
 			continue
