@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	authnv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -139,6 +141,26 @@ func TestLinesSayWhoDidWhat(t *testing.T) {
 	}
 	if r.Stream.Kind != Kind || r.Time != 9e9 || len(text) > 400 {
 		t.Errorf("%+v %s", r.Stream, text)
+	}
+}
+
+// A store takes a batch as a whole or never: what a request says of itself must not
+// make its lines too long.
+func TestLinesOfAnyRequestFitABatch(t *testing.T) {
+	n, long := newNamer("n1"), strings.Repeat("x", 1<<20)
+	r, ok := n.line(event(func(e *audit.Event) {
+		e.Verb, e.User.Username, e.UserAgent, e.AuditID = long, long, long, types.UID(long)
+		e.ObjectRef = &audit.ObjectReference{Resource: long, Subresource: long, APIGroup: long, Namespace: long, Name: long}
+		e.ImpersonatedUser, e.ResponseStatus = &authnv1.UserInfo{Username: long}, &metav1.Status{Code: 403, Message: long}
+		e.SourceIPs = slices.Repeat([]string{"192.0.2.7"}, 1<<16)
+	}))
+	stream := 0
+	for _, name := range record.Labels() {
+		v, _ := r.Stream.Label(name)
+		stream += len(v)
+	}
+	if lines := Default("n1").Batch + 1; !ok || lines*(r.Size()+stream+100) > maxBatch {
+		t.Errorf("%v, %d lines of %d and %d bytes do not fit %d", ok, lines, r.Size(), stream, maxBatch)
 	}
 }
 

@@ -19,6 +19,8 @@ const Kind = "audit"
 const (
 	maxAgent  = 120
 	maxAnswer = 300
+	maxWho    = 1 << 10 // names of users
+	maxWord   = 300     // each part of what is asked for: no object has a longer name
 )
 
 // word is what was done, by the verb of the API.
@@ -50,14 +52,18 @@ func (n *namer) line(e *audit.Event) (record.Record, bool) {
 	if e.ObjectRef == nil || e.Annotations[dryRunMark] != "" || strings.Contains(e.RequestURI, "dryRun=All") {
 		return record.Record{}, false
 	}
-	o, code := e.ObjectRef, int32(0)
+	ref, code := *e.ObjectRef, int32(0)
+	for _, part := range []*string{&ref.Resource, &ref.Subresource, &ref.APIGroup, &ref.Namespace, &ref.Name} {
+		*part = cut(*part, maxWord)
+	}
+	o, verb, user := &ref, cut(e.Verb, maxWord), cut(e.User.Username, maxWho)
 	if e.ResponseStatus != nil {
 		code = e.ResponseStatus.Code
 	}
-	who, did, what := e.User.Username, word(e.Verb), n.object(o)
+	who, did, what := user, word(verb), n.object(o)
 	as := ""
 	if e.ImpersonatedUser != nil {
-		as = e.ImpersonatedUser.Username
+		as = cut(e.ImpersonatedUser.Username, maxWho)
 		who += " as " + as
 	}
 	switch o.Subresource {
@@ -75,9 +81,9 @@ func (n *namer) line(e *audit.Event) (record.Record, bool) {
 	}
 	answer := ""
 	if code >= http.StatusBadRequest {
-		did, answer = "failed to "+e.Verb, strconv.Itoa(int(code))
+		did, answer = "failed to "+verb, strconv.Itoa(int(code))
 		if code == http.StatusForbidden || code == http.StatusUnauthorized {
-			did = "may not " + e.Verb
+			did = "may not " + verb
 		}
 		if o.Subresource != "" {
 			did += " " + o.Subresource + " of"
@@ -93,11 +99,11 @@ func (n *namer) line(e *audit.Event) (record.Record, bool) {
 	r := record.Record{Time: e.StageTimestamp.UnixNano(), Level: level(code), Stream: n.stream(o), Body: []byte(body)}
 	from, via := "", ""
 	if len(e.SourceIPs) > 0 { // the first is what a proxy says, the last what the API sees
-		from, via = e.SourceIPs[0], strings.Join(e.SourceIPs[1:], ",")
+		from, via = cut(e.SourceIPs[0], maxWord), cut(strings.Join(e.SourceIPs[1:], ","), maxWord)
 	}
-	for _, f := range []record.Field{{Key: "user", Value: e.User.Username}, {Key: "as", Value: as}, {Key: "verb", Value: e.Verb}, {Key: "resource", Value: o.Resource},
+	for _, f := range []record.Field{{Key: "user", Value: user}, {Key: "as", Value: as}, {Key: "verb", Value: verb}, {Key: "resource", Value: o.Resource},
 		{Key: "subresource", Value: o.Subresource}, {Key: "group", Value: o.APIGroup}, {Key: "in", Value: o.Namespace}, {Key: "name", Value: o.Name},
-		{Key: "code", Value: strconv.Itoa(int(code))}, {Key: "from", Value: from}, {Key: "via", Value: via}, {Key: "agent", Value: cut(e.UserAgent, maxAgent)}, {Key: "request", Value: string(e.AuditID)}} {
+		{Key: "code", Value: strconv.Itoa(int(code))}, {Key: "from", Value: from}, {Key: "via", Value: via}, {Key: "agent", Value: cut(e.UserAgent, maxAgent)}, {Key: "request", Value: cut(string(e.AuditID), maxWord)}} {
 		if f.Value != "" {
 			r.Fields = append(r.Fields, f)
 		}

@@ -23,7 +23,7 @@ const (
 	numberHeader = "Perch-Batch"
 )
 
-// maxBatch bounds a batch in bytes: 500 lines are below 2 MB.
+// maxBatch bounds a batch in bytes: 500 lines are below that, see the limits in line.go.
 const maxBatch = 8 << 20
 
 // Receiver stores batches in the process that has the log store. It is for the
