@@ -20,6 +20,10 @@ const (
 const (
 	histogramValues = 10   // named in an answer, the most frequent ones
 	histogramKeep   = 1000 // counted apart on each node
+
+	// histogramCells are the values of a node's part, counted in each bucket they are in:
+	// up to 30 MB, of which an asker takes 64.
+	histogramCells = 100_000
 )
 
 // Histogram counts matching lines over time, by level or by r.Field.
@@ -133,7 +137,7 @@ func (s *search) histogramBy() Histogram {
 			v, ok := w.field(k, row, r.Field)
 			if !ok {
 				v = NoValue
-			} else if len(own) >= histogramKeep && own[v] == nil {
+			} else if v = short(v); len(own) >= histogramKeep && own[v] == nil {
 				v = Others
 			}
 			at(v)[(times[row]-start)/step]++
@@ -168,15 +172,19 @@ func (s *search) histogramBy() Histogram {
 		}
 		h.Total += b.Count
 	}
-	if !r.Raw {
+	if r.Raw {
+		h.fold(max(histogramValues, histogramCells/n))
+	} else {
 		h.Fold()
 	}
 	return h
 }
 
 // Fold keeps the most frequent values apart and puts the rest into Others.
-func (h *Histogram) Fold() {
-	if len(h.Values) <= histogramValues {
+func (h *Histogram) Fold() { h.fold(histogramValues) }
+
+func (h *Histogram) fold(most int) {
+	if len(h.Values) <= most {
 		return
 	}
 	names := make([]string, 0, len(h.Values))
@@ -187,7 +195,7 @@ func (h *Histogram) Fold() {
 	}
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(h.Values[b], h.Values[a]), cmp.Compare(a, b)) })
 	fold := func(m map[string]int64) {
-		for _, v := range names[min(histogramValues, len(names)):] {
+		for _, v := range names[min(most, len(names)):] {
 			if n := m[v]; n > 0 {
 				m[Others] += n
 				delete(m, v)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"perch/logs/record"
 )
@@ -75,5 +77,72 @@ func TestAnswersOfLongLinesComeInSmallerPages(t *testing.T) {
 		if len(body) > 3*MaxAnswer || !strings.Contains(body, "more than 33554432 bytes of lines") || !strings.Contains(body, `"line":"line 399 x`) {
 			t.Errorf("%s: %d bytes end with %s", scope, len(body), body[max(0, len(body)-200):])
 		}
+	}
+}
+
+// What is counted by values is small, however long they are, and so is the part of a
+// node, however many there are in however many buckets.
+func TestCountsByLongValuesAreSmall(t *testing.T) {
+	const lines = 300
+	s := testStore(t, 1<<20)
+	st := &record.Stream{Namespace: "shop", Pod: "a"}
+	long := strings.Repeat("ü", 10_000)
+	for i := range lines {
+		body := fmt.Appendf(nil, `{"msg":"%04d %s","same":"%s %d","%s%d":1}`, i, long, long, i, long[:300], i)
+		if err := s.Append(t.Context(), []record.Record{{Time: int64(i+1) * 1e6, Stream: st, Body: body}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := New(s, quiet())
+	ask := Request{To: (lines + 1) * 1e6, Raw: true}
+	all := func(what string, values []string) {
+		t.Helper()
+		if longest := slices.MaxFunc(values, func(a, b string) int { return len(a) - len(b) }); len(longest) > valueBytes+len("…") {
+			t.Errorf("%s: a value has %d bytes", what, len(longest))
+		}
+		if want := map[string]int{"msg": lines, "same": 1}[what[strings.LastIndexByte(what, ' ')+1:]]; len(values) != want {
+			t.Errorf("%s: %d values, want %d", what, len(values), want)
+		}
+	}
+	for _, field := range []string{"msg", "same"} {
+		r := ask
+		r.Field, r.Buckets = field, 2000
+		h, err := e.Histogram(t.Context(), r)
+		if err != nil || h.Total != lines {
+			t.Fatal(err, h.Total)
+		}
+		cells := 0
+		for _, b := range h.Buckets {
+			cells += len(b.Values)
+		}
+		if most := histogramCells/len(h.Buckets) + 1; len(h.Values) > most || field == "same" && len(h.Values) != 1 || cells > lines {
+			t.Errorf("%s: %d values of %d, %d cells", field, len(h.Values), most, cells)
+		}
+		for v, n := range h.Values {
+			if v != Others && (len(v) > valueBytes+len("…") || !utf8.ValidString(v) || !strings.HasSuffix(v, "…")) || field == "same" && n != lines {
+				t.Errorf("%s: %d of %d bytes: %q", field, n, len(v), v)
+			}
+		}
+		r = ask
+		r.By = field
+		g, err := e.Stats(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var groups, values []string
+		for _, x := range g.Groups {
+			groups = append(groups, x.Group)
+		}
+		all("stats of "+field, groups)
+		r = ask
+		r.Field, r.Limit = field, lines
+		v, err := e.Values(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range v.Values {
+			values = append(values, x.Value)
+		}
+		all("values of "+field, values)
 	}
 }

@@ -245,7 +245,7 @@ type Bucket struct {
 	Values map[string]int64 `json:"values,omitempty"` // of Histogram.By
 }
 
-// Histogram counts lines over time.
+// Histogram counts lines over time. Values are told apart by their first 256 bytes.
 type Histogram struct {
 	From    time.Time        `json:"from"`
 	To      time.Time        `json:"to"`
@@ -298,7 +298,7 @@ type ValueCount struct {
 	Count int64  `json:"count"`
 }
 
-// Values are values of a field, or names of fields.
+// Values are values of a field, or names of fields, told apart by their first 256 bytes.
 type Values struct {
 	Values  []ValueCount `json:"values"`
 	Sampled bool         `json:"sampled"` // counts are of a sample of lines

@@ -37,7 +37,8 @@ type Stat struct {
 	Marks     map[int]int64      `json:"marks,omitempty"`     // for a merge: values by size
 }
 
-// FieldStats are numbers about a field.
+// FieldStats are numbers about a field. Groups are told apart by the first 256 bytes
+// of their value.
 type FieldStats struct {
 	Field  string `json:"field,omitempty"`
 	By     string `json:"by,omitempty"`
@@ -188,6 +189,7 @@ func (e *Engine) Stats(ctx context.Context, r Request) (FieldStats, error) {
 				if group, ok = w.field(k, row, r.By); !ok {
 					group = NoValue
 				}
+				group = short(group)
 			}
 			if ok = false; r.Field != "" {
 				value, ok = w.field(k, row, r.Field)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"unicode/utf8"
 
 	"perch/logs/record"
 	"perch/logs/store"
@@ -70,6 +71,22 @@ func (e *Engine) countLabels(ctx context.Context, r *Request, counts map[string]
 	return s.summary(), nil
 }
 
+// valueBytes of a value tell it from others where values are counted: an answer, and
+// what counts it, holds a thousand of them.
+const valueBytes = 256
+
+// short is a value as it is counted: a long one is cut, with … in place of the rest.
+func short(v string) string {
+	if len(v) <= valueBytes {
+		return v
+	}
+	n := valueBytes
+	for n > valueBytes-utf8.UTFMax && !utf8.RuneStart(v[n]) {
+		n--
+	}
+	return v[:n] + "…"
+}
+
 // countFields counts the values of a field, or the fields when name is empty.
 func (l *Line) countFields(name string, counts map[string]int64) {
 	fields := AppendLineFields(appendJSONFields(nil, l.Fields), l.Body)
@@ -78,9 +95,9 @@ func (l *Line) countFields(name string, counts map[string]int64) {
 			continue // the first counts, and what has a name
 		}
 		if _, label := l.Stream.Label(f.Key); name == "" && !label && f.Key != "level" {
-			counts[f.Key]++
+			counts[short(f.Key)]++
 		} else if f.Key == name {
-			counts[f.Value]++
+			counts[short(f.Value)]++
 		}
 	}
 	if name != "" {
