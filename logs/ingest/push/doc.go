@@ -11,7 +11,8 @@
 // the sender says of itself (labels, index, resource) only becomes fields. It
 // never answers "stored" before the sink has taken the lines.
 //
-// Every request has a limit of bytes, as sent and unpacked; few are under way at
+// Every request has a limit of bytes, as sent and unpacked; lists and maps of OTLP are
+// cut, with markers within, before they are written as JSON. Few are under way at
 // once, others wait briefly and are then told to come back (503). A sender over
 // its limits is told when to come back (429).
 //

@@ -153,8 +153,10 @@ func appendJSON(dst []byte, s string) []byte {
 	return append(dst, b...)
 }
 
-// maxAction is how long the line before a document may be in bytes.
-const maxAction = 64 << 10
+const (
+	maxAction   = 64 << 10 // bytes of the line before a document
+	answerBytes = 200      // of the answer to an item, besides names: of these a byte may be six of JSON
+)
 
 // decodeBulk reads pairs of lines: {"create":{"_index":…,"_id":…}} and the
 // document.
@@ -219,7 +221,7 @@ func decodeBulk(body []byte, index string, b *batch) ([]item, error) {
 		if it.err != "" {
 			b.bad++
 		}
-		if b.size += fieldBytes; b.size > b.limit { // the answer takes memory too
+		if b.size += answerBytes + 6*int64(len(it.index)+len(it.id)); b.size > b.limit { // the answer takes memory too
 			return nil, errLarge
 		}
 		items = append(items, it)

@@ -238,6 +238,9 @@ func lokiJSON(body []byte, b *batch) error {
 				return err
 			}
 		}
+		if len(labels) > maxPairs {
+			return fmt.Errorf("%w: a stream has more than %d labels", errLarge, maxPairs)
+		}
 		for _, e := range s.Entries {
 			at, _ := entry.Clock(e.TS) // 0 is now
 			if err := b.lokiLine(at, []byte(e.Line), labels, nil); err != nil {
@@ -249,6 +252,9 @@ func lokiJSON(body []byte, b *batch) error {
 			var meta object
 			if len(v) < 2 || json.Unmarshal(v[0], &stamp) != nil || json.Unmarshal(v[1], &line) != nil || len(v) > 2 && json.Unmarshal(v[2], &meta) != nil {
 				return fmt.Errorf("%w: a value is not [\"ns\", \"line\"]", errFormat)
+			}
+			if len(meta) > maxPairs {
+				return fmt.Errorf("%w: a line has more than %d fields", errLarge, maxPairs)
 			}
 			at, err := strconv.ParseInt(stamp, 10, 64)
 			if err != nil || at < 0 || at >= coarseLeast && at < coarseMost {

@@ -105,7 +105,8 @@ func (b *batch) otlpRecord(lr plog.LogRecord, scope []record.Field) error {
 	case pcommon.ValueTypeBytes:
 		r.Body = body.Bytes().AsRaw()
 	default:
-		r.Body = []byte(body.AsString())
+		left := record.MaxBody
+		r.Body = []byte(valueText(body, &left))
 	}
 	if r.Level == record.Unknown {
 		r.Level, _ = record.ParseLevel(lr.SeverityText())
@@ -129,10 +130,13 @@ func (b *batch) otlpRecord(lr plog.LogRecord, scope []record.Field) error {
 
 // attributes adds plain values as they are and others as JSON.
 func attributes(dst []record.Field, m pcommon.Map) []record.Field {
+	left := record.MaxFields
 	for k, v := range m.All() {
-		text := v.AsString()
+		text := ""
 		if v.Type() == pcommon.ValueTypeDouble {
 			text = strconv.FormatFloat(v.Double(), 'g', -1, 64)
+		} else {
+			text = valueText(v, &left)
 		}
 		dst = append(dst, record.Field{Key: k, Value: text})
 	}
