@@ -6,7 +6,9 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,14 +18,33 @@ import (
 
 // turns lets a bounded number of queries run; the others wait for theirs until
 // their own timeout. Those that come over HTTP leave ownTurns to rules and
-// autoscalers, which must not wait for dashboards. It is the engine's query tracker.
+// autoscalers, which must not wait for dashboards; and of these, what a namespace's
+// rules and autoscalers ask runs one at a time and leaves a turn to the cluster's, which
+// must not wait for theirs. It is the engine's query tracker.
 type turns struct {
 	slots   chan struct{}
 	asked   chan struct{} // of slots, those of HTTP
+	spaced  chan struct{} // of slots, those of namespaces
+	others  chan struct{} // of slots, both: one is left
 	waiting prometheus.Gauge
+
+	mu     sync.Mutex        // guards what follows
+	spaces map[string]*space // whose queries run or wait
+	held   map[int]*space    // by turn
+	last   int
 }
 
-const ownTurns = 2
+// space is a namespace that asks.
+type space struct {
+	name  string
+	turn  chan struct{}
+	users int
+}
+
+const (
+	ownTurns    = 2
+	spacedTurns = 2
+)
 
 // askedKey marks the context of a query that came over HTTP: true, or false when
 // perch itself asks.
@@ -41,9 +62,10 @@ func asked(ctx context.Context) bool {
 }
 
 func newTurns(n int, reg prometheus.Registerer) *turns {
-	t := &turns{slots: make(chan struct{}, n), asked: make(chan struct{}, max(1, n-ownTurns)), waiting: prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "perch_promapi_queries_waiting", Help: "Queries that wait because enough others run.",
-	})}
+	t := &turns{slots: make(chan struct{}, n), asked: make(chan struct{}, max(1, n-ownTurns)), spaced: make(chan struct{}, spacedTurns),
+		others: make(chan struct{}, max(1, n-1)), spaces: map[string]*space{}, held: map[int]*space{}, last: firstSpaced, waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "perch_promapi_queries_waiting", Help: "Queries that wait because enough others run.",
+		})}
 	reg.MustRegister(t.waiting, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "perch_promapi_queries_running", Help: "Queries that run now.",
 	}, func() float64 { return float64(len(t.slots)) }))
@@ -52,39 +74,86 @@ func newTurns(n int, reg prometheus.Registerer) *turns {
 
 func (t *turns) GetMaxConcurrent() int { return cap(t.slots) }
 
-// Whose turn it is that Delete ends.
+// Whose turn it is that Delete ends; those of namespaces have numbers from firstSpaced on.
 const (
 	ownTurn = iota
 	askedTurn
+	firstSpaced
 )
 
 func (t *turns) Insert(ctx context.Context, _ string) (int, error) {
 	t.waiting.Inc()
 	defer t.waiting.Dec()
-	turn := ownTurn
-	if asked(ctx) {
-		turn = askedTurn
+	switch a := AccessOf(ctx); {
+	case asked(ctx):
+		return askedTurn, take(ctx, t.asked, t.others, t.slots)
+	case !a.All && len(a.Namespaces) == 1:
+		x := t.enter(a.Namespaces[0])
+		if err := take(ctx, x.turn, t.spaced, t.others, t.slots); err != nil {
+			t.leave(x)
+			return 0, err
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.last++
+		t.held[t.last] = x
+		return t.last, nil
+	}
+	return ownTurn, take(ctx, t.slots)
+}
+
+// take takes a place of each in turn, or none.
+func take(ctx context.Context, places ...chan struct{}) error {
+	for i, p := range places {
 		select {
-		case t.asked <- struct{}{}:
+		case p <- struct{}{}:
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			give(places[:i]...)
+			return ctx.Err()
 		}
 	}
-	select {
-	case t.slots <- struct{}{}:
-		return turn, nil
-	case <-ctx.Done():
-		if turn == askedTurn {
-			<-t.asked
-		}
-		return 0, ctx.Err()
+	return nil
+}
+
+func give(places ...chan struct{}) {
+	for _, p := range slices.Backward(places) {
+		<-p
+	}
+}
+
+func (t *turns) enter(name string) *space {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.spaces[name]
+	if x == nil {
+		x = &space{name: name, turn: make(chan struct{}, 1)}
+		t.spaces[name] = x
+	}
+	x.users++
+	return x
+}
+
+func (t *turns) leave(x *space) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if x.users--; x.users == 0 {
+		delete(t.spaces, x.name)
 	}
 }
 
 func (t *turns) Delete(turn int) {
-	<-t.slots
-	if turn == askedTurn {
-		<-t.asked
+	switch turn {
+	case ownTurn:
+		give(t.slots)
+	case askedTurn:
+		give(t.asked, t.others, t.slots)
+	default:
+		t.mu.Lock()
+		x := t.held[turn]
+		delete(t.held, turn)
+		t.mu.Unlock()
+		give(x.turn, t.spaced, t.others, t.slots)
+		t.leave(x)
 	}
 }
 

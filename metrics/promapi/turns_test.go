@@ -45,8 +45,60 @@ func TestRulesDoNotWaitForDashboards(t *testing.T) {
 		for _, turn := range running {
 			turns.Delete(turn)
 		}
-		if len(turns.slots) != 0 || len(turns.asked) != 0 {
-			t.Errorf("%d and %d turns are still taken", len(turns.slots), len(turns.asked))
+		if len(turns.slots) != 0 || len(turns.asked) != 0 || len(turns.others) != 0 {
+			t.Errorf("%d, %d and %d turns are still taken", len(turns.slots), len(turns.asked), len(turns.others))
+		}
+	})
+}
+
+func TestRulesOfTheClusterDoNotWaitForThoseOfNamespaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns(6, prometheus.NewRegistry())
+		asked := context.WithValue(t.Context(), askedKey{}, true)
+		in := func(namespace string) context.Context {
+			return WithAccess(t.Context(), Access{Namespaces: []string{namespace}})
+		}
+		wide := WithAccess(t.Context(), Everything())
+		var running []int
+		take := func(what string, ctx context.Context, want bool) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			turn, err := turns.Insert(ctx, "up")
+			if err == nil {
+				running = append(running, turn)
+			} else if !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(what, err)
+			}
+			if (err == nil) != want {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		for range 4 {
+			take("a dashboard", asked, true)
+		}
+		take("a namespace's beside dashboards", in("shop"), true)
+		take("its second", in("shop"), false)
+		take("another's, before the last of the cluster's", in("bank"), false)
+		take("the cluster's", wide, true)
+		take("more than all", wide, false)
+		for _, turn := range running[:2] {
+			turns.Delete(turn)
+		}
+		running = running[2:]
+		take("another's", in("bank"), true)
+		take("a third's", in("pub"), false)
+		take("the cluster's beside them", wide, true)
+		for _, turn := range running {
+			turns.Delete(turn)
+		}
+		for name, c := range map[string]chan struct{}{"all": turns.slots, "asked": turns.asked, "namespaces": turns.spaced, "others": turns.others} {
+			if len(c) != 0 {
+				t.Errorf("%d turns of %s are still taken", len(c), name)
+			}
+		}
+		if len(turns.spaces) != 0 || len(turns.held) != 0 {
+			t.Errorf("%d namespaces and %d turns are still known", len(turns.spaces), len(turns.held))
 		}
 	})
 }

@@ -56,6 +56,7 @@ type ownRoutes struct {
 	base    atomic.Pointer[string] // nil: not read yet
 	stale   atomic.Bool
 	applied string
+	failed  string            // what could not be, and why; empty: nothing
 	told    map[string]string // why an object is left out
 	refused map[string]string // which of its receivers get nothing
 	texts   map[string]string // what an object said last
@@ -164,14 +165,17 @@ func (o *ownRoutes) look(base string) {
 	o.tellNew(o.told, why, "NotInForce", "its routes are not in force: ")
 	o.tellNew(o.refused, refused, "ReceiverRefused", "nothing is sent there: ")
 	o.told, o.refused = why, refused
-	if text == o.applied {
+	if text == o.applied && o.failed == "" {
 		return
 	}
-	o.applied = text // a refused one is told once
-	if err := o.apply(text); err != nil {
-		o.log.Error("routes of namespaces were not applied, those before stay in force", "err", err)
+	if err := o.apply(text); err != nil { // a file that it names may come: it is tried again
+		if failed := text + "\n" + err.Error(); failed != o.failed {
+			o.failed = failed
+			o.log.Error("alert routing was not applied, what was in force stays; it is tried again every 15 s", "err", err)
+		}
 		return
 	}
+	o.applied, o.failed = text, ""
 	o.log.Info("alert routing applied", "count", len(good)-len(problems))
 }
 

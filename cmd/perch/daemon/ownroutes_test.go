@@ -18,6 +18,36 @@ import (
 	"perch/metrics/target"
 )
 
+// What cannot be applied now, as while a file that it names is not there, is tried again.
+func TestRoutesThatWereNotAppliedAreTriedAgain(t *testing.T) {
+	tried, err := 0, errors.New("ca.crt: no such file")
+	o, nerr := newOwnRoutes(&watchedObjects{informer: cache.NewSharedIndexInformer(&cache.ListWatch{}, &unstructured.Unstructured{}, 0, nil)}, route.Default, nil,
+		func(string) error { tried++; return err }, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if nerr != nil {
+		t.Fatal(nerr)
+	}
+	other := route.Default + "# with a file\n"
+	o.look(other)
+	o.look(other)
+	if tried != 2 || o.applied != route.Default {
+		t.Fatalf("tried %d times, in force:\n%s", tried, o.applied)
+	}
+	err = nil
+	o.look(other)
+	o.look(other)
+	if tried != 3 || o.applied != other {
+		t.Fatalf("tried %d times, in force:\n%s", tried, o.applied)
+	}
+	err = errors.New("ca.crt: no such file")
+	o.look(route.Default)
+	o.look(other) // which is in force, and has to be said to be
+	err = nil
+	o.look(other)
+	if tried != 6 || o.applied != other || o.failed != "" {
+		t.Fatalf("tried %d times, in force:\n%s", tried, o.applied)
+	}
+}
+
 func TestRoutesOfNamespacesComeAndGo(t *testing.T) {
 	informer := cache.NewSharedIndexInformer(&cache.ListWatch{}, &unstructured.Unstructured{}, 0, nil)
 	secret, granted := "", true
