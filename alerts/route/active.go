@@ -100,8 +100,9 @@ func (r *Router) nextEnd(since time.Time) (next time.Time) {
 	return next
 }
 
-// readAlerts reads what snapshotAlerts wrote; no file is no alerts.
-func readAlerts(file string) ([]*alert.Alert, error) {
+// readAlerts reads what snapshotAlerts wrote; no file is no alerts. One that cannot be
+// is told and left out: the others are not lost for it.
+func readAlerts(file string, bad func(json.RawMessage, error)) ([]*alert.Alert, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -111,14 +112,20 @@ func readAlerts(file string) ([]*alert.Alert, error) {
 	defer f.Close()
 	var out []*alert.Alert
 	for dec := json.NewDecoder(f); ; {
-		a := &alert.Alert{}
-		if err := dec.Decode(a); errors.Is(err, io.EOF) {
+		var text json.RawMessage
+		if err := dec.Decode(&text); errors.Is(err, io.EOF) {
 			return out, nil
 		} else if err != nil {
 			return nil, err
 		}
-		if err := a.Validate(); err != nil {
-			return nil, err
+		a := &alert.Alert{}
+		err := json.Unmarshal(text, a)
+		if err == nil {
+			err = a.Validate()
+		}
+		if err != nil {
+			bad(text, err)
+			continue
 		}
 		out = append(out, a)
 	}
@@ -132,7 +139,9 @@ func (r *Router) openActive() error {
 	file := r.file("alerts")
 	var before []*alert.Alert
 	if err := readable(file, r.log, func(file string) (err error) {
-		before, err = readAlerts(file)
+		before, err = readAlerts(file, func(text json.RawMessage, err error) {
+			r.log.Error("an alert of the process before is left out: its end is not told", "alert", string(text[:min(len(text), 1000)]), "err", err)
+		})
 		return err
 	}); err != nil {
 		return err

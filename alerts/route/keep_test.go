@@ -314,6 +314,36 @@ func TestAFileThatCannotBeReadIsMovedAside(t *testing.T) {
 	}
 }
 
+// Names are UTF-8, as Alertmanager's are: a configuration may ask for them, and an
+// alert that has one is there after a restart, as others are beside one that is broken.
+func TestNamesAreUTF8AndSurviveARestart(t *testing.T) {
+	at, hooks := inbox(t)
+	text := "route: {receiver: none, routes: [{receiver: shop, group_by: [service.name], matchers: ['\"service.name\"=\"straße\"']}]}\nreceivers: [{name: none}, {name: shop, webhook_configs: [{url: " + at + "}]}]\n"
+	if err := Check(text); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r, stop := open(t, dir, text)
+	a := firing("Odd")
+	a.Labels["service.name"], a.Annotations = "straße", map[string]string{"runbook-url": "x"}
+	if err := r.Receive(t.Context(), a, firing("Plain")); err != nil {
+		t.Fatal(err)
+	}
+	next(t, hooks, "told", func(h hook) bool { return h.Alerts[0].Labels["service.name"] == "straße" })
+	stop()
+	f, err := os.OpenFile(filepath.Join(dir, "alerts"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(`{"labels":{"":"no name"}}` + "\n"); err != nil || f.Close() != nil {
+		t.Fatal(err)
+	}
+	r, _ = open(t, dir, "")
+	if aside, err := filepath.Glob(dir + "/*.broken-*"); err != nil || len(aside) != 0 || len(r.Active()) != 2 {
+		t.Errorf("aside %v (%v), %d alerts", aside, err, len(r.Active()))
+	}
+}
+
 func TestReceiversAreKnownBeforeTheAPIAnswers(t *testing.T) {
 	at, hooks := inbox(t)
 	dir := t.TempDir()

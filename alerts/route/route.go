@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/alertmanager/featurecontrol"
 	"github.com/prometheus/alertmanager/inhibit"
 	"github.com/prometheus/alertmanager/marker"
+	"github.com/prometheus/alertmanager/matcher/compat"
 	"github.com/prometheus/alertmanager/nflog"
 	"github.com/prometheus/alertmanager/notify"
 	"github.com/prometheus/alertmanager/provider/mem"
@@ -90,6 +91,7 @@ receivers: [{name: nobody}]
 
 // New opens the state; Apply or Restore puts a configuration into force.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Router, error) {
+	utf8Names()
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open alert state: %w", err)
 	}
@@ -140,7 +142,12 @@ func Check(text string) error {
 	return err
 }
 
+// utf8Names has the library take names of labels in UTF-8, as rules do and Alertmanager
+// does; without it is as old ones were. It is the library's own for all of a process.
+var utf8Names = sync.OnceFunc(func() { compat.InitFromFlags(slog.New(slog.DiscardHandler), featurecontrol.NoopFlags{}) })
+
 func load(text string) (*config.Config, error) {
+	utf8Names()
 	conf, err := config.Load(text)
 	if err != nil {
 		return nil, fmt.Errorf("read Alertmanager configuration: %w", err)
