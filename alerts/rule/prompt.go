@@ -112,6 +112,7 @@ func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
 	defer turn.mu.Unlock()
 	if ahead := turn.last.Sub(time.Now().Round(0)); ahead > intervalsAhead*g.Interval() { // by the clock, not by the time passed
 		r.clockSetBack(g, ahead)
+		setBack(g, at, turn.last.Sub(at)+time.Millisecond) // the last evaluation was before this one
 	} else if !at.After(turn.last) {
 		return // a newer evaluation has been: this one's samples would be out of order
 	}
@@ -147,6 +148,35 @@ func (r *Rules) clockSetBack(g *rules.Group, ahead time.Duration) {
 	}
 	r.prompt.told = time.Now()
 	r.log.Warn("the clock was set back, rules are evaluated by the time it shows now", "group", g.Name(), "by", ahead.Round(time.Second))
+}
+
+// setBack moves what alerts of a group remember into the time that the clock shows now:
+// what lies ahead of it is as long ago as it was. Else the end of an alert would not be
+// told until the clock is there again, and one that waits would wait as much longer.
+func setBack(g *rules.Group, now time.Time, ahead time.Duration) {
+	past := func(t *time.Time) {
+		if t.After(now) {
+			*t = t.Add(-ahead)
+		}
+	}
+	for _, x := range g.Rules() {
+		a, ok := x.(*rules.AlertingRule)
+		if !ok {
+			continue
+		}
+		a.ForEachActiveAlert(func(x *rules.Alert) {
+			untold := x.ResolvedAt.After(x.LastSentAt)
+			for _, t := range []*time.Time{&x.ActiveAt, &x.FiredAt, &x.ResolvedAt, &x.LastSentAt, &x.KeepFiringSince} {
+				past(t)
+			}
+			if x.State == rules.StateFiring && now.Sub(x.ActiveAt) < a.HoldDuration() { // it has waited, and goes on
+				x.ActiveAt = now.Add(-a.HoldDuration())
+			}
+			if untold && !x.ResolvedAt.After(x.LastSentAt) {
+				x.ResolvedAt = now
+			}
+		})
+	}
 }
 
 // keep forgets the gates of groups that are gone.

@@ -2,11 +2,13 @@ package rule
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -139,5 +141,77 @@ func TestRulesGoOnWhenTheClockWasSetBack(t *testing.T) {
 	stop()
 	if n, told := testutil.ToFloat64(r.prompt.setBack), strings.Count(lines.String(), "the clock was set back"); n != 2 || told != 1 {
 		t.Errorf("counted %v, told %d times: %s", n, told, lines.String())
+	}
+}
+
+// An alert that ends after the clock was set back is told to have ended at once, one
+// that waits waits as long as it should, and one that fires goes on.
+func TestAlertsKeepTheirAgeWhenTheClockIsSetBack(t *testing.T) {
+	db := data(t)
+	var on atomic.Bool
+	on.Store(true)
+	db.Query = func(_ context.Context, expr string, at time.Time) (promql.Vector, error) {
+		if !on.Load() && expr != "vector(2)" {
+			return nil, nil
+		}
+		return promql.Vector{{T: at.UnixMilli(), F: 1}}, nil
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "r.yaml"), `groups: [{name: g, interval: 1h, rules: [{alert: Ends, expr: 'vector(1)'}, {alert: Stays, for: 10m, expr: 'vector(2)'}, {alert: Waits, for: 1h, expr: 'vector(2)'}]}]`)
+	now := time.Now().Round(0)
+	var mu sync.Mutex
+	ended := map[string]time.Time{}
+	r := New(Config{Interval: time.Hour, Dir: dir, ExternalURL: &url.URL{}}, db, func() []Source { return nil }, func(_ context.Context, alerts ...Alert) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, a := range alerts {
+			if a.Ends.Before(now.Add(time.Minute)) {
+				ended[a.Labels["alertname"]] = a.Ends
+			}
+		}
+		return nil
+	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	stop := run(t, r)
+	until(t, "rules were not loaded", func() bool { return len(r.manager.RuleGroups()) > 0 })
+	g := r.manager.RuleGroups()[0]
+	const ahead = 40 * time.Hour
+	r.prompt.mu.Lock()
+	r.prompt.gates[rules.GroupKey(g.File(), g.Name())] = &gate{}
+	r.prompt.mu.Unlock()
+	ages := func(at time.Time) map[string]string {
+		out := map[string]string{}
+		for _, x := range g.Rules() {
+			x.(*rules.AlertingRule).ForEachActiveAlert(func(a *rules.Alert) {
+				out[x.Name()] = fmt.Sprint(a.State, " ", at.Sub(a.ActiveAt).Round(time.Minute))
+			})
+		}
+		return out
+	}
+	for _, at := range []time.Duration{ahead - 20*time.Minute, ahead - 10*time.Minute, ahead} {
+		rules.DefaultEvalIterationFunc(t.Context(), g, now.Add(at))
+	}
+	before := ages(now.Add(ahead))
+	if before["Ends"] != "firing 20m0s" || before["Stays"] != "firing 20m0s" || before["Waits"] != "pending 20m0s" {
+		t.Fatal(before)
+	}
+	r.prompt.mu.Lock()
+	r.prompt.gates[rules.GroupKey(g.File(), g.Name())] = &gate{last: now.Add(ahead)}
+	r.prompt.mu.Unlock()
+	on.Store(false)
+	r.evaluate(t.Context(), g, now.Add(time.Millisecond))
+	until(t, "the end was not told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(ended) > 0
+	})
+	stop()
+	have := ages(now)
+	if have["Ends"] != "inactive 20m0s" || have["Stays"] != "firing 20m0s" || have["Waits"] != "pending 20m0s" {
+		t.Errorf("%v, were %v", have, before)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if at, ok := ended["Ends"]; !ok || at.Sub(now).Abs() > time.Minute || len(ended) != 1 {
+		t.Errorf("told to have ended: %v", ended)
 	}
 }
