@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,6 +24,8 @@ import (
 // errTooLarge ends an answer that is larger than Limits.Bytes.
 var errTooLarge = errors.New("answer is too large")
 
+var errBusy = errors.New("too many ask")
+
 // errNoDoor means that a store does not know such a question.
 var errNoDoor = errors.New("status 404 Not Found")
 
@@ -35,8 +38,9 @@ type peer struct {
 	read   remote.ReadClient
 	turns  chan struct{}
 
-	mu  sync.Mutex // guards now
-	now View
+	mu   sync.Mutex // guards what follows
+	now  View
+	late int // answers that came too late since one came
 }
 
 func newPeer(s Store, base string, client *http.Client, limits Limits, bytesRead func(int)) (*peer, error) {
@@ -64,7 +68,7 @@ func (p *peer) look(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.now.Away = err != nil; !p.now.Away {
-		p.now.Known, p.now.Oldest = true, told.Oldest
+		p.now.Known, p.now.Oldest, p.late = true, told.Oldest, 0
 	}
 	return err
 }
@@ -75,14 +79,52 @@ func (p *peer) view() View {
 	return p.now
 }
 
-// failed remembers that an answer did not come, unless its asker left.
+// lateAway answers that come too late one after the other are a store that is away.
+const lateAway = 3
+
+// failed remembers that an answer did not come, unless its asker left or it may be
+// this question's fault: too large, or too slow as long as others are not.
 func (p *peer) failed(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		p.mu.Lock()
-		p.now.Away = true
+		switch why(err) {
+		case ofStore:
+			p.now.Away = true
+		case late:
+			if p.late++; p.late >= lateAway {
+				p.now.Away = true
+			}
+		}
 		p.mu.Unlock()
 	}
 	return fmt.Errorf("ask store %s: %w", p.store.Name, err)
+}
+
+// came remembers that an answer came.
+func (p *peer) came() {
+	p.mu.Lock()
+	p.late = 0
+	p.mu.Unlock()
+}
+
+const (
+	ofQuestion = iota // it says nothing of other questions
+	late
+	ofStore
+)
+
+func why(err error) int {
+	var slow net.Error
+	var op *net.OpError
+	switch {
+	case errors.Is(err, errTooLarge):
+		return ofQuestion
+	case errors.As(err, &op) && op.Op == "dial":
+		return ofStore
+	case errors.Is(err, errBusy), errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
+		return late
+	}
+	return ofStore
 }
 
 // turn waits until it may be asked, as long as an answer may take.
@@ -95,7 +137,7 @@ func (p *peer) turn(ctx context.Context) (done func(), _ error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-late.C:
-		return nil, fmt.Errorf("%d reads are under way", cap(p.turns))
+		return nil, fmt.Errorf("%w: %d reads are under way", errBusy, cap(p.turns))
 	}
 }
 
@@ -136,6 +178,7 @@ func (p *peer) list(ctx context.Context, mint, maxt int64, hints *storage.Select
 		}
 		out = append(out, keptLabels{s, s.Labels()})
 	}
+	p.came()
 	return out, nil
 }
 
@@ -172,6 +215,7 @@ func (p *peer) labels(ctx context.Context, ask labelsQuestion) (out []string, _ 
 	if err := p.ask(ctx, http.MethodPost, labelsPath, body, &out); err != nil {
 		return nil, p.failed(ctx, err)
 	}
+	p.came()
 	slices.Sort(out)
 	return out, nil
 }

@@ -341,7 +341,18 @@ func TestAStoreThatAnswersBadlyIsAwayAndTheAnswerComes(t *testing.T) {
 			until(t, "both are there", func() bool { f.look(t.Context()); return len(f.away()) == 0 })
 			close(f.looked)
 			got, warning := all(t, f)
-			if len(got) != 1 || !strings.Contains(warning, "b, c") || len(f.away()) != 2 {
+			away := 2
+			switch about {
+			case "it has more than is taken":
+				away = 0 // that may be this question's fault
+			case "it never answers":
+				if len(f.away()) != 0 {
+					t.Error("away for one answer that is late")
+				}
+				all(t, f)
+				all(t, f)
+			}
+			if len(got) != 1 || !strings.Contains(warning, "b, c") || len(f.away()) != away {
 				t.Errorf("got %v, warned %q, away are %v", got, warning, f.away())
 			}
 		})
