@@ -21,8 +21,15 @@ import (
 	"perch/metrics/promapi"
 )
 
-// secondsWait is how long a query waits for the seconds that nodes keep.
-const secondsWait = 3 * time.Second
+// secondsWait is how long a query waits for the seconds that nodes keep. Four nodes at
+// once are asked by all queries, of answers of 8 MiB at most (they have 180,000 values,
+// 4 MiB as a rule), and one query takes a million values, 16 MB, of all of them.
+const (
+	secondsWait   = 3 * time.Second
+	secondsAtOnce = 4
+	secondsBytes  = 8 << 20
+	secondsValues = 1_000_000
+)
 
 // seconds asks the nodes' doors for what they keep second by second; in a query,
 // ring="1s" asks for it.
@@ -31,32 +38,71 @@ func (r role) seconds(api clients, f informers.SharedInformerFactory) (promapi.S
 	if err != nil {
 		return nil, err
 	}
-	nodes, log := f.Core().V1().Nodes().Lister(), r.part("seconds")
+	nodes, log, turns := f.Core().V1().Nodes().Lister(), r.part("seconds"), make(chan struct{}, secondsAtOnce)
 	return func(ctx context.Context, ms []*promlabels.Matcher, start, end int64) (list []promapi.Second, missing []string) {
 		ctx, cancel := context.WithTimeout(ctx, secondsWait)
 		defer cancel()
-		var mu sync.Mutex
-		var asked sync.WaitGroup
+		doors := map[string]string{}
 		for _, n := range all(nodes.List) {
 			door := doorOf(n, r.cfg.AgentPort)
 			if door == "" || slices.ContainsFunc(ms, func(m *promlabels.Matcher) bool { return m.Name == "node" && !m.Matches(n.Name) }) {
 				continue
 			}
-			asked.Go(func() {
-				got, err := secondsOf(ctx, client, door, ms, start, end)
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					log.Debug("seconds of a node not read", "node", n.Name, "err", err)
-					missing = append(missing, n.Name)
-				}
-				list = append(list, got...)
-			})
+			doors[n.Name] = door
 		}
-		asked.Wait()
-		slices.Sort(missing)
-		return list, missing
+		return gatherSeconds(ctx, doors, turns, func(ctx context.Context, node string) ([]promapi.Second, error) {
+			got, err := secondsOf(ctx, client, doors[node], ms, start, end)
+			if err != nil {
+				log.Debug("seconds of a node not read", "node", node, "err", err)
+			}
+			return got, err
+		})
 	}, nil
+}
+
+// gatherSeconds asks the nodes that are keys of doors, as many at once as turns has
+// room for, until they have given as many values as one query takes.
+func gatherSeconds(ctx context.Context, doors map[string]string, turns chan struct{}, ask func(context.Context, string) ([]promapi.Second, error)) (list []promapi.Second, missing []string) {
+	var mu sync.Mutex
+	var asked sync.WaitGroup
+	left, over := secondsValues, 0
+	one := func(node string) {
+		select {
+		case turns <- struct{}{}:
+			defer func() { <-turns }()
+		case <-ctx.Done():
+		}
+		mu.Lock()
+		full := left <= 0
+		mu.Unlock()
+		var got []promapi.Second
+		err := ctx.Err()
+		if err == nil && !full {
+			got, err = ask(ctx, node)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range got {
+			left -= len(s.T)
+		}
+		switch {
+		case err != nil:
+			missing = append(missing, node)
+		case full || left < 0:
+			over++
+		default:
+			list = append(list, got...)
+		}
+	}
+	for node := range doors {
+		asked.Go(func() { one(node) })
+	}
+	asked.Wait()
+	slices.Sort(missing)
+	if over > 0 {
+		missing = append(missing, fmt.Sprintf("%d nodes whose values are more than the %d that one query takes (ask for fewer series or pods)", over, secondsValues))
+	}
+	return list, missing
 }
 
 // doorOf is where a node's kubelet API is; "" while the node has not told.
@@ -92,7 +138,7 @@ func secondsOf(ctx context.Context, client *http.Client, door string, ms []*prom
 		return nil, fmt.Errorf("ask for seconds: %s", resp.Status)
 	}
 	var list []stats.SecondsSeries
-	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, 32<<20)).Decode(&list); err != nil {
+	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, secondsBytes)).Decode(&list); err != nil {
 		return nil, fmt.Errorf("read seconds: %w", err)
 	}
 	out := make([]promapi.Second, 0, len(list))
