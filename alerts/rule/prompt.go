@@ -29,6 +29,7 @@ type prompt struct {
 
 	seconds prometheus.Histogram
 	setBack prometheus.Counter
+	skipped prometheus.Counter
 
 	mu    sync.Mutex
 	gates map[string]*gate
@@ -48,7 +49,8 @@ func newPrompt(reg prometheus.Registerer) *prompt {
 			Help:    "Time from a change of an object to the end of the evaluation it caused.",
 			Buckets: []float64{0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4}})}
 	p.setBack = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_clock_set_back_total", Help: "Times that a group was evaluated at an earlier time than before because the clock had been set back."})
-	reg.MustRegister(p.seconds, p.setBack)
+	p.skipped = prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_rule_prompt_skipped_total", Help: "Groups of namespaces that a change of an object did not evaluate at once, because they are slow or many: their tick does."})
+	reg.MustRegister(p.seconds, p.setBack, p.skipped)
 	return p
 }
 
@@ -89,27 +91,79 @@ func (r *Rules) now(ctx context.Context) time.Duration {
 		return pause
 	}
 	at := time.Now()
-	for _, g := range r.manager.RuleGroups() {
-		if r.prompt.state[rules.GroupKey(g.File(), g.Name())] {
-			r.evaluate(ctx, g, at)
+	wide, own := r.readers()
+	for _, g := range wide {
+		r.evaluate(ctx, g, at)
+	}
+	for begin := time.Now(); len(own) > 0 && time.Since(begin) < ownAll; own = own[1:] {
+		if own[0].GetEvaluationTime() >= ownSlow || !r.evaluateIfFree(ctx, own[0], at) {
+			r.prompt.skipped.Inc()
 		}
 	}
+	r.prompt.skipped.Add(float64(len(own)))
 	r.prompt.seconds.Observe(time.Since(first).Seconds())
 	return max(pause, pauseShare*time.Since(began))
 }
 
-// evaluate is one evaluation of a group, by its tick or after a change.
-func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
+// After a change groups of namespaces come after those of the cluster, which must not
+// wait for them: one that took ownSlow the last time waits for its tick, as those do that
+// are left when ownAll is over.
+const (
+	ownSlow = 500 * time.Millisecond
+	ownAll  = 2 * time.Second
+)
+
+// readers are the groups that read the state of objects: the cluster's and those of
+// namespaces.
+func (r *Rules) readers() (wide, own []*rules.Group) {
+	r.mu.Lock()
+	homes := r.homes
+	r.mu.Unlock()
+	for _, g := range r.manager.RuleGroups() {
+		switch {
+		case !r.prompt.state[rules.GroupKey(g.File(), g.Name())]:
+		case homes[g.File()] == "":
+			wide = append(wide, g)
+		default:
+			own = append(own, g)
+		}
+	}
+	return wide, own
+}
+
+func (p *prompt) gate(g *rules.Group) *gate {
 	key := rules.GroupKey(g.File(), g.Name())
-	r.prompt.mu.Lock()
-	turn := r.prompt.gates[key]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	turn := p.gates[key]
 	if turn == nil {
 		turn = &gate{}
-		r.prompt.gates[key] = turn
+		p.gates[key] = turn
 	}
-	r.prompt.mu.Unlock()
+	return turn
+}
+
+// evaluate is one evaluation of a group, by its tick or after a change.
+func (r *Rules) evaluate(ctx context.Context, g *rules.Group, at time.Time) {
+	turn := r.prompt.gate(g)
 	turn.mu.Lock()
 	defer turn.mu.Unlock()
+	r.evaluateIn(ctx, turn, g, at)
+}
+
+// evaluateIfFree is evaluate, unless the group is evaluated now.
+func (r *Rules) evaluateIfFree(ctx context.Context, g *rules.Group, at time.Time) bool {
+	turn := r.prompt.gate(g)
+	if !turn.mu.TryLock() {
+		return false
+	}
+	defer turn.mu.Unlock()
+	r.evaluateIn(ctx, turn, g, at)
+	return true
+}
+
+// evaluateIn is called with the gate's mu held.
+func (r *Rules) evaluateIn(ctx context.Context, turn *gate, g *rules.Group, at time.Time) {
 	if ahead := turn.last.Sub(time.Now().Round(0)); ahead > intervalsAhead*g.Interval() { // by the clock, not by the time passed
 		r.clockSetBack(g, ahead)
 		setBack(g, at, turn.last.Sub(at)+time.Millisecond) // the last evaluation was before this one

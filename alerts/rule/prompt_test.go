@@ -215,3 +215,62 @@ func TestAlertsKeepTheirAgeWhenTheClockIsSetBack(t *testing.T) {
 		t.Errorf("told to have ended: %v", ended)
 	}
 }
+
+// After a change the groups of the cluster come first, and one of a namespace that is
+// slow, or is evaluated now, does not hold up the others.
+func TestSlowGroupsOfANamespaceHoldUpNobody(t *testing.T) {
+	db := data(t)
+	var mu sync.Mutex
+	var asked []string
+	slow, held := make(chan struct{}), make(chan struct{}, 1)
+	db.Query = func(_ context.Context, expr string, _ time.Time) (promql.Vector, error) {
+		if strings.Contains(expr, "kube_own_held") {
+			select {
+			case held <- struct{}{}:
+				<-slow
+			default:
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if name, ok := strings.CutPrefix(strings.Fields(expr)[0], "kube_own_"); ok {
+			asked = append(asked, name)
+		}
+		return nil, nil
+	}
+	text := func(name string) string {
+		return `groups: [{name: ` + name + `, interval: 1w, rules: [{alert: A, expr: 'kube_own_` + name + ` > 1'}]}]`
+	}
+	sources := []Source{{Name: "PrometheusRule/shop/a", Namespace: "shop", Text: text("held")}, {Name: "PrometheusRule/shop/b", Namespace: "shop", Text: text("second")}, {Name: "perch/z", Text: text("wide")}}
+	r := New(Config{Interval: time.Hour, Dir: t.TempDir(), ExternalURL: &url.URL{}}, db, func() []Source { return sources }, func(context.Context, ...Alert) error { return nil },
+		slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	stop := run(t, r)
+	var one *rules.Group
+	until(t, "rules were not loaded", func() bool {
+		for _, g := range r.manager.RuleGroups() {
+			if g.Name() == "held" {
+				one = g
+			}
+		}
+		return one != nil
+	})
+	done := make(chan struct{})
+	go func() { defer close(done); r.evaluate(t.Context(), one, time.Now()) }() // its tick, which takes long
+	until(t, "it is not under way", func() bool { return len(held) == 1 })
+	mu.Lock()
+	asked = nil
+	mu.Unlock()
+	r.Changed()
+	until(t, "the others wait", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(asked) == 2
+	})
+	if asked[0] != "wide" || asked[1] != "second" {
+		t.Errorf("asked %v", asked)
+	}
+	until(t, "what was skipped is not counted", func() bool { return testutil.ToFloat64(r.prompt.skipped) == 1 })
+	close(slow)
+	<-done
+	stop()
+}
