@@ -166,6 +166,9 @@ func reasonOf(err error) string {
 	case errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
 		return "conflict"
 	}
+	if invalid := (histogram.Error{}); errors.As(err, &invalid) {
+		return invalidHistogram
+	}
 	return ""
 }
 
@@ -178,11 +181,11 @@ func (i intake) result(t *taking, ref storage.SeriesRef, l labels.Labels, at int
 	if reason == "" {
 		return ref, err
 	}
-	i.refused.WithLabelValues(t.door, reason).Inc()
 	if t.skip {
-		t.refuse(reason, fmt.Sprintf("%s at %s: %s", l, time.UnixMilli(at).UTC().Format(time.RFC3339), err))
+		i.refuse(t, reason, fmt.Sprintf("%s at %s: %s", l, time.UnixMilli(at).UTC().Format(time.RFC3339), err))
 		return ref, nil
 	}
+	i.refused.WithLabelValues(t.door, reason).Inc()
 	if reason == "series_limit" {
 		// Of the next version of remote write, whose handler stores the rest of a
 		// request only after errors that it knows.

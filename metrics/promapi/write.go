@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/golang/snappy"
 	"github.com/prometheus/common/model"
@@ -68,6 +69,9 @@ func (a *API) writes(book *family.Book, next http.Handler) http.Handler {
 		var apart []traced
 		if t.skip {
 			t.messages(raw)
+			if rest, some := a.in.takeApart(t, raw, time.Now()); some {
+				r.Body = io.NopCloser(bytes.NewReader(snappy.Encode(nil, rest)))
+			}
 		} else if raw, apart = takeTraced(raw); len(apart) > 0 {
 			r.Body = io.NopCloser(bytes.NewReader(snappy.Encode(nil, raw)))
 		}
@@ -141,8 +145,9 @@ func (a *API) otlp(w http.ResponseWriter, r *http.Request, body []byte, t *takin
 		next.ServeHTTP(w, r)
 		return
 	}
+	apart := a.in.takeApartOTLP(t, req.Metrics(), time.Now())
 	left := leaveOut(req.Metrics())
-	if left.points > 0 || left.empty > 0 {
+	if apart > 0 || left.points > 0 || left.empty > 0 {
 		whole, err := req.MarshalProto()
 		if err != nil {
 			http.Error(w, "write metrics: "+err.Error(), http.StatusInternalServerError)
