@@ -16,17 +16,20 @@ const (
 	maxNamed = 50       // namespaces that are counted by name, the rest under theRest
 	noName   = "(none)" // stands for no namespace in a count; none can be called so
 	theRest  = "(others)"
-	reserve  = 50          // one part of so many of all series is for those of no namespace
-	tellWait = time.Minute // between two log lines about one namespace
+	reserve  = 50               // one part of so many of all series is for those of no namespace
+	tellWait = time.Minute      // between two log lines about one namespace
+	quiet    = 10 * time.Minute // without a refusal, after which a name makes room for another
 )
 
 // Offender is a namespace whose new series are refused.
 type Offender struct {
 	Namespace string // empty: series of the cluster
 	Series    int64  // it has now
-	Refused   uint64 // since the store was opened
+	Refused   uint64 // since the store was opened, or since it is named
 	Last      string // the newest series refused
 	All       int64  // the limit of all series, if that is the reason: not the namespace's
+
+	at time.Time // of the newest refusal
 }
 
 // budget refuses series above the limits. It counts by itself because the
@@ -82,8 +85,8 @@ func (b *budget) PreCreation(l labels.Labels) error {
 // name keeps and tells whose series was refused; all is the limit of all series
 // when that is the reason. Series of no namespace are those of the cluster.
 func (b *budget) name(namespace string, l labels.Labels, all int64) {
-	known := b.over[namespace]
-	crowded := known == nil && len(b.over) >= maxNamed
+	now, known := time.Now(), b.over[namespace]
+	crowded := known == nil && len(b.over) >= maxNamed && !b.yield(now)
 	offender, count := cmp.Or(namespace, noName), b.metrics.overrun
 	if crowded {
 		offender = theRest
@@ -100,8 +103,7 @@ func (b *budget) name(namespace string, l labels.Labels, all int64) {
 		b.over[namespace] = known
 	}
 	known.Refused++
-	known.All = all
-	now := time.Now()
+	known.All, known.at = all, now
 	if now.Sub(b.since[namespace]) < tellWait {
 		return
 	}
@@ -136,9 +138,35 @@ func (b *budget) count(l labels.Labels, n int64) {
 	defer b.mu.Unlock()
 	if b.of[namespace] += n; b.of[namespace] <= 0 {
 		delete(b.of, namespace)
-		delete(b.over, namespace)
-		delete(b.since, namespace)
+		b.forget(namespace)
 	}
+}
+
+// yield forgets who was refused nothing for longest, if that is long enough.
+func (b *budget) yield(now time.Time) bool {
+	var longest *Offender
+	for _, o := range b.over {
+		if longest == nil || o.at.Before(longest.at) {
+			longest = o
+		}
+	}
+	if longest == nil || now.Sub(longest.at) < quiet {
+		return false
+	}
+	b.forget(longest.Namespace)
+	return true
+}
+
+// forget lets a namespace have no name here, nor a count of its own.
+func (b *budget) forget(namespace string) {
+	if _, known := b.over[namespace]; !known {
+		return
+	}
+	delete(b.over, namespace)
+	delete(b.since, namespace)
+	name := cmp.Or(namespace, noName)
+	b.metrics.overrun.DeleteLabelValues(name)
+	b.metrics.crowded.DeleteLabelValues(name)
 }
 
 func (b *budget) offenders() []Offender {

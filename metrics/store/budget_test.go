@@ -3,8 +3,11 @@ package store
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strconv"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -96,6 +99,42 @@ func TestNoNamespaceIsBlamedForTheRest(t *testing.T) {
 	if n := testutil.ToFloat64(s.metrics.crowded.WithLabelValues("(others)")); n != 10 || len(s.Offenders()) != maxNamed {
 		t.Errorf("%v counted together, %d by name", n, len(s.Offenders()))
 	}
+}
+
+// Who was refused a series long ago makes room for who is now, in names and in metrics.
+func TestWhoIsRefusedNowIsNamedAlsoAfterManyOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMetrics(prometheus.NewRegistry())
+		b := newBudget(Config{SeriesLimit: 1}, slog.New(slog.DiscardHandler), m)
+		b.open.Store(true)
+		b.PostCreation(labels.FromStrings("__name__", "x"))
+		refuse := func(namespace string) {
+			t.Helper()
+			if err := b.PreCreation(labels.FromStrings("__name__", "x", "namespace", namespace)); err == nil {
+				t.Fatal("it was taken")
+			}
+		}
+		named := func(namespace string) bool {
+			return slices.ContainsFunc(b.offenders(), func(o Offender) bool { return o.Namespace == namespace })
+		}
+		for i := range maxNamed {
+			refuse("n" + strconv.Itoa(i))
+			time.Sleep(time.Second)
+		}
+		refuse("late")
+		if named("late") {
+			t.Error("late is named while all others are refused series too")
+		}
+		time.Sleep(quiet - 10*time.Second)
+		refuse("n0") // goes on
+		refuse("late")
+		if !named("late") || !named("n0") || named("n1") || len(b.offenders()) != maxNamed {
+			t.Errorf("%d are named: late %v, who goes on %v, who is quiet longest %v", len(b.offenders()), named("late"), named("n0"), named("n1"))
+		}
+		if n := testutil.CollectAndCount(m.crowded); n != maxNamed+1 { // and the rest
+			t.Errorf("%d counted by name", n)
+		}
+	})
 }
 
 func TestNamespacesLeaveRoomForWhatPerchSays(t *testing.T) {
