@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/alertmanager/config/receiver"
 	"github.com/prometheus/alertmanager/template"
 	"go.yaml.in/yaml/v3"
+
+	"perch/alerts/wording"
 )
 
 // Own is what a namespace says about its alerts, in Alertmanager's format:
@@ -222,12 +224,40 @@ func read(o Own, global map[string]any) (map[string]*yaml.Node, error) {
 			out[part] = n
 		}
 	}
+	for _, part := range []string{"route", "receivers"} {
+		if err := mayRun(part, out[part]); err != nil {
+			return nil, err
+		}
+	}
 	if n := out["receivers"]; n != nil { // after the look for files: the cluster's own may stand there
 		if err := unshown(n, global); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// mayRun tells which text below path is not run: they are made in the process of all.
+// Keys are run too, those of a webhook's payload.
+func mayRun(path string, n *yaml.Node) error {
+	if n == nil {
+		return nil
+	}
+	if n.Kind == yaml.ScalarNode {
+		if err := wording.Notification(n.Value); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	for i, c := range n.Content {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if n.Kind == yaml.MappingNode {
+			at = path + "." + n.Content[i-i%2].Value
+		}
+		if err := mayRun(at, c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxDepth of routes of a namespace.

@@ -77,18 +77,20 @@ inhibit_rules: [{source_matchers: ['severity="critical"'], target_matchers: ['se
 func TestABrokenConfigurationOfANamespaceIsLeftOut(t *testing.T) {
 	good := Own{"shop", "good", "route: {receiver: a}\nreceivers: [{name: a}]"}
 	for name, c := range map[string]struct{ text, say string }{
-		"a receiver that does not exist": {"route: {receiver: gone}", "undefined receiver"},
-		"a receiver of the cluster":      {"route: {receiver: pager}", "undefined receiver"},
-		"global settings":                {"global: {}", "field global not found"},
-		"templates":                      {"templates: ['/etc/*']", "field templates not found"},
-		"a file of the server":           {"route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'http://x.example', http_config: {basic_auth: {username: u, password_file: /etc/shadow}}}]}]", "password_file"},
-		"a certificate that is none":     {"route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'http://x.example', http_config: {tls_config: {ca: none}}}]}]", "build receiver a: "},
-		"a route without receiver":       {"route: {}\nreceivers: [{name: a}]", "no receiver"},
-		"no YAML":                        {"{", "read route"},
-		"a matcher that cannot be read":  {"route: {receiver: a, matchers: ['=']}\nreceivers: [{name: a}]", "bad matcher"},
-		"matchers that are no list":      {"route: {receiver: a, routes: 7}\nreceivers: [{name: a}]", "cannot unmarshal"},
-		"an unknown setting":             {"route: {receiver: a, colour: red}\nreceivers: [{name: a}]", "colour"},
-		"routes nested without end":      {"route: " + strings.Repeat("{receiver: a, routes: [", 30) + strings.Repeat("]}", 30) + "\nreceivers: [{name: a}]", "nested"},
+		"a text that never ends":          {"receivers: [{name: a, webhook_configs: [{url: 'http://x/', max_alerts: 1}], slack_configs: [{api_url: 'http://x/', text: '{{range 9000000000000000000}}{{end}}'}]}]", "receivers[0].slack_configs[0].text: template"},
+		"a payload's key that never ends": {"receivers: [{name: a, webhook_configs: [{url: 'http://x/', payload: {'{{range 9000000000000000000}}{{end}}': a}}]}]", "payload"},
+		"a receiver that does not exist":  {"route: {receiver: gone}", "undefined receiver"},
+		"a receiver of the cluster":       {"route: {receiver: pager}", "undefined receiver"},
+		"global settings":                 {"global: {}", "field global not found"},
+		"templates":                       {"templates: ['/etc/*']", "field templates not found"},
+		"a file of the server":            {"route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'http://x.example', http_config: {basic_auth: {username: u, password_file: /etc/shadow}}}]}]", "password_file"},
+		"a certificate that is none":      {"route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'http://x.example', http_config: {tls_config: {ca: none}}}]}]", "build receiver a: "},
+		"a route without receiver":        {"route: {}\nreceivers: [{name: a}]", "no receiver"},
+		"no YAML":                         {"{", "read route"},
+		"a matcher that cannot be read":   {"route: {receiver: a, matchers: ['=']}\nreceivers: [{name: a}]", "bad matcher"},
+		"matchers that are no list":       {"route: {receiver: a, routes: 7}\nreceivers: [{name: a}]", "cannot unmarshal"},
+		"an unknown setting":              {"route: {receiver: a, colour: red}\nreceivers: [{name: a}]", "colour"},
+		"routes nested without end":       {"route: " + strings.Repeat("{receiver: a, routes: [", 30) + strings.Repeat("]}", 30) + "\nreceivers: [{name: a}]", "nested"},
 	} {
 		text, problems := Merge(mergeBase, []Own{{"shop", "bad", c.text}, good})
 		if err := problems["shop/bad"]; err == nil || !strings.Contains(err.Error(), c.say) || len(problems) != 1 {

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
+
+	"perch/alerts/wording"
 )
 
 // Source is one text with rule groups.
@@ -89,6 +92,10 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 					continue
 				}
 				if s.Namespace != "" {
+					if err := mayRun(*g, r); err != nil {
+						bad = append(bad, Problem{Source: s.Name, Group: g.Name, Rule: r.Record + r.Alert, Number: n + 1, Error: err.Error()})
+						continue
+					}
 					r.Labels = maps.Clone(r.Labels)
 					if r.Labels == nil {
 						r.Labels = map[string]string{}
@@ -102,6 +109,22 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 		good[s.Name] = groups
 	}
 	return good, bad
+}
+
+// mayRun tells why a rule of a namespace is not run: its texts are made in the process
+// of all.
+func mayRun(g rulefmt.RuleGroup, r rulefmt.Rule) error {
+	if r.Alert == "" {
+		return nil
+	}
+	for what, texts := range map[string]map[string]string{"label": rules.FromMaps(g.Labels, r.Labels).Map(), "annotation": r.Annotations} {
+		for _, name := range slices.Sorted(maps.Keys(texts)) {
+			if err := wording.Rule(texts[name]); err != nil {
+				return fmt.Errorf("%s %s: %w", what, name, err)
+			}
+		}
+	}
+	return nil
 }
 
 type brokenRule struct {

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"perch/alerts/wording"
 )
 
 // ErrPartial comes from Data.Query with an answer that holds, but from which series
@@ -63,6 +65,9 @@ func (r *Rules) whole(query rules.QueryFunc) rules.QueryFunc {
 		asks := rules.FromOriginContext(ctx)
 		g, ok := ctx.Value(groupKey{}).(*rules.Group)
 		if !ok || asks.Kind != rules.KindAlerting || asks.Query != expr { // a record, or a template of an alert
+			if ok && asks.Kind == rules.KindAlerting && len(v) > wording.MostSeries && r.home(g) != "" {
+				return nil, fmt.Errorf("the query of a template in a namespace's rule finds %d series, more than %d", len(v), wording.MostSeries)
+			}
 			return v, nil
 		}
 		known := r.stateOf(keyOf(g, asks.Name, asks.Labels, asks.Query))
@@ -86,6 +91,13 @@ func (r *Rules) whole(query rules.QueryFunc) rules.QueryFunc {
 		}
 		return v, nil
 	}
+}
+
+// home is the namespace whose series alone a group sees; empty: it sees all.
+func (r *Rules) home(g *rules.Group) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.homes[g.File()]
 }
 
 // stateOf is what is known of a rule.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kadmission "k8s.io/apiserver/pkg/admission"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
 	"perch/alerts/route"
@@ -38,7 +39,7 @@ func admitting(routing watchedText) apiserver.Admission {
 		Register: func(p *kadmission.Plugins) {
 			admission.Register(p)
 			p.Register(alertCheck, func(io.Reader) (kadmission.Interface, error) {
-				return alertPlugin{kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
+				return &alertPlugin{Handler: kadmission.NewHandler(kadmission.Create, kadmission.Update)}, nil
 			})
 			p.Register(audit.DryRun, func(io.Reader) (kadmission.Interface, error) { return audit.NewDryRun(), nil })
 			p.Register(monitorCheck, func(io.Reader) (kadmission.Interface, error) {
@@ -48,11 +49,17 @@ func admitting(routing watchedText) apiserver.Admission {
 	}
 }
 
-type alertPlugin struct{ *kadmission.Handler }
+type alertPlugin struct {
+	*kadmission.Handler
+	client kubernetes.Interface // nil: no namespace is known to be wide
+}
+
+// SetExternalKubeClientSet implements initializer.WantsExternalKubeClientSet.
+func (p *alertPlugin) SetExternalKubeClientSet(c kubernetes.Interface) { p.client = c }
 
 // Validate implements admission.ValidationInterface. What is written anew as it
 // was, a label changed on a broken object, passes.
-func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmission.ObjectInterfaces) error {
+func (p alertPlugin) Validate(ctx context.Context, a kadmission.Attributes, _ kadmission.ObjectInterfaces) error {
 	if a.GetSubresource() != "" {
 		return nil
 	}
@@ -63,7 +70,12 @@ func (alertPlugin) Validate(_ context.Context, a kadmission.Attributes, _ kadmis
 		text := ruleText
 		switch a.GetResource().GroupResource() {
 		case prometheusRules.GroupResource():
-			check = checkRules
+			check = func(text string) error {
+				if err := checkRules(text, a.GetNamespace()); err == nil || !wideNow(ctx, p.client, a.GetNamespace()) {
+					return err
+				}
+				return checkRules(text, "")
+			}
 		case metricQueries.GroupResource():
 			text, check = queryText, custom.Check
 		case logRules.GroupResource():
@@ -125,9 +137,11 @@ func ruleText(u *unstructured.Unstructured) string {
 	return string(text)
 }
 
-func checkRules(text string) error {
+// checkRules names what is wrong with the rules of a namespace; empty: with those that
+// see all.
+func checkRules(text, namespace string) error {
 	var say []string
-	for _, p := range rule.Check(rule.Source{Name: "spec", Text: text}) {
+	for _, p := range rule.Check(rule.Source{Name: "spec", Text: text, Namespace: namespace}) {
 		if p.Group == "" {
 			say = append(say, p.Error)
 			continue

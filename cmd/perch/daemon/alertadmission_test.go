@@ -35,6 +35,7 @@ func TestBrokenRulesAndAlertConfigurationsAreRefusedWhenWritten(t *testing.T) {
 		{"a broken expression", broken, nil, `group "g", rule 2 "B": could not parse expression: 1:7: parse error: unclosed left parenthesis`},
 		{"a broken object whose rules are as they were", broken, broken, ""},
 		{"a broken object made worse", broken, good, `rule 2 "B"`},
+		{"a text that never ends", rules(`[{name: g, rules: [{alert: A, expr: up == 0, annotations: {summary: "{{range 9000000000000000000}}{{end}}"}}]}]`), nil, "annotation summary"},
 		{"a rule that is both", rules(`[{name: g, rules: [{alert: A, record: b, expr: up}]}]`), nil, "only one of 'record' and 'alert' must be set"},
 		{"a name twice", rules(`[{name: g, rules: []}, {name: g, rules: []}]`), nil, `"g" is repeated`},
 		{"a good configuration", secret("route: {receiver: a}\nreceivers: [{name: a}]"), nil, ""},

@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kadmission "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/client-go/kubernetes"
 
 	"perch/metrics/target"
 )
@@ -40,9 +41,17 @@ func (p *monitorPlugin) reaches(ctx context.Context, a kadmission.Attributes, o 
 
 // wide is asked for objects that would be refused only.
 func (p *monitorPlugin) wide(ctx context.Context, namespace string) bool {
+	return wideNow(ctx, p.client, namespace)
+}
+
+// wideNow asks the API server whether what lives in a namespace is for all namespaces.
+func wideNow(ctx context.Context, client kubernetes.Interface, namespace string) bool {
 	if namespace == metav1.NamespaceSystem {
 		return true
 	}
-	ns, err := p.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	if client == nil {
+		return false
+	}
+	ns, err := client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	return err == nil && ns.Labels[rulesLabel] == "cluster"
 }

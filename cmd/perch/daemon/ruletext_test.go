@@ -20,7 +20,7 @@ spec:
 		t.Fatal(err)
 	}
 	text := ruleText(u)
-	if err := checkRules(text); err != nil || !strings.Contains(text, "up == 0") {
+	if err := checkRules(text, "shop"); err != nil || !strings.Contains(text, "up == 0") {
 		t.Errorf("%s: %v", text, err)
 	}
 	if groups, _, err := unstructured.NestedSlice(u.Object, "spec", "groups"); err != nil || groups[0].(map[string]any)["partial_response_strategy"] != "abort" {
