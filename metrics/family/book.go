@@ -43,11 +43,13 @@ type Limits struct {
 	Uses   int           // families, each counted once for each source
 	Bytes  int           // of their text
 	Forget time.Duration // after which one that is told no more is forgotten
+	Share  int           // a namespace has one part of so many of both at most, but Everyone and none; 0: all
 }
 
-// DefaultLimits hold some hundred applications: about 10 MiB.
+// DefaultLimits hold some hundred applications: about 10 MiB; 5,000 families and 1 MiB
+// of one namespace.
 func DefaultLimits() Limits {
-	return Limits{Uses: 40_000, Bytes: 8 << 20, Forget: time.Hour}
+	return Limits{Uses: 40_000, Bytes: 8 << 20, Forget: time.Hour, Share: 8}
 }
 
 // Longest texts that are kept whole.
@@ -66,21 +68,28 @@ type use struct {
 type Book struct {
 	limits  Limits
 	refused prometheus.Counter
+	greedy  *prometheus.CounterVec // by namespace, of those that have their share
 
 	mu    sync.Mutex // guards what follows
 	uses  map[use]time.Time
+	of    map[string]part // by namespace
 	bytes int
 	swept time.Time
 }
 
+// part is what one namespace has of a Book.
+type part struct{ uses, bytes int }
+
 // NewBook makes an empty one.
 func NewBook(limits Limits, reg prometheus.Registerer) (*Book, error) {
-	b := &Book{limits: limits, uses: map[use]time.Time{}, refused: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "perch_family_refused_total", Help: "Types and helps of metric families that were not kept because there are too many."})}
+	b := &Book{limits: limits, uses: map[use]time.Time{}, of: map[string]part{}, refused: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "perch_family_refused_total", Help: "Types and helps of metric families that were not kept because there are too many."}),
+		greedy: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perch_family_namespace_refused_total", Help: "Those of them whose namespace has as many as it may."}, []string{"offender"})}
 	if reg == nil {
 		return b, nil
 	}
-	for _, c := range []prometheus.Collector{b.refused,
+	for _, c := range []prometheus.Collector{b.refused, b.greedy,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_family_families", Help: "Metric families whose type and help are known, counted once for each source."},
 			func() float64 { n, _ := b.size(); return float64(n) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perch_family_bytes", Help: "Text of metric families that is kept."},
@@ -114,7 +123,7 @@ func (b *Book) Learn(now time.Time, told ...Told) (refused int) {
 					refused++
 					continue
 				}
-				b.bytes += u.size()
+				b.add(u, 1)
 			}
 			b.uses[u] = now
 		}
@@ -125,19 +134,53 @@ func (b *Book) Learn(now time.Time, told ...Told) (refused int) {
 
 // room answers whether one more fits, and makes room if what is old leaves some.
 func (b *Book) room(u use, now time.Time) bool {
-	fits := func() bool { return len(b.uses) < b.limits.Uses && b.bytes+u.size() <= b.limits.Bytes }
-	if !fits() && now.Sub(b.swept) > time.Minute {
+	within, whole := b.fits(u)
+	if !(within && whole) && now.Sub(b.swept) > time.Minute {
 		b.sweep(now)
+		within, whole = b.fits(u)
 	}
-	return fits()
+	if !within {
+		b.greedy.WithLabelValues(u.source.Namespace).Inc()
+	}
+	return within && whole
 }
 
+// fits answers whether one more fits within what its namespace may have, and into the
+// whole.
+func (b *Book) fits(u use) (within, whole bool) {
+	whole = len(b.uses) < b.limits.Uses && b.bytes+u.size() <= b.limits.Bytes
+	namespace, share := u.source.Namespace, b.limits.Share
+	if namespace == "" || namespace == Everyone || share == 0 {
+		return true, whole
+	}
+	have := b.of[namespace]
+	return have.uses < b.limits.Uses/share && have.bytes+u.size() <= b.limits.Bytes/share, whole
+}
+
+// add counts one more, or by -1 one less.
+func (b *Book) add(u use, n int) {
+	b.bytes += n * u.size()
+	have := b.of[u.source.Namespace]
+	if have.uses += n; have.uses == 0 {
+		delete(b.of, u.source.Namespace)
+		return
+	}
+	have.bytes += n * u.size()
+	b.of[u.source.Namespace] = have
+}
+
+// sweep forgets what is told no more, and who is counted by name and has not half of
+// its share.
 func (b *Book) sweep(now time.Time) {
 	b.swept = now
 	for u, at := range b.uses {
-		if now.Sub(at) > b.limits.Forget {
-			delete(b.uses, u)
-			b.bytes -= u.size()
+		if now.Sub(at) <= b.limits.Forget {
+			continue
+		}
+		delete(b.uses, u)
+		b.add(u, -1)
+		if have, share := b.of[u.source.Namespace], 2*b.limits.Share; have.uses*share < b.limits.Uses && have.bytes*share < b.limits.Bytes {
+			b.greedy.DeleteLabelValues(u.source.Namespace)
 		}
 	}
 }

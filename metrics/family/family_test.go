@@ -45,6 +45,52 @@ func TestACallerSeesTheFamiliesOfItsNamespacesAndPerchsOwn(t *testing.T) {
 	}
 }
 
+// However much one namespace tells, there is room for all others.
+func TestANamespaceHasItsShareOfTheBook(t *testing.T) {
+	for _, tc := range []struct {
+		about  string
+		limits Limits
+	}{
+		{"in number", Limits{Uses: 40, Bytes: 1 << 20, Forget: time.Hour, Share: 4}},
+		{"in bytes", Limits{Uses: 1000, Bytes: 40 * len("m00greedy"), Forget: time.Hour, Share: 4}},
+	} {
+		t.Run(tc.about, func(t *testing.T) {
+			b, now := book(t, tc.limits), time.Now()
+			tell := func(namespace, job string, n int) int {
+				told := Told{Source: Source{namespace, job}}
+				for i := range n {
+					told.Families = append(told.Families, Family{Name: fmt.Sprintf("m%02d", i)})
+				}
+				return b.Learn(now, told)
+			}
+			counted := func(namespace string) float64 { return testutil.ToFloat64(b.greedy.WithLabelValues(namespace)) }
+			if n := tell("greedy", "", 60); n != 50 || counted("greedy") != 50 || testutil.ToFloat64(b.refused) != 50 {
+				t.Errorf("%d refused, %g counted of it, want 50", n, counted("greedy"))
+			}
+			if n := tell("greedy", "x", 1); n != 1 {
+				t.Error("another job of it has a share of its own")
+			}
+			if n := tell("modest", "", 5); n != 0 {
+				t.Errorf("%d of another were refused", n)
+			}
+			if n := tell(Everyone, "", 12) + tell("", "", 12); n != 0 {
+				t.Errorf("%d of the cluster's own were refused", n)
+			}
+			now = now.Add(2 * time.Hour)
+			if n := tell("greedy", "new", 7); n != 0 { // the others are forgotten only when there is no room
+				t.Errorf("%d were refused after its old ones are told no more", n)
+			}
+			if n := testutil.CollectAndCount(b.greedy); n != 0 {
+				t.Errorf("%d are counted by name, none has its share full", n)
+			}
+			b.List(now.Add(2*time.Hour), "", all)
+			if uses, bytes := b.size(); uses != 0 || bytes != 0 || len(b.of) != 0 {
+				t.Errorf("%d uses of %d bytes, %d namespaces are kept", uses, bytes, len(b.of))
+			}
+		})
+	}
+}
+
 func TestAFullBookRefusesWhatIsNewAndForgetsWhatIsToldNoMore(t *testing.T) {
 	for _, tc := range []struct {
 		about  string
