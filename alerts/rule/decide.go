@@ -112,8 +112,11 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 }
 
 // mayRun tells why a rule of a namespace is not run: its texts are made in the process
-// of all.
+// of all, and what alerts were is believed after a restart.
 func mayRun(g rulefmt.RuleGroup, r rulefmt.Rule) error {
+	if r.Record == "ALERTS" || r.Record == "ALERTS_FOR_STATE" {
+		return fmt.Errorf("a namespace's rules record no %s: these series say which alerts fire; record under another name, or write an alert", r.Record)
+	}
 	if r.Alert == "" {
 		return nil
 	}

@@ -47,6 +47,17 @@ func TestATextOfANamespaceThatMayNotEndIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestANamespaceRecordsNoAlerts(t *testing.T) {
+	s := Source{Name: "PrometheusRule/shop/r", Namespace: "shop", Text: `groups: [{name: g, rules: [{record: ALERTS, expr: vector(1), labels: {alertname: NodeDown, alertstate: firing}},
+		{record: ALERTS_FOR_STATE, expr: vector(1)}, {record: shop:ALERTS, expr: ALERTS}]}]`}
+	if p := Check(s); len(p) != 2 || p[0].Rule != "ALERTS" || p[1].Rule != "ALERTS_FOR_STATE" || !strings.Contains(p[0].Error, "record under another name") {
+		t.Errorf("%v", p)
+	}
+	if s.Namespace = ""; len(Check(s)) > 0 {
+		t.Errorf("the cluster's own: %v", Check(s))
+	}
+}
+
 func TestATextOfANamespaceReadsSoManySeries(t *testing.T) {
 	var series atomic.Int64
 	d := data(t)

@@ -27,7 +27,12 @@ func TestRules(t *testing.T) {
 		`{{range 10000000000}}xxxxxxxxxxxxxxxx{{end}}`: "goes through nothing but the result of query and labels", `{{range 9000000000000000000}}{{end}}`: "goes through", `{{range $i := 1000000000}}{{$i}}{{end}}`: "goes through",
 		`{{range (args 1000000000).arg0}}{{end}}`: "goes through", `{{with args 1000000000}}{{range .arg0}}{{end}}{{end}}`: "goes through", `{{$n := 1000000000}}{{range $n}}{{end}}`: "goes through",
 		`{{with 1000000000}}{{range .}}{{end}}{{end}}`: "goes through", `{{range toDuration 1000000}}{{end}}`: "goes through", `{{range len "x"}}{{end}}`: "goes through", `{{range "xxx"}}{{end}}`: "goes through",
-		`{{range .Value}}{{end}}`: "goes through", `{{range or .Labels 1000000000}}{{end}}`: "goes through", `{{$l := .Labels}}{{if 1}}{{$l = 1000000000}}{{end}}{{range $l}}{{end}}`: "goes through",
+		`{{$ = 10000000000}}{{range $}}x{{end}}`: "goes through", `{{$ := 10000000000}}{{range $}}x{{end}}`: "goes through", `{{$n := query "up"}}{{$n = 10000000000}}{{range $n}}x{{end}}`: "goes through",
+		`{{$n := 10000000000}}{{if true}}{{$n := query "up"}}{{end}}{{range $n}}x{{end}}`: "goes through", `{{range (toTime 9).UnixNano}}x{{end}}`: "goes through",
+		`{{$a := query "u"}}{{$b := $a}}{{$c := $a}}{{range $labels}}{{range $a}}x{{end}}{{$a = $b}}{{$b = $c}}{{$c = 10000000000}}{{end}}`: "set again",
+		`{{$a := query "u"}}{{range $labels}}{{range $a}}x{{end}}{{if true}}{{$a = 10000000000}}{{end}}{{end}}`:                             "goes through",
+		`{{$s := "xx"}}` + strings.Repeat(`{{$s = (args (print $s $s)).arg0}}`, 30) + `{{$s}}`:                                              "bytes", `{{"\\\\" | ` + strings.Repeat("js | ", 30) + `js}}`: "bytes", `{{"\\\\" | ` + strings.Repeat(`printf "%q" | `, 30) + `js}}`: "bytes",
+		`{{$s := "x"}}{{range query "up"}}{{$s = js $s}}{{end}}`: "set again", `{{range .Value}}{{end}}`: "goes through", `{{range or .Labels 1000000000}}{{end}}`: "goes through", `{{$l := .Labels}}{{if 1}}{{$l = 1000000000}}{{end}}{{range $l}}{{end}}`: "goes through",
 		`{{define "a"}}{{template "a"}}{{end}}{{template "a"}}`: "define", `{{block "a" .}}{{template "a" .}}{{end}}`: "define", `{{template "text" .}}`: "template", `{{define "text"}}{{template "text"}}{{end}}{{template "text"}}`: "define",
 		`{{printf "%1000000d" 1}}`: "width", `{{printf "%.999999f" 1.0}}`: "width", `{{printf "%*d" 100000 1}}`: "*", `{{"%900000d" | printf}}`: "format", `{{printf .Labels.format 1}}`: "format", `{{printf (print "%900000" "d") 1}}`: "format",
 		`{{$x := "aaaaaaaa"}}` + strings.Repeat(`{{$x = printf "%s%s" $x $x}}`, 40):                                  "bytes",
@@ -74,7 +79,10 @@ func TestNotifications(t *testing.T) {
 		`{{define "slack.default.text"}}{{template "slack.default.text" .}}{{end}}{{template "slack.default.text" .}}`: "define", `{{range .Alerts}}{{range $.Alerts}}x{{end}}{{end}}`: "for each of all",
 		`{{range .Alerts}}{{template "slack.default.text" $}}{{toJson $}}{{end}}`: "bytes", `{{range .Alerts}}{{toJson $}}{{end}}`: "bytes", `{{$l := list "a"}}{{range .Alerts}}{{$l = append $l $l $l}}{{end}}`: "grow",
 		`{{$s := "` + strings.Repeat("x", 100000) + `"}}{{join $s (stringSlice ` + strings.Repeat(`"" `, 1000) + `)}}`: "bytes",
-		"{{" + strings.Repeat(`html (html (`, 8) + `"<<<<<<<<"` + strings.Repeat("))", 8) + "}}":                       "bytes", `{{printf "%900000d" 1}}`: "width", `{{query "up"}}`: "not known",
+		"{{" + strings.Repeat(`html (html (`, 8) + `"<<<<<<<<"` + strings.Repeat("))", 8) + "}}":                       "bytes", `{{range .Alerts}}{{range .StartsAt.UnixNano}}x{{end}}{{end}}`: "goes through", `{{template "x" (list 1)}}`: "only what it got",
+		`{{"2"` + strings.Repeat(` | (index .Alerts 0).StartsAt.Format`, 20) + `}}`: "bytes", `{{"x" | ` + strings.Repeat("base64encode | ", 40) + `base64encode}}`: "bytes",
+		`{{$l := list "x"}}` + strings.Repeat(`{{$l = list $l $l}}`, 30) + `{{$l}}`: "bytes", `{{$s := "x"}}` + strings.Repeat(`{{$s = join $s (stringSlice $s $s)}}`, 20) + `{{$s}}`: "bytes",
+		`{{printf "%900000d" 1}}`: "width", `{{query "up"}}`: "not known",
 	}
 	for text, want := range bad {
 		if err := Notification(text); err == nil || !strings.Contains(err.Error(), want) {
