@@ -260,6 +260,36 @@ func mayRun(path string, n *yaml.Node) error {
 	return nil
 }
 
+// runnable is a merged configuration of before in which receivers of namespaces whose
+// texts are not run keep nothing but their names, until Merge has said so.
+func (r *Router) runnable(text string) string {
+	var doc yaml.Node
+	if yaml.Unmarshal([]byte(text), &doc) != nil || len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+		return text // load says what it is
+	}
+	changed := false
+	for _, n := range under(doc.Content[0], "receivers", yaml.SequenceNode).Content {
+		var of struct {
+			Name string `yaml:"name"`
+		}
+		if n.Kind != yaml.MappingNode || n.Decode(&of) != nil || strings.Count(of.Name, "/") < 2 {
+			continue
+		}
+		if err := mayRun(of.Name, n); err != nil {
+			r.log.Warn("receiver of before gets nothing", "receiver", of.Name, "err", err)
+			*n, changed = yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Value: "name"}, {Kind: yaml.ScalarNode, Value: of.Name}}}, true
+		}
+	}
+	if !changed {
+		return text
+	}
+	out, err := yaml.Marshal(&doc)
+	if err != nil {
+		return Default
+	}
+	return string(out)
+}
+
 // maxDepth of routes of a namespace.
 const maxDepth = 20
 

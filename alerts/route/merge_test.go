@@ -1,6 +1,8 @@
 package route
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -112,5 +114,29 @@ func TestMergeOfNothingIsTheText(t *testing.T) {
 	}
 	if text, problems := Merge("not: [yaml", []Own{{"shop", "t", "route: {receiver: b}"}}); text != "not: [yaml" || len(problems) != 1 {
 		t.Errorf("a broken base: %q, %v", text, problems)
+	}
+}
+
+func TestAReceiverOfBeforeWhoseTextMayNotEndGetsNothing(t *testing.T) {
+	const kept = `# ours
+route: {receiver: ops, routes: [{receiver: shop/team/chat, matchers: ['namespace="shop"']}]}
+receivers:
+    - name: ops
+      slack_configs: [{api_url: 'http://x/', text: '{{range 3}}x{{end}}'}]
+    - {name: shop/team/good, slack_configs: [{api_url: 'http://x/', text: '{{range .Alerts}}{{.Status}}{{end}}'}]}
+    - {name: shop/team/chat, slack_configs: [{api_url: 'http://x/', text: '%s'}]}
+`
+	for text, want := range map[string]int{"{{range 9000000000000000000}}{{end}}": 2, "{{ .Status }}": 3} {
+		dir := t.TempDir()
+		before := strings.Replace(kept, "%s", text, 1)
+		if err := os.WriteFile(filepath.Join(dir, "config"), []byte(before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, stop := open(t, dir, "")
+		stop()
+		got := r.Text()
+		if n := strings.Count(got, "slack_configs"); n != want || !strings.Contains(got, "name: shop/team/chat") || !strings.Contains(got, "{{range 3}}") || want == 3 && got != before {
+			t.Errorf("%s: %d receivers, want %d:\n%s", text, n, want, got)
+		}
 	}
 }

@@ -227,7 +227,7 @@ func (r *Router) ApplyWith(text string, templates []string) (err error) {
 func (r *Router) Restore() error {
 	text, err := os.ReadFile(r.file("config"))
 	if err == nil {
-		err = r.Apply(string(text))
+		err = r.Apply(r.runnable(string(text)))
 	}
 	if err == nil {
 		return nil
