@@ -177,6 +177,12 @@ func (r *reading) call(n parse.Node, name string, args []value) value {
 		}
 	case "value":
 		out.size = dataSize
+	case "append": // two lists may have one end, and one be put into it
+		for _, a := range args[min(1, len(args)):] {
+			if a.kind == made {
+				r.refuse(n, "append takes texts and fields here: a list that lists are appended to may hold itself")
+			}
+		}
 	case "join":
 		if len(args) == 2 {
 			out.size = (args[1].size + 1) * (args[0].size + 1)
