@@ -153,12 +153,26 @@ func (t *taking) labels(l labels.Labels) labels.Labels {
 	return b.Labels()
 }
 
+// errReserved refuses what a namespace says of alerts: it is what they are after a
+// restart.
+var errReserved = errors.New("only rules write series of this name")
+
+// may answers whether a series may be written.
+func (t *taking) may(l labels.Labels) error {
+	if name := l.Get(labels.MetricName); t.into != "" && (name == "ALERTS" || name == "ALERTS_FOR_STATE") {
+		return errReserved
+	}
+	return nil
+}
+
 // reasonOf says why the store refuses a sample, if only this one; empty: it refuses
 // all.
 func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, store.ErrSeriesLimit):
 		return "series_limit"
+	case errors.Is(err, errReserved):
+		return "reserved_name"
 	case errors.Is(err, storage.ErrOutOfBounds), errors.Is(err, storage.ErrTooOldSample):
 		return "too_old"
 	case errors.Is(err, storage.ErrOutOfOrderSample):
@@ -186,7 +200,7 @@ func (i intake) result(t *taking, ref storage.SeriesRef, l labels.Labels, at int
 		return ref, nil
 	}
 	i.refused.WithLabelValues(t.door, reason).Inc()
-	if reason == "series_limit" {
+	if reason == "series_limit" || reason == "reserved_name" {
 		// Of the next version of remote write, whose handler stores the rest of a
 		// request only after errors that it knows.
 		return ref, fmt.Errorf("%w: %w", err, storage.ErrOutOfBounds)
@@ -222,12 +236,18 @@ type written struct {
 
 func (w written) Append(ref storage.SeriesRef, l labels.Labels, at int64, v float64) (storage.SeriesRef, error) {
 	l = w.taking.labels(l)
+	if err := w.taking.may(l); err != nil {
+		return w.intake.result(w.taking, 0, l, at, err)
+	}
 	ref, err := w.Appender.Append(ref, l, at, v)
 	return w.intake.result(w.taking, ref, l, at, err)
 }
 
 func (w written) AppendHistogram(ref storage.SeriesRef, l labels.Labels, at int64, h *histogram.Histogram, fh *histogram.FloatHistogram) (storage.SeriesRef, error) {
 	l = w.taking.labels(l)
+	if err := w.taking.may(l); err != nil {
+		return w.intake.result(w.taking, 0, l, at, err)
+	}
 	ref, err := w.Appender.AppendHistogram(ref, l, at, h, fh)
 	return w.intake.result(w.taking, ref, l, at, err)
 }
@@ -252,6 +272,9 @@ type writtenV2 struct {
 
 func (w writtenV2) Append(ref storage.SeriesRef, l labels.Labels, st, at int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, opts storage.AOptions) (storage.SeriesRef, error) {
 	l = w.taking.labels(l)
+	if err := w.taking.may(l); err != nil {
+		return w.intake.result(w.taking, 0, l, at, err)
+	}
 	w.taking.learn(l, opts.MetricFamilyName, opts.Metadata)
 	ref, err := w.AppenderV2.Append(ref, l, st, at, v, h, fh, opts)
 	return w.intake.result(w.taking, ref, l, at, err)

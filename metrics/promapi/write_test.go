@@ -294,6 +294,46 @@ func TestACallerOfOneNamespaceWritesIntoNoOther(t *testing.T) {
 	}
 }
 
+// What alerts were at a restart is read from these series: a namespace does not say it.
+func TestACallerOfOneNamespaceDoesNotSayWhatAlertsAre(t *testing.T) {
+	_, st := newAPI(t, Parts{})
+	reg := prometheus.NewRegistry()
+	api, err := New(Default(), Parts{Store: st}, slog.New(slog.DiscardHandler), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	red, x := Access{Write: true, Into: "red"}, prompb.Sample{Value: 1, Timestamp: at.UnixMilli()}
+	if w := writeV1(t, api, red, prompb.WriteRequest{Timeseries: []prompb.TimeSeries{seriesV1("ALERTS", "red", x), seriesV1("ALERTS_FOR_STATE", "", x), seriesV1("a", "red", x)}}); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "reserved_name 2") {
+		t.Error(w.Code, w.Body)
+	}
+	table := writev2.NewSymbolTable()
+	req := writev2.Request{}
+	for _, name := range []string{"ALERTS", "b"} {
+		req.Timeseries = append(req.Timeseries, writev2.TimeSeries{LabelsRefs: table.SymbolizeLabels(labels.FromStrings("__name__", name), nil), Samples: []writev2.Sample{{Value: 1, Timestamp: at.UnixMilli()}}})
+	}
+	req.Symbols = table.Symbols()
+	if w := writeV2(t, api, red, req); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "only rules write") {
+		t.Error(w.Code, w.Body)
+	}
+	md := pmetric.NewMetrics()
+	s := resource(md)
+	gauge(s, "ALERTS", 1)
+	gauge(s, "c", 1)
+	if w := writeOTLP(t, api, red, md); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "reserved_name 1") {
+		t.Error(w.Code, w.Body)
+	}
+	want := []string{`{__name__="a", namespace="red"} 1`, `{__name__="b", namespace="red"} 1`, `{__name__="c", namespace="red"} 1`}
+	if got := ask(t, api, `{__name__=~"ALERTS|ALERTS_FOR_STATE|a|b|c"}`, at); !slices.Equal(got, want) {
+		t.Errorf("stored %v, want %v", got, want)
+	}
+	if n := count(t, reg, "perch_promapi_written_samples_refused_total"); n != 4 {
+		t.Errorf("%g were counted, want 4", n)
+	}
+	if w := writeV1(t, api, Everything(), prompb.WriteRequest{Timeseries: []prompb.TimeSeries{seriesV1("ALERTS", "red", x)}}); w.Code != http.StatusNoContent {
+		t.Error("who may write everything:", w.Code, w.Body)
+	}
+}
+
 func TestDeltasOfOTLPAreRefusedByNameAndTheRestIsStored(t *testing.T) {
 	api, _ := newAPI(t, Parts{})
 	md := pmetric.NewMetrics()

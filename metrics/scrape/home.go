@@ -58,6 +58,13 @@ func (l *Loop) kept(t target.Target) (target.Target, bool, []target.Dropped) {
 	return t, true, []target.Dropped{{From: t.From, Partly: true, Reason: fmt.Sprintf("targets that were found in namespace %q stay there, though relabelings say %q; %s", t.Namespace, said, who)}}
 }
 
+// reserved answers whether a series is one that only rules write: alerts are what it
+// says after a restart.
+func reserved(ls labels.Labels) bool {
+	name := ls.Get(labels.MetricName)
+	return name == "ALERTS" || name == "ALERTS_FOR_STATE"
+}
+
 // place is a series' labels with the namespace that the target may have. One
 // without a namespace is what perch says of the cluster, and gets it too.
 func (a *gated) place(ls labels.Labels) labels.Labels {

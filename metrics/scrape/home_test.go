@@ -105,6 +105,42 @@ func TestATargetMakesSeriesOfItsNamespaceOnly(t *testing.T) {
 	}
 }
 
+// What alerts were at a restart is read from these series: a namespace does not say it.
+func TestATargetOfANamespaceDoesNotSayWhatAlertsAre(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ALERTS{alertname=\"NodeDown\",alertstate=\"firing\"} 1\nALERTS_FOR_STATE{alertname=\"NodeDown\"} 1\nplain 1\n")
+	}))
+	t.Cleanup(app.Close)
+	job := func(name, from, settings string) target.Job {
+		j := jobOf(name, strings.TrimPrefix(app.URL, "http://"), "/"+name, settings)
+		j.From = from
+		j.Targets[0].From, j.Targets[0].Namespace, j.Targets[0].Labels["namespace"] = from, "red", "red"
+		return j
+	}
+	jobs := []target.Job{
+		job("says", "podmonitor/red/a", ""),
+		job("relabels", "podmonitor/red/b", "metric_relabel_configs: [{source_labels: [__name__], regex: plain, target_label: other, replacement: x}, {source_labels: [__name__], regex: up, target_label: __name__, replacement: ALERTS}]\n"),
+		job("wide", "podmonitor/all/c", ""),
+	}
+	s := newStore(t)
+	l := runLoop(t, s, Default(), Parts{Jobs: func() ([]target.Job, []target.Dropped) { return jobs, nil }, Wide: func(ns string) bool { return ns == "all" }}, prometheus.NewRegistry())
+	eventually(t, 2*time.Minute, func() bool { found, _ := latest(t, s, "plain"); return len(found) == 3 }, func() string { return "not all came" })
+	for _, name := range []string{"ALERTS", "ALERTS_FOR_STATE"} {
+		found, _ := latest(t, s, name)
+		for text := range found {
+			if labelOf(text, "job") != "wide" {
+				t.Errorf("stored: %s", text)
+			}
+		}
+		if len(found) != 1 {
+			t.Errorf("%d series %s, want that of who may say it", len(found), name)
+		}
+	}
+	if n := testutil.ToFloat64(l.metrics.reserved); n < 4 {
+		t.Errorf("%g were counted", n)
+	}
+}
+
 func TestWhatIsFoundElsewhereIsScrapedThere(t *testing.T) {
 	for _, c := range []struct {
 		from, found string

@@ -13,6 +13,7 @@ type metrics struct {
 	found    *prometheus.GaugeVec // by pool
 	left     prometheus.Gauge
 	foreign  prometheus.Counter
+	reserved prometheus.Counter
 	cut      *prometheus.CounterVec // by reason
 	offender *prometheus.GaugeVec   // by namespace, pod, target (its URL) and reason, offenderLimit of them
 
@@ -25,8 +26,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		// Prometheus' name: who looks for targets there makes it, and dashboards ask for it.
 		found: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "prometheus_sd_discovered_targets", Help: "Current number of discovered targets.",
 			ConstLabels: prometheus.Labels{"name": "scrape"}}, []string{"config"}),
-		left:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets_left_out", Help: "Objects that ask to be scraped and are not."}),
-		foreign: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_scrape_foreign_namespace_samples_total", Help: "Samples whose target said that they are of a namespace that is not its own; they were stored as its own."}),
+		left:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "perch_scrape_targets_left_out", Help: "Objects that ask to be scraped and are not."}),
+		reserved: prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_scrape_reserved_samples_total", Help: "Samples of targets of a namespace called ALERTS or ALERTS_FOR_STATE, which only rules write; they were not stored."}),
+		foreign:  prometheus.NewCounter(prometheus.CounterOpts{Name: "perch_scrape_foreign_namespace_samples_total", Help: "Samples whose target said that they are of a namespace that is not its own; they were stored as its own."}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perch_scrape_answers_cut_off_total", Help: "Answers of targets that were not or not wholly stored, by reason."}, []string{"reason"}),
 		offender: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -35,7 +37,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, r := range []string{cutSamples, cutBody, cutLabels, cutGarbage, cutSeries} {
 		m.cut.WithLabelValues(r)
 	}
-	reg.MustRegister(m.targets, m.found, m.left, m.foreign, m.cut, m.offender)
+	reg.MustRegister(m.targets, m.found, m.left, m.foreign, m.reserved, m.cut, m.offender)
 	return m
 }
 

@@ -37,8 +37,9 @@ type gate struct {
 	into storage.AppendableV2
 	most int // samples of one answer where the target says nothing
 
-	wide    func(namespace string) bool // see Parts.Wide
-	foreign prometheus.Counter
+	wide     func(namespace string) bool // see Parts.Wide
+	foreign  prometheus.Counter
+	reserved prometheus.Counter
 
 	mu    sync.Mutex
 	known map[*scrape.Target]answered
@@ -102,6 +103,10 @@ func (a *gated) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64, v f
 		if a.n++; a.n > a.most && (a.n > a.most+reports || !report(ls)) {
 			return 0, errSamples
 		}
+	}
+	if a.home != "" && reserved(ls) {
+		a.gate.reserved.Inc()
+		return 0, nil
 	}
 	ls = a.place(ls)
 	if !a.holding || ref != 0 {

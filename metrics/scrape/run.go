@@ -79,7 +79,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		cfg: cfg, parts: parts, log: log, pools: full, gate: &gate{into: parts.Into, most: int(cfg.SampleLimit), known: map[*scrape.Target]answered{}}, sockets: map[string]string{}, word: rand.Text(),
 		since: map[string]time.Time{}, jobPools: map[string]pool{}, metrics: newMetrics(reg), cuts: cuts{}, made: make([]atomic.Pointer[[]family.Family], len(cfg.Local)),
 	}
-	l.gate.wide, l.gate.foreign = parts.Wide, l.metrics.foreign
+	l.gate.wide, l.gate.foreign, l.gate.reserved = parts.Wide, l.metrics.foreign, l.metrics.reserved
 	if cfg.File != "" {
 		if l.files, err = newFileJobs(cfg, full.ScrapeConfigs, log, reg); err != nil {
 			return nil, err
