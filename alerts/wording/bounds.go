@@ -4,6 +4,10 @@ package wording
 // namespace wrote the rule.
 const MostSeries = 100
 
+// mostText is how long a text with a template in it may be: what is nested in it takes
+// stack, to read and to run.
+const mostText = 64 << 10
+
 // mostWidth is the largest width or precision of printf.
 const mostWidth = 200
 

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"text/template/parse"
 )
 
@@ -53,6 +54,9 @@ type reading struct {
 func check(text string, l language) error {
 	if float64(len(text)) > l.limit {
 		return fmt.Errorf("the text has %d bytes, a namespace's may have %.0f", len(text), l.limit)
+	}
+	if len(text) > mostText && strings.Contains(text, "{{") {
+		return fmt.Errorf("the template has %d bytes, a namespace's may have %d", len(text), mostText)
 	}
 	set := map[string]*parse.Tree{}
 	name := rand.Text() // which no define can have: that would be taken for this text

@@ -65,7 +65,7 @@ func TestNotifications(t *testing.T) {
 		`{{ with .CommonLabels.Remove .GroupLabels.Names }}{{ .Values | join " " }}{{ end }}`, `{{ range (index .Alerts 0).Labels.SortedPairs }}{{ .Name }}{{ end }}`, `{{ (index .Alerts 0).StartsAt.Format "15:04" }}`,
 		`{{ if gt (len .Alerts.Firing) 0 }}{{ .Alerts.Firing | len }} firing{{ end }}`, `{{ .Status | toUpper }} {{ .ExternalURL }}`, `{{ toJson . }}`, `{{ range .Alerts }}{{ toJson . }}{{ end }}`, `{{ . | toJson | base64encode }}`,
 		`{{ if eq .Status "firing" }}danger{{ else }}good{{ end }}`, `{{ reReplaceAll "\n" " " .CommonAnnotations.description | urlquery }}`, `{{ $alerts := .Alerts.Firing }}{{ range $alerts }}{{ .GeneratorURL }}{{ end }}`,
-		`{{ $l := append (list "a") .Status }}{{ toJson $l }}`, `{{ .StartsAt | since | humanizeDuration }}`, `{{ dict "a" .Status "b" (list 1 2) | toJson }}`, `{{ .GroupLabels.Values.Join ":" }}`, `secret{{with`, `{{ with .Alerts }}{{ range . }}{{ .Status }}{{ end }}{{ end }}`,
+		strings.Repeat("certificate", 30000), `{{ $l := append (list "a") .Status }}{{ toJson $l }}`, `{{ .StartsAt | since | humanizeDuration }}`, `{{ dict "a" .Status "b" (list 1 2) | toJson }}`, `{{ .GroupLabels.Values.Join ":" }}`, `secret{{with`, `{{ with .Alerts }}{{ range . }}{{ .Status }}{{ end }}{{ end }}`,
 		`{{ range .Alerts }}{{ range .Labels.SortedPairs }}{{ .Name }}={{ .Value }}{{ end }}{{ $.GroupLabels.job }}{{ end }}`,
 	}
 	for _, text := range good {
@@ -78,11 +78,12 @@ func TestNotifications(t *testing.T) {
 		`{{range index (list 10000000000) 0}}{{end}}`: "goes through", `{{range since now}}{{end}}`: "goes through", `{{template "x" 10000000000}}`: "only what it got", `{{with dict "n" 10000000000}}{{template "x" .n}}{{end}}`: "only what it got",
 		`{{define "slack.default.text"}}{{template "slack.default.text" .}}{{end}}{{template "slack.default.text" .}}`: "define", `{{range .Alerts}}{{range $.Alerts}}x{{end}}{{end}}`: "for each of all",
 		`{{range .Alerts}}{{template "slack.default.text" $}}{{toJson $}}{{end}}`: "bytes", `{{range .Alerts}}{{toJson $}}{{end}}`: "bytes", `{{$l := list "a"}}{{range .Alerts}}{{$l = append $l "a"}}{{end}}`: "grow",
-		`{{$s := "` + strings.Repeat("x", 100000) + `"}}{{join $s (stringSlice ` + strings.Repeat(`"" `, 1000) + `)}}`: "bytes",
-		"{{" + strings.Repeat(`html (html (`, 8) + `"<<<<<<<<"` + strings.Repeat("))", 8) + "}}":                       "bytes", `{{range .Alerts}}{{range .StartsAt.UnixNano}}x{{end}}{{end}}`: "goes through", `{{template "x" (list 1)}}`: "only what it got",
+		`{{$s := "` + strings.Repeat("x", 30000) + `"}}{{join $s (stringSlice ` + strings.Repeat(`"" `, 1000) + `)}}`: "bytes",
+		"{{" + strings.Repeat(`html (html (`, 8) + `"<<<<<<<<"` + strings.Repeat("))", 8) + "}}":                      "bytes", `{{range .Alerts}}{{range .StartsAt.UnixNano}}x{{end}}{{end}}`: "goes through", `{{template "x" (list 1)}}`: "only what it got",
 		`{{"2"` + strings.Repeat(` | (index .Alerts 0).StartsAt.Format`, 20) + `}}`: "bytes", `{{"x" | ` + strings.Repeat("base64encode | ", 40) + `base64encode}}`: "bytes",
 		`{{$l := list "x"}}` + strings.Repeat(`{{$l = list $l $l}}`, 30) + `{{$l}}`: "bytes", `{{$s := "x"}}` + strings.Repeat(`{{$s = join $s (stringSlice $s $s)}}`, 20) + `{{$s}}`: "bytes",
 		`{{$a := append (list 1 2 3) "x"}}{{$b := append $a "y"}}{{$c := append $a $b}}{{print $b}}`: "may hold itself",
+		strings.Repeat("{{if 1}}", 8000) + strings.Repeat("{{end}}", 8000):                           "120000 bytes",
 		`{{printf "%900000d" 1}}`: "width", `{{query "up"}}`: "not known",
 	}
 	for text, want := range bad {
