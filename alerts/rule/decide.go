@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
@@ -87,6 +88,10 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 		for i := range groups.Groups {
 			g := &groups.Groups[i]
 			var keep []rulefmt.Rule
+			if every := time.Duration(g.Interval); s.Namespace != "" && every != 0 && every < leastInterval {
+				bad = append(bad, Problem{Source: s.Name, Error: fmt.Sprintf("group %q: interval %s: rules of a namespace are evaluated every %s at most", g.Name, g.Interval, leastInterval)})
+				g.Interval, g.Rules = 0, nil
+			}
 			for n, r := range g.Rules {
 				if broken[brokenRule{g.Name, n}] {
 					continue
@@ -110,6 +115,9 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 	}
 	return good, bad
 }
+
+// leastInterval of a namespace's group: what it costs, all pay.
+const leastInterval = time.Second
 
 // mayRun tells why a rule of a namespace is not run: its texts are made in the process
 // of all, and what alerts were is believed after a restart.

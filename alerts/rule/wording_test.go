@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 )
 
 func TestATextOfANamespaceThatMayNotEndIsLeftOut(t *testing.T) {
@@ -103,5 +104,21 @@ func TestATextOfANamespaceReadsSoManySeries(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatalf("no alerts of %v", want)
 		}
+	}
+}
+
+func TestGroupsOfANamespaceAreNotEvaluatedAllTheTime(t *testing.T) {
+	s := Source{Name: "PrometheusRule/shop/a", Namespace: "shop", Text: `groups: [{name: fast, interval: 1ms, rules: [{record: a, expr: vector(1)}]}, {name: often, interval: 1s, rules: [{record: b, expr: vector(1)}]}, {name: as all, rules: [{record: c, expr: vector(1)}]}]`}
+	if p := Check(s); len(p) != 1 || !strings.Contains(p[0].Error, `group "fast": interval 1ms: rules of a namespace are evaluated every 1s at most`) {
+		t.Error(p)
+	}
+	good, _ := parse([]Source{s}, parser.NewParser(parser.Options{}))
+	for i, n := range []int{0, 1, 1} {
+		if g := good[s.Name].Groups[i]; len(g.Rules) != n {
+			t.Errorf("%s has %d rules", g.Name, len(g.Rules))
+		}
+	}
+	if s.Namespace = ""; len(Check(s)) > 0 {
+		t.Error("the cluster's may")
 	}
 }
