@@ -48,6 +48,9 @@ func Check(r Rule) error {
 	if !model.LegacyValidation.IsValidMetricName(r.Record) || strings.HasPrefix(r.Record, "perch_") {
 		bad("record %q: use the name of a series, such as shop_failed_payments_total; perch_ is perch's own", r.Record)
 	}
+	if r.Record == "ALERTS" || r.Record == "ALERTS_FOR_STATE" {
+		bad("record %s: this series says which alerts fire; use another name", r.Record)
+	}
 	if _, err := query.Parse(r.Query); err != nil {
 		bad("query: %w", err)
 	}

@@ -24,6 +24,7 @@ func TestBrokenRulesAreNamedWithTheWayOut(t *testing.T) {
 		{"a broken expression", func(r *Rule) { r.Query = "~[a" }, "query: query position"},
 		{"a record with a space", func(r *Rule) { r.Record = "x total" }, `record "x total": use the name of a series`},
 		{"no record", func(r *Rule) { r.Record = "" }, `record ""`},
+		{"a record that says which alerts fire", func(r *Rule) { r.Record = "ALERTS" }, "use another name"},
 		{"a record of perch", func(r *Rule) { r.Record = "perch_x_total" }, "perch_ is perch's own"},
 		{"by the node, which is there", func(r *Rule) { r.By = []string{"node"} }, `by "node": every series has it`},
 		{"by the namespace, which is there", func(r *Rule) { r.By = []string{"namespace"} }, ""},
