@@ -85,6 +85,12 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 		if whole {
 			continue
 		}
+		if s.Namespace != "" {
+			if err := tooMany(groups); err != nil {
+				bad = append(bad, Problem{Source: s.Name, Error: err.Error()})
+				continue
+			}
+		}
 		for i := range groups.Groups {
 			g := &groups.Groups[i]
 			var keep []rulefmt.Rule

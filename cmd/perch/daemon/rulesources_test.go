@@ -74,7 +74,7 @@ func TestRulesReadOnlyTheirNamespace(t *testing.T) {
 	}
 	text := `groups:
 - name: spy
-  interval: 200ms
+  interval: 1s
   rules:
   - {record: pods_seen, expr: count(kube_pod_info), labels: {namespace: bank}}
   - {record: load_seen, expr: count(node_load1) or vector(0)}
