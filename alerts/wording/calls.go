@@ -86,6 +86,10 @@ func (r *reading) operand(n parse.Node, dot value) value {
 	return value{}
 }
 
+// numbers are methods of times: a template of the cluster that goes through what it is
+// given would count to one.
+var numbers = map[string]bool{"Unix": true, "UnixMilli": true, "UnixMicro": true, "UnixNano": true, "Nanosecond": true}
+
 // field follows names from a value.
 func (r *reading) field(v value, names []string) value {
 	for _, name := range names {
@@ -98,6 +102,8 @@ func (r *reading) field(v value, names []string) value {
 			v.kind, v.size = group, r.groupIs
 		case several:
 			v.kind, v.size = pairs, pairsSize
+		case numbers[name]:
+			v.kind = made
 		}
 	}
 	return v

@@ -80,6 +80,7 @@ func TestNotifications(t *testing.T) {
 		`{{range .Alerts}}{{template "slack.default.text" $}}{{toJson $}}{{end}}`: "bytes", `{{range .Alerts}}{{toJson $}}{{end}}`: "bytes", `{{$l := list "a"}}{{range .Alerts}}{{$l = append $l "a"}}{{end}}`: "grow",
 		`{{$s := "` + strings.Repeat("x", 30000) + `"}}{{join $s (stringSlice ` + strings.Repeat(`"" `, 1000) + `)}}`: "bytes",
 		"{{" + strings.Repeat(`html (html (`, 8) + `"<<<<<<<<"` + strings.Repeat("))", 8) + "}}":                      "bytes", `{{range .Alerts}}{{range .StartsAt.UnixNano}}x{{end}}{{end}}`: "goes through", `{{template "x" (list 1)}}`: "only what it got",
+		`{{with index .Alerts 0}}{{template "x" .StartsAt.UnixNano}}{{end}}`: "only what it got", `{{with (index .Alerts 0).StartsAt}}{{template "x" .Unix}}{{end}}`: "only what it got",
 		`{{"2"` + strings.Repeat(` | (index .Alerts 0).StartsAt.Format`, 20) + `}}`: "bytes", `{{"x" | ` + strings.Repeat("base64encode | ", 40) + `base64encode}}`: "bytes",
 		`{{$l := list "x"}}` + strings.Repeat(`{{$l = list $l $l}}`, 30) + `{{$l}}`: "bytes", `{{$s := "x"}}` + strings.Repeat(`{{$s = join $s (stringSlice $s $s)}}`, 20) + `{{$s}}`: "bytes",
 		`{{$a := append (list 1 2 3) "x"}}{{$b := append $a "y"}}{{$c := append $a $b}}{{print $b}}`: "may hold itself",
