@@ -140,10 +140,14 @@ func (b *Book) room(u use, now time.Time) bool {
 		within, whole = b.fits(u)
 	}
 	if !within {
-		b.greedy.WithLabelValues(u.source.Namespace).Inc()
+		b.greedy.WithLabelValues(counted(u.source.Namespace)).Inc()
 	}
 	return within && whole
 }
+
+// counted is a namespace as a metric names it, which has to be text: what OTLP brings
+// need not be.
+func counted(namespace string) string { return strings.ToValidUTF8(namespace, "\uFFFD") }
 
 // fits answers whether one more fits within what its namespace may have, and into the
 // whole.
@@ -180,7 +184,7 @@ func (b *Book) sweep(now time.Time) {
 		delete(b.uses, u)
 		b.add(u, -1)
 		if have, share := b.of[u.source.Namespace], 2*b.limits.Share; have.uses*share < b.limits.Uses && have.bytes*share < b.limits.Bytes {
-			b.greedy.DeleteLabelValues(u.source.Namespace)
+			b.greedy.DeleteLabelValues(counted(u.source.Namespace))
 		}
 	}
 }

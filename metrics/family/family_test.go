@@ -91,6 +91,16 @@ func TestANamespaceHasItsShareOfTheBook(t *testing.T) {
 	}
 }
 
+func TestANamespaceThatIsNoTextHasItsShareToo(t *testing.T) {
+	b, now := book(t, Limits{Uses: 4, Bytes: 1 << 20, Forget: time.Hour, Share: 4}), time.Now()
+	if n := b.Learn(now, Told{Source{"a\xff", "web"}, []Family{{Name: "x"}, {Name: "y"}}}); n != 1 || testutil.ToFloat64(b.greedy.WithLabelValues("a\uFFFD")) != 1 {
+		t.Errorf("%d refused, %d counted by name, want one", n, testutil.CollectAndCount(b.greedy))
+	}
+	if b.List(now.Add(2*time.Hour), "", all); testutil.CollectAndCount(b.greedy) != 0 {
+		t.Error("it is counted by name after it is forgotten")
+	}
+}
+
 func TestAFullBookRefusesWhatIsNewAndForgetsWhatIsToldNoMore(t *testing.T) {
 	for _, tc := range []struct {
 		about  string

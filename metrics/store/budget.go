@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,7 +88,7 @@ func (b *budget) PreCreation(l labels.Labels) error {
 func (b *budget) name(namespace string, l labels.Labels, all int64) {
 	now, known := time.Now(), b.over[namespace]
 	crowded := known == nil && len(b.over) >= maxNamed && !b.yield(now)
-	offender, count := cmp.Or(namespace, noName), b.metrics.overrun
+	offender, count := counted(namespace), b.metrics.overrun
 	if crowded {
 		offender = theRest
 	}
@@ -157,6 +158,12 @@ func (b *budget) yield(now time.Time) bool {
 	return true
 }
 
+// counted is a namespace as a count names it. One that is no text, which OTLP may bring,
+// would be a panic in the middle of an append.
+func counted(namespace string) string {
+	return cmp.Or(strings.ToValidUTF8(namespace, "\uFFFD"), noName)
+}
+
 // forget lets a namespace have no name here, nor a count of its own.
 func (b *budget) forget(namespace string) {
 	if _, known := b.over[namespace]; !known {
@@ -164,7 +171,7 @@ func (b *budget) forget(namespace string) {
 	}
 	delete(b.over, namespace)
 	delete(b.since, namespace)
-	name := cmp.Or(namespace, noName)
+	name := counted(namespace)
 	b.metrics.overrun.DeleteLabelValues(name)
 	b.metrics.crowded.DeleteLabelValues(name)
 }

@@ -101,6 +101,21 @@ func TestNoNamespaceIsBlamedForTheRest(t *testing.T) {
 	}
 }
 
+// The database asks in the middle of an append, which a panic would leave open.
+func TestANamespaceThatIsNoTextIsRefusedToo(t *testing.T) {
+	s := open(t, t.TempDir(), func(c *Config) { c.NamespaceLimit = 1 })
+	var batch []Sample
+	for i := range 3 {
+		batch = append(batch, Sample{Labels: labels.FromStrings("__name__", "x", "namespace", "a\xff", "i", strconv.Itoa(i)), T: 1000, V: 1})
+	}
+	if got, err := s.Inlet("test").Append(context.Background(), batch); err != nil || got.Stored != 1 || got.Refused != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if n := testutil.ToFloat64(s.metrics.overrun.WithLabelValues("a\uFFFD")); n != 2 {
+		t.Errorf("%g were counted, want 2", n)
+	}
+}
+
 // Who was refused a series long ago makes room for who is now, in names and in metrics.
 func TestWhoIsRefusedNowIsNamedAlsoAfterManyOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
