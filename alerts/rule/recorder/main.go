@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
@@ -119,9 +120,13 @@ func ask(client *http.Client, req *http.Request, name, dir string, start, end ti
 			if !ok {
 				v = "_"
 			} else if f, err := strconv.ParseFloat(v, 64); err == nil {
-				v = strconv.FormatFloat(f, 'g', 7, 64) // as exact as a rate needs
-				if f == float64(int64(f)) {
+				switch {
+				case f == float64(int64(f)):
 					v = strconv.FormatFloat(f, 'f', -1, 64)
+				case math.Abs(f) >= 1e6: // a time, or counted in bytes
+					v = strconv.FormatFloat(f, 'f', 3, 64)
+				default:
+					v = strconv.FormatFloat(f, 'g', 7, 64) // as exact as a rate needs
 				}
 			}
 			values = append(values, v)
