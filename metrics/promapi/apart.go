@@ -2,6 +2,7 @@ package promapi
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -22,6 +23,7 @@ const maxAhead = 10 * time.Minute
 const (
 	tooNew           = "too_new"
 	invalidHistogram = "invalid_histogram"
+	invalidName      = "invalid_name"
 )
 
 // refuse counts one number and keeps it for the answer.
@@ -149,19 +151,45 @@ func number(whole []byte) int64 {
 }
 
 // dataPoint is what all data points of OTLP have.
-type dataPoint interface{ Timestamp() pcommon.Timestamp }
+type dataPoint interface {
+	Timestamp() pcommon.Timestamp
+	Attributes() pcommon.Map
+}
 
-// takeApartOTLP takes them out of md, and says how many.
+// nameless answers whether nothing of a name stays in a series: letters, digits and
+// what else, if any, is kept of ASCII.
+func nameless(name, also string) bool {
+	return !strings.ContainsFunc(name, func(c rune) bool {
+		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune(also, c)
+	})
+}
+
+func namelessKey(key string, _ pcommon.Value) bool { return nameless(key, "") }
+
+// takeApartOTLP takes them out of md, and says how many numbers. Attributes without a
+// name are left out where they are a resource's or a scope's; a number with one is
+// refused, since without it it may be another's.
 func (i intake) takeApartOTLP(t *taking, md pmetric.Metrics, now time.Time) (n int) {
 	latest := now.Add(maxAhead).UnixMilli()
 	for _, resource := range md.ResourceMetrics().All() {
+		resource.Resource().Attributes().RemoveIf(namelessKey)
 		for _, scope := range resource.ScopeMetrics().All() {
+			scope.Scope().Attributes().RemoveIf(namelessKey)
 			for _, m := range scope.Metrics().All() {
 				wrong := func(p dataPoint) bool {
+					for key, v := range p.Attributes().All() {
+						if namelessKey(key, v) {
+							i.refuse(t, invalidName, fmt.Sprintf("%s: an attribute is named %q, of which nothing can be a label's name", m.Name(), key))
+							n++
+							return true
+						}
+					}
 					at := int64(p.Timestamp()) / int64(time.Millisecond) // as the handler's own
 					switch e, exponential := p.(pmetric.ExponentialHistogramDataPoint); {
 					case at > latest:
 						i.refuse(t, tooNew, fmt.Sprintf("%s at %s: further ahead of the server's clock than %s", m.Name(), time.UnixMilli(at).UTC().Format(time.RFC3339), maxAhead))
+					case nameless(m.Name(), ":"):
+						i.refuse(t, invalidName, fmt.Sprintf("a metric is named %q, of which nothing can be a series' name", m.Name()))
 					case exponential && e.Scale() < histogram.ExponentialSchemaMin:
 						i.refuse(t, invalidHistogram, fmt.Sprintf("%s: its scale is %d, the least is %d", m.Name(), e.Scale(), histogram.ExponentialSchemaMin))
 					default:

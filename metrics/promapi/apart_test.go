@@ -97,3 +97,34 @@ func TestWhatIsAheadOrInvalidIsRefusedAlone(t *testing.T) {
 		}
 	})
 }
+
+// Names of which nothing stays, as those in other letters, do not lose what comes with them.
+func TestOfOTLPWhatHasNoNameIsRefusedAlone(t *testing.T) {
+	api, _ := newAPI(t, Parts{})
+	md := pmetric.NewMetrics()
+	s := resource(md)
+	md.ResourceMetrics().At(0).Resource().Attributes().PutStr("", "x")
+	s.Scope().Attributes().PutStr("___", "x")
+	for _, name := range []string{"", "___", "路径"} {
+		gauge(s, name, 7)
+	}
+	for _, key := range []string{"", "__", "用户"} {
+		p := gauge(s, "odd", 7).Gauge().DataPoints().AppendEmpty()
+		p.SetTimestamp(pcommon.NewTimestampFromTime(at))
+		p.Attributes().PutStr(key, "x")
+		p.SetDoubleValue(8)
+	}
+	gauge(s, "good", 1)
+	gauge(s, "größe", 2)
+	w := writeOTLP(t, api, Everything(), md)
+	answer := pmetricotlp.NewExportResponse()
+	if err := answer.UnmarshalProto(w.Body.Bytes()); err != nil || w.Code != http.StatusOK {
+		t.Fatal(w.Code, w.Body, err)
+	}
+	if p := answer.PartialSuccess(); p.RejectedDataPoints() != 6 || !strings.Contains(p.ErrorMessage(), "invalid_name 6") {
+		t.Errorf("%d %s", p.RejectedDataPoints(), p.ErrorMessage())
+	}
+	if got := ask(t, api, `{__name__=~"good|odd|gr.*"}`, at); len(got) != 3 || !slices.Contains(got, `{__name__="good"} 1`) {
+		t.Errorf("stored %v", got)
+	}
+}
