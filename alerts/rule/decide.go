@@ -5,16 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
-
-	"perch/alerts/wording"
 )
 
 // Source is one text with rule groups.
@@ -94,8 +90,8 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 		for i := range groups.Groups {
 			g := &groups.Groups[i]
 			var keep []rulefmt.Rule
-			if every := time.Duration(g.Interval); s.Namespace != "" && every != 0 && every < leastInterval {
-				bad = append(bad, Problem{Source: s.Name, Error: fmt.Sprintf("group %q: interval %s: rules of a namespace are evaluated every %s at most", g.Name, g.Interval, leastInterval)})
+			if err := tooOften(*g); s.Namespace != "" && err != nil {
+				bad = append(bad, Problem{Source: s.Name, Error: err.Error()})
 				g.Interval, g.Rules = 0, nil
 			}
 			for n, r := range g.Rules {
@@ -120,28 +116,6 @@ func parse(sources []Source, p parser.Parser) (map[string]*rulefmt.RuleGroups, [
 		good[s.Name] = groups
 	}
 	return good, bad
-}
-
-// leastInterval of a namespace's group: what it costs, all pay.
-const leastInterval = time.Second
-
-// mayRun tells why a rule of a namespace is not run: its texts are made in the process
-// of all, and what alerts were is believed after a restart.
-func mayRun(g rulefmt.RuleGroup, r rulefmt.Rule) error {
-	if r.Record == "ALERTS" || r.Record == "ALERTS_FOR_STATE" {
-		return fmt.Errorf("a namespace's rules record no %s: these series say which alerts fire; record under another name, or write an alert", r.Record)
-	}
-	if r.Alert == "" {
-		return nil
-	}
-	for what, texts := range map[string]map[string]string{"label": rules.FromMaps(g.Labels, r.Labels).Map(), "annotation": r.Annotations} {
-		for _, name := range slices.Sorted(maps.Keys(texts)) {
-			if err := wording.Rule(texts[name]); err != nil {
-				return fmt.Errorf("%s %s: %w", what, name, err)
-			}
-		}
-	}
-	return nil
 }
 
 type brokenRule struct {

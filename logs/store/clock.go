@@ -60,7 +60,7 @@ func (c *clock) judge(wall time.Time, run time.Duration) (at time.Time, ahead ti
 func (s *Store) judge(now time.Time) time.Time {
 	at, ahead, leaped := s.clock.judge(now.Round(0), now.Sub(s.clock.began))
 	if leaped {
-		s.log.Warn("the clock leaped ahead, or nothing was stored for long: for now nothing is removed for its age", "ahead", ahead.Round(time.Second), "hold", leapHold)
+		s.log.Warn("the clock leaped ahead, or nothing was stored for long: until it has stayed there, ages are judged as if it had not", "ahead", ahead.Round(time.Second), "stay", leapHold)
 	}
 	return at
 }
